@@ -1,1 +1,49 @@
-//! Placeholder.
+//! The words of infra: what two crates must agree on, and nothing else.
+//!
+//! Everything here is plain data, pure functions and traits. Nothing in this crate reads a file, starts a process, looks at
+//! the environment or the clock, or prints: a test of the repository holds it to that.
+//!
+//! Where to look:
+//!
+//! - the machines: [`host`], [`inventory`];
+//! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
+//! - how a deploy reaches the engine: [`script`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
+//! - how the engine reaches a host: [`connection`];
+//! - what came of it: [`plan`], [`event`], [`run_state`];
+//! - what a person reads when something is wrong: [`diagnostic`].
+
+pub mod arguments;
+pub mod change;
+pub mod command;
+pub mod condition;
+pub mod connection;
+pub mod diagnostic;
+pub mod digest;
+pub mod event;
+pub mod example;
+pub mod fact;
+pub mod facts;
+pub mod global_arguments;
+pub mod host;
+pub mod inventory;
+pub mod mode;
+pub mod node;
+pub mod operation;
+pub mod output;
+pub mod plan;
+pub mod registry;
+pub mod resources;
+pub mod run_state;
+pub mod script;
+pub mod template;
+
+/// A value of the JSON data model: what arguments, host data and the answers of facts are made of.
+///
+/// Text is UTF-8. The order of a map's keys is the order in which they were given.
+pub use serde_json::Value;
+
+/// A map of the JSON data model, with the order of its keys kept.
+pub type Map = serde_json::Map<String, Value>;
+
+/// A future that can be sent between threads and whose type has been erased.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,212 @@
+//! What an operation would do to a host, and what will be true afterwards.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Value;
+use crate::command::{Command, Shell};
+use crate::node::Node;
+use crate::resources::Resources;
+
+/// The answer of an operation's diff: what to do, or why nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The steps, in order. None of them means that the host is as wished.
+    pub actions: Vec<Action>,
+    /// Why there is nothing to do (`already at 1.2`), or in a few words what is done (`create`, `mode 600 → 644`).
+    pub reason: String,
+    /// Text files before and after, to be shown to a person.
+    pub texts: Vec<TextChange>,
+    /// What this change touches, where that is less than the operation's arguments alone can say.
+    pub touches: Option<Resources>,
+    /// What will be true afterwards.
+    pub effects: Vec<Effect>,
+}
+
+/// One step of a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Run this on the host.
+    Run(Command),
+    /// Write a file on the host: beside its destination, checked by digest, then renamed over it.
+    Upload(Upload),
+    /// Upload a file to a private temporary place, run it with these arguments, and remove it on every path.
+    Script(ScriptRun),
+}
+
+/// A file to be written on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upload {
+    /// What it will hold.
+    pub content: Content,
+    /// Where; a link there is followed.
+    pub dest: String,
+    /// Its permission bits; those of the old file, or what the umask leaves, where not given.
+    pub mode: Option<u32>,
+    /// Its owner; that of the old file where not given.
+    pub user: Option<String>,
+    /// Its group; that of the old file where not given.
+    pub group: Option<String>,
+    /// What must be there now, checked in the same command that writes.
+    pub replaces: Replaces,
+}
+
+/// A local program to be run on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScriptRun {
+    /// The program; its first line says what runs it.
+    pub content: Content,
+    /// Its arguments, one word each.
+    pub args: Vec<String>,
+}
+
+/// What must be at the destination of an upload when it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Replaces {
+    /// Whatever is there.
+    #[default]
+    Anything,
+    /// A file with this SHA-256 digest; another one fails the upload and is left alone.
+    Digest(String),
+}
+
+/// The content of a file to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// These bytes.
+    Bytes(Arc<Vec<u8>>),
+    /// A file of the controller; changed since it was read, the upload fails.
+    LocalFile {
+        /// Its absolute path.
+        path: String,
+        /// Its size in bytes when it was read.
+        size: u64,
+        /// Its SHA-256 digest when it was read.
+        sha256: String,
+    },
+}
+
+impl Content {
+    /// This text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Bytes(Arc::new(text.into().into_bytes()))
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::LocalFile { size, .. } => *size,
+        }
+    }
+
+    /// Its SHA-256 digest.
+    pub fn sha256(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => crate::digest::sha256(bytes),
+            Self::LocalFile { sha256, .. } => sha256.clone(),
+        }
+    }
+}
+
+/// A text file before and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextChange {
+    /// Its path on the host.
+    pub path: String,
+    /// What it holds now; empty where there is no file.
+    pub before: String,
+    /// What it will hold.
+    pub after: String,
+}
+
+/// Something that will be true after a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// This stands at this path.
+    Node {
+        /// The path on the host.
+        path: String,
+        /// What is there.
+        node: Node,
+    },
+    /// This question has this answer.
+    Answer {
+        /// The name of the fact, such as `systemd.status`.
+        fact: String,
+        /// The question: the fact's arguments.
+        question: Value,
+        /// The answer.
+        answer: Value,
+    },
+}
+
+impl Change {
+    /// Nothing to do, and why.
+    pub fn none(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), touches: Some(Resources::none()), ..Self::default() }
+    }
+
+    /// A change that has no steps yet; `reason` says in a few words what it does.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..Self::default() }
+    }
+
+    /// With one more command.
+    pub fn run(mut self, script: Shell) -> Self {
+        self.actions.push(Action::Run(Command::new(script)));
+        self
+    }
+
+    /// With one more step.
+    pub fn then(mut self, action: Action) -> Self {
+        self.actions.push(action);
+        self
+    }
+
+    /// With one more thing that will be true.
+    pub fn effect(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+
+    /// With what will stand at a path.
+    pub fn node(self, path: impl Into<String>, node: Node) -> Self {
+        self.effect(Effect::Node { path: path.into(), node })
+    }
+
+    /// With the answer that a fact will have.
+    ///
+    /// # Panics
+    /// When the fact or its answer cannot be written as JSON, which the facts of the standard library can.
+    pub fn answer<F: crate::fact::Fact>(self, fact: &F, answer: &F::Value) -> Self {
+        let json = "facts and their answers are data of the JSON model";
+        self.effect(Effect::Answer {
+            fact: F::NAME.to_owned(),
+            question: serde_json::to_value(fact).expect(json),
+            answer: serde_json::to_value(answer).expect(json),
+        })
+    }
+
+    /// Touching no more than this.
+    pub fn touching(mut self, touches: Resources) -> Self {
+        self.touches = Some(touches);
+        self
+    }
+
+    /// With a text file before and after.
+    pub fn text(mut self, path: impl Into<String>, before: impl Into<String>, after: impl Into<String>) -> Self {
+        self.texts.push(TextChange { path: path.into(), before: before.into(), after: after.into() });
+        self
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_none(&self) -> bool {
+        self.actions.is_empty()
+    }
+}

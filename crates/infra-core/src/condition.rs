@@ -1,0 +1,144 @@
+//! Conditions on the outcome of earlier operations, decided in the plan where they can be.
+
+use serde::{Deserialize, Serialize};
+
+/// The number of an operation call on one host, from 0, in the order of its script.
+pub type CallIndex = u32;
+
+/// Which outcome of an operation a condition asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Did {
+    /// `did_change`: it ended well and changed something.
+    Change,
+    /// `did_not_change`: it ended well and changed nothing.
+    NotChange,
+    /// `did_succeed`: it ended well.
+    Succeed,
+    /// `did_error`: it failed.
+    Error,
+}
+
+/// A condition, as `_if` and boolean arguments take it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Decided when it was written.
+    Always(bool),
+    /// The outcome of an earlier call on the same host.
+    Outcome(CallIndex, Did),
+    /// All of them hold; true where there are none.
+    All(Vec<Condition>),
+    /// Any of them holds; false where there are none.
+    Any(Vec<Condition>),
+}
+
+/// What is known of a call's outcome: `None` means not known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Whether it changed something.
+    pub changed: Option<bool>,
+    /// Whether it ended well.
+    pub succeeded: Option<bool>,
+}
+
+impl Known {
+    /// It will change something, or has: as the plan sees it, it will end well too.
+    pub const CHANGED: Self = Self { changed: Some(true), succeeded: Some(true) };
+    /// There is nothing to do, or was.
+    pub const UNCHANGED: Self = Self { changed: Some(false), succeeded: Some(true) };
+    /// It failed.
+    pub const FAILED: Self = Self { changed: Some(false), succeeded: Some(false) };
+    /// Nothing is known yet.
+    pub const OPEN: Self = Self { changed: None, succeeded: None };
+}
+
+impl Condition {
+    /// Decides the condition with what is known of each call; `None` while it is open.
+    pub fn decide(&self, known: &impl Fn(CallIndex) -> Known) -> Option<bool> {
+        match self {
+            Self::Always(value) => Some(*value),
+            Self::Outcome(call, did) => {
+                let Known { changed, succeeded } = known(*call);
+                match did {
+                    Did::Change => changed,
+                    Did::NotChange => match (changed, succeeded) {
+                        (Some(true), _) | (_, Some(false)) => Some(false),
+                        (Some(false), Some(true)) => Some(true),
+                        _ => None,
+                    },
+                    Did::Succeed => succeeded,
+                    Did::Error => succeeded.map(|ok| !ok),
+                }
+            }
+            Self::All(list) => {
+                let decided: Vec<_> = list.iter().map(|one| one.decide(known)).collect();
+                if decided.contains(&Some(false)) {
+                    Some(false)
+                } else if decided.contains(&None) {
+                    None
+                } else {
+                    Some(true)
+                }
+            }
+            Self::Any(list) => {
+                let decided: Vec<_> = list.iter().map(|one| one.decide(known)).collect();
+                if decided.contains(&Some(true)) {
+                    Some(true)
+                } else if decided.contains(&None) {
+                    None
+                } else {
+                    Some(false)
+                }
+            }
+        }
+    }
+
+    /// The calls that it asks about, each once, in ascending order.
+    pub fn calls(&self) -> Vec<CallIndex> {
+        let mut calls = Vec::new();
+        self.collect(&mut calls);
+        calls.sort_unstable();
+        calls.dedup();
+        calls
+    }
+
+    fn collect(&self, calls: &mut Vec<CallIndex>) {
+        match self {
+            Self::Always(_) => {}
+            Self::Outcome(call, _) => calls.push(*call),
+            Self::All(list) | Self::Any(list) => list.iter().for_each(|one| one.collect(calls)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_three_valued() {
+        let known = |call| match call {
+            0 => Known::CHANGED,
+            1 => Known::UNCHANGED,
+            2 => Known::FAILED,
+            _ => Known::OPEN,
+        };
+        let outcome = Condition::Outcome;
+        for (condition, decided) in [
+            (outcome(0, Did::Change), Some(true)),
+            (outcome(0, Did::NotChange), Some(false)),
+            (outcome(1, Did::NotChange), Some(true)),
+            (outcome(2, Did::NotChange), Some(false)),
+            (outcome(2, Did::Error), Some(true)),
+            (outcome(3, Did::Change), None),
+            (Condition::All(vec![outcome(3, Did::Change), outcome(1, Did::Change)]), Some(false)),
+            (Condition::All(vec![outcome(3, Did::Change), outcome(0, Did::Change)]), None),
+            (Condition::Any(vec![outcome(3, Did::Change), outcome(0, Did::Change)]), Some(true)),
+            (Condition::Any(vec![]), Some(false)),
+            (Condition::All(vec![]), Some(true)),
+        ] {
+            assert_eq!(condition.decide(&known), decided, "{condition:?}");
+        }
+    }
+}

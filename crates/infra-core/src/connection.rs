@@ -1,0 +1,143 @@
+//! How the engine reaches a host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::BoxFuture;
+use crate::change::Action;
+use crate::command::Command;
+use crate::global_arguments::Context;
+use crate::host::Host;
+use crate::output::{Output, Stream};
+
+/// Makes connections.
+pub trait Connect: Send + Sync {
+    /// Connects to a host within the connect deadline.
+    fn connect<'a>(&'a self, host: &'a Arc<Host>) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>>;
+}
+
+/// The step of connecting in which an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectStep {
+    /// Settings of the host that cannot be used.
+    Settings,
+    /// From the name to an address.
+    Resolve,
+    /// To the address.
+    Connect,
+    /// Waiting for the server to speak.
+    Banner,
+    /// Agreeing on keys and checking the host's.
+    HostKey,
+    /// Showing who one is.
+    Authenticate,
+    /// Starting `sh`.
+    Shell,
+}
+
+impl std::fmt::Display for ConnectStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Settings => "settings",
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Banner => "banner",
+            Self::HostKey => "host key",
+            Self::Authenticate => "authenticate",
+            Self::Shell => "shell",
+        })
+    }
+}
+
+/// Why a host is unreachable.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
+#[error("unreachable ({step}): {message}")]
+pub struct ConnectError {
+    /// Where it ended.
+    pub step: ConnectStep,
+    /// Why, as a sentence fragment.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Takes output as it comes, in pieces of any size.
+pub type OutputSink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+
+/// A host that was reached. It may be used by several tasks at once.
+pub trait Connection: Send + Sync {
+    /// Reads facts: all of them in one round trip for each context among them, each with an ending and a status of its own.
+    ///
+    /// The answers stand in the order of the questions; one that printed too much or took too long is an error of its own. Commands read nothing
+    /// from standard input, in the locale `C.UTF-8` or `C`.
+    ///
+    /// # Errors
+    /// [`Lost`] when the connection broke.
+    fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>>;
+
+    /// Does one step of a change, giving output to `sink` as it comes.
+    fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
+
+    /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`].
+    fn kill(&self) -> BoxFuture<'_, ()>;
+
+    /// Ends the connection. Commands in flight are lost.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One command that reads a fact.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The command.
+    pub command: Command,
+    /// As whom and with what environment.
+    pub context: Context,
+}
+
+/// One step of a change, and how it runs.
+#[derive(Clone, Debug)]
+pub struct Perform<'a> {
+    /// The step.
+    pub action: &'a Action,
+    /// As whom, where and with what environment.
+    pub context: &'a Context,
+    /// When its process group is killed; an upload counts from its last progress.
+    pub timeout: Option<Duration>,
+}
+
+/// The connection broke.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the connection was lost: {reason}")]
+pub struct Lost {
+    /// Why, as a sentence fragment.
+    pub reason: String,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// With this exit status. For an upload 0; a failed one is [`Ending::Refused`].
+    Exited(i32),
+    /// It was killed because its time was up.
+    TimedOut {
+        /// How long it had run.
+        after: Duration,
+        /// The process group that could not be killed.
+        still_running: Option<u32>,
+    },
+    /// It was killed because the run was interrupted.
+    Killed,
+    /// It could not be done, and nothing was changed; why, as a sentence fragment.
+    Refused(String),
+    /// The connection broke before its ending was known.
+    Lost {
+        /// Why, as a sentence fragment.
+        reason: String,
+        /// Whether it may have begun: then its outcome is indeterminate.
+        begun: bool,
+    },
+}

@@ -1,0 +1,319 @@
+//! What happens in a run, as data: the only way from the engine to the screen.
+//!
+//! The grammar of a run, where `*` means any number, `?` at most one, and `|` either:
+//!
+//! ```text
+//! run      = RunStarted Connecting reach* (prepare | answers)? (execute | Declined)? RunEnded
+//! reach    = HostConnected | HostUnreachable
+//! prepare  = Preparing (HostPrepared | HostFailed | Log)* (PlanReady | Misused)
+//! answers  = FactAnswered*
+//! execute  = Executing operation*
+//! operation= OperationStarted host-op* OperationEnded
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log)* HostOperationEnded      one such sequence per host, interleaved
+//! ```
+//!
+//! `Stopped` and `Interrupted` may stand anywhere after `RunStarted`; `Misused` also directly after it. Every `HostOperationStarted` is followed by
+//! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, or served by a `_run_once` elsewhere)
+//! have a `HostOperationEnded` without a start. `RunEnded` is always last, and there is exactly one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Value;
+use crate::connection::{ConnectError, Ending};
+use crate::diagnostic::Diagnostic;
+use crate::host::HostId;
+use crate::output::Stream;
+use crate::plan::{OpId, Plan};
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    /// Plan, ask, execute.
+    Deploy,
+    /// Plan only.
+    Dry,
+    /// Run a command on each host; nothing is planned or asked.
+    Exec,
+    /// Read facts.
+    Fact,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A run begins on these hosts.
+    RunStarted {
+        /// What it is for.
+        kind: RunKind,
+        /// Each host's id and name, in inventory order.
+        hosts: Arc<Vec<(HostId, String)>>,
+    },
+    /// Connecting begins.
+    Connecting,
+    /// A host was reached.
+    HostConnected {
+        /// Which.
+        host: HostId,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A host could not be reached.
+    HostUnreachable {
+        /// Which.
+        host: HostId,
+        /// Where it ended, and why.
+        error: ConnectError,
+    },
+    /// Prepare begins.
+    Preparing,
+    /// A host's script came to its end and all its operations were diffed.
+    HostPrepared {
+        /// Which.
+        host: HostId,
+        /// How many operations it registered.
+        operations: usize,
+    },
+    /// A host failed outside of any operation: its script, or a fact.
+    HostFailed {
+        /// Which.
+        host: HostId,
+        /// What is wrong.
+        diagnostic: Box<Diagnostic>,
+    },
+    /// Something was written wrongly: nothing is executed.
+    Misused {
+        /// The host on which it came to light, where there is one.
+        host: Option<HostId>,
+        /// What is wrong.
+        diagnostic: Box<Diagnostic>,
+    },
+    /// A script printed or logged something.
+    Log {
+        /// Its host.
+        host: HostId,
+        /// The text, without a newline at its end.
+        text: String,
+    },
+    /// The plan is made.
+    PlanReady {
+        /// The plan.
+        plan: Arc<Plan>,
+    },
+    /// The question before execution was answered with no.
+    Declined,
+    /// Execute begins.
+    Executing,
+    /// An operation begins.
+    OperationStarted {
+        /// Which.
+        op: OpId,
+    },
+    /// An operation begins on a host.
+    HostOperationStarted {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+    },
+    /// A step of an operation begins on a host.
+    CommandStarted {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// The command or upload, as shown to a person.
+        text: String,
+    },
+    /// A line of output came from a command. A line that is longer than 64 KiB comes in pieces.
+    Output {
+        /// Which operation.
+        op: OpId,
+        /// From which host.
+        host: HostId,
+        /// From which stream.
+        stream: Stream,
+        /// The bytes, without the newline.
+        line: Vec<u8>,
+    },
+    /// An operation ended on a host.
+    HostOperationEnded {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// What came of it.
+        result: Box<HostResult>,
+    },
+    /// An operation ended on all hosts that have a part in it.
+    OperationEnded {
+        /// Which.
+        op: OpId,
+    },
+    /// A fact was read for the command `fact`.
+    FactAnswered {
+        /// Of which host.
+        host: HostId,
+        /// The name of the fact.
+        fact: String,
+        /// The question.
+        question: Value,
+        /// The answer, or why there is none.
+        answer: Result<Arc<Value>, String>,
+    },
+    /// A rule stopped the run: nothing new is started.
+    Stopped {
+        /// Which rule, and its arithmetic.
+        reason: StopReason,
+    },
+    /// The run was interrupted, for the first, second or third time.
+    Interrupted {
+        /// How often by now.
+        times: u32,
+        /// What is in flight, and since when.
+        in_flight: Vec<(OpId, HostId, Duration)>,
+    },
+    /// The run is over.
+    RunEnded,
+}
+
+/// Why nothing new is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// `--fail-fast`, and this host is not ok.
+    FailFast {
+        /// The first host that was not ok.
+        host: HostId,
+    },
+    /// A wave had more hosts that are not ok than it may.
+    WaveFailed {
+        /// The operation that ran in waves.
+        op: OpId,
+        /// How many hosts of the wave are not ok.
+        not_ok: usize,
+        /// How many entered it.
+        entered: usize,
+        /// How many may fail.
+        allowed: usize,
+    },
+    /// An operation with `_run_once` failed.
+    RunOnceFailed {
+        /// The operation.
+        op: OpId,
+        /// The host it ran on.
+        host: HostId,
+    },
+    /// The user interrupted the run.
+    Interrupted,
+    /// No host is left.
+    NoHostLeft,
+}
+
+/// What came of an operation on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostResult {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// How many steps were done, also of one that failed in the end.
+    pub steps_done: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// The standard output of its commands, bounded.
+    pub stdout: String,
+    /// The standard error of its commands, bounded.
+    pub stderr: String,
+    /// The exit status of its last command.
+    pub exit_code: Option<i32>,
+}
+
+/// The outcome of an operation on a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// It changed something.
+    Changed {
+        /// What, in a few words.
+        reason: String,
+    },
+    /// There was nothing to do.
+    Unchanged {
+        /// Why.
+        reason: String,
+    },
+    /// A condition did not hold, which counts as nothing to do.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// It failed.
+    Failed {
+        /// What failed.
+        failure: Failure,
+        /// Whether `_ignore_errors` leaves the host ok.
+        ignored: bool,
+    },
+    /// What came of it is not known: the connection broke, or it was killed, while it ran.
+    Indeterminate {
+        /// What was going on.
+        failure: Failure,
+    },
+    /// It ran on another host (`_run_once`), with this outcome.
+    Elsewhere {
+        /// The host.
+        host: HostId,
+        /// Whether it changed something there.
+        changed: bool,
+        /// Whether it ended well there.
+        ok: bool,
+    },
+}
+
+/// What failed, so that a person can act on it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong, as a sentence fragment: `exited with 2`, `timed out after 5 s`.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The command or upload, as shown to a person.
+    pub step: Option<String>,
+    /// How the step ended.
+    pub ending: Option<Ending>,
+    /// The last lines it printed, of both streams.
+    pub last_output: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether something was changed by it, here or elsewhere.
+    pub fn changed(&self) -> bool {
+        matches!(self, Self::Changed { .. } | Self::Elsewhere { changed: true, .. })
+    }
+
+    /// Whether it ended well; an ignored failure did not.
+    pub fn succeeded(&self) -> bool {
+        match self {
+            Self::Changed { .. } | Self::Unchanged { .. } | Self::Skipped { .. } => true,
+            Self::Failed { .. } | Self::Indeterminate { .. } => false,
+            Self::Elsewhere { ok, .. } => *ok,
+        }
+    }
+
+    /// Whether it leaves its host ok: the one definition that every policy uses.
+    pub fn host_ok(&self) -> bool {
+        match self {
+            Self::Failed { ignored, .. } => *ignored,
+            Self::Indeterminate { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+/// Takes events as they happen.
+pub trait Reporter: Send {
+    /// Takes the next event. It never calls back into the run.
+    fn event(&mut self, event: &Event);
+}

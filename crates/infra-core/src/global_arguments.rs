@@ -1,0 +1,120 @@
+//! The arguments that every operation takes. In Lua their names start with `_`, but for `name`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How commands of an operation run on a host: as whom, where, with what environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Context {
+    /// Run under sudo as this user (`root` where only `_sudo` was given).
+    pub sudo: Option<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The directory to run in. Facts do not inherit it.
+    pub chdir: Option<String>,
+}
+
+impl Context {
+    /// The context in which an operation's facts are read: the same user and environment, and nothing else.
+    pub fn for_facts(&self) -> Self {
+        Self { sudo: self.sudo.clone(), env: self.env.clone(), chdir: None }
+    }
+}
+
+/// The arguments that every operation takes, as they are checked. The order of merging is: the call, the blocks around it from the innermost,
+/// the host's data, the deploy's `config`, the command line's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GlobalArguments {
+    /// Run the operation's commands under sudo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sudo: Option<bool>,
+    /// The user that sudo changes to; `root` where not given. It needs `_sudo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sudo_user: Option<String>,
+    /// Environment variables for the operation's commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// The directory that the operation's commands run in; relative paths in its arguments are joined with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chdir: Option<String>,
+    /// Seconds that each command may take; then its process group is killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Exit codes that count as success; `{ 0 }` where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success_exit_codes: Option<Vec<i32>>,
+    /// A failure of the operation leaves its host ok.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore_errors: Option<bool>,
+    /// Run on one host only: the first in inventory order that is alive when the operation starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_once: Option<bool>,
+    /// One host at a time, in inventory order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<bool>,
+}
+
+impl GlobalArguments {
+    /// These, with what they leave open taken from `outer`. Environments are merged name by name.
+    pub fn or(self, outer: &Self) -> Self {
+        let env = match (self.env, &outer.env) {
+            (Some(inner), Some(outer)) => {
+                let mut merged = outer.clone();
+                merged.extend(inner);
+                Some(merged)
+            }
+            (inner, outer) => inner.or_else(|| outer.clone()),
+        };
+        Self {
+            sudo: self.sudo.or(outer.sudo),
+            sudo_user: self.sudo_user.or_else(|| outer.sudo_user.clone()),
+            env,
+            chdir: self.chdir.or_else(|| outer.chdir.clone()),
+            timeout: self.timeout.or(outer.timeout),
+            success_exit_codes: self.success_exit_codes.or_else(|| outer.success_exit_codes.clone()),
+            ignore_errors: self.ignore_errors.or(outer.ignore_errors),
+            run_once: self.run_once.or(outer.run_once),
+            serial: self.serial.or(outer.serial),
+        }
+    }
+
+    /// How the operation's commands run.
+    pub fn context(&self) -> Context {
+        let sudo = self.sudo.unwrap_or(false).then(|| self.sudo_user.clone().unwrap_or_else(|| "root".to_owned()));
+        Context { sudo, env: self.env.clone().unwrap_or_default(), chdir: self.chdir.clone() }
+    }
+
+    /// The exit codes that count as success.
+    pub fn is_success(&self, code: i32) -> bool {
+        self.success_exit_codes.as_ref().map_or(code == 0, |codes| codes.contains(&code))
+    }
+}
+
+/// Global arguments of later versions, named so that using one says so rather than *unknown argument*.
+pub const NOT_YET: &[&str] = &[
+    "sudo_login",
+    "sudo_preserve_env",
+    "sudo_password",
+    "su_user",
+    "su_login",
+    "su_shell",
+    "su_password",
+    "doas",
+    "doas_user",
+    "shell",
+    "stdin",
+    "get_pty",
+    "umask",
+    "continue_on_error",
+    "retries",
+    "retry_delay",
+    "retry_backoff",
+    "retry_until",
+    "parallel",
+    "max_fail",
+    "background",
+    "on",
+];

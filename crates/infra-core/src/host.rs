@@ -1,0 +1,56 @@
+//! A machine to manage.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Map, Value};
+
+/// A host's place in the inventory, from 0. Everything that names a host between crates uses this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostId(pub u32);
+
+impl HostId {
+    /// The place as an index of a list in inventory order.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connector {
+    /// This machine: `sh` as a child process.
+    Local,
+    /// The user's own ssh.
+    Ssh,
+}
+
+/// A machine to manage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its place in the inventory.
+    pub id: HostId,
+    /// Its name as the user wrote it (`web-01`, `@local`).
+    pub name: String,
+    /// How it is reached.
+    pub connector: Connector,
+    /// What ssh is given: the name without `@ssh/`, `user@` and `:port`.
+    pub address: String,
+    /// The groups it is in, in the inventory's order; never `all`.
+    pub groups: Vec<String>,
+    /// Its data as all of the inventory and the command line say, the first match of semantics.md section 7 having won.
+    pub data: Map,
+}
+
+impl Host {
+    /// A value of its data.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.data.get(key)
+    }
+
+    /// A text of its data.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+}

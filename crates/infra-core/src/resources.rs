@@ -1,0 +1,247 @@
+//! What an operation may touch and what a fact rests on, so that a touched fact is known to be stale.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One part of a host that can change.
+///
+/// Paths are as spelt, with `.` and doubled slashes removed; a relative path is compared with an absolute one as if both could be the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resource {
+    /// One path: the file, link or directory itself, not what a directory holds.
+    Path(String),
+    /// A path and all below it.
+    Tree(String),
+    /// Installed packages.
+    Packages,
+    /// Services, their state and whether they start at boot.
+    Services,
+    /// Users and groups.
+    Users,
+    /// What a login session has: its groups, limits, environment.
+    Session,
+    /// Kernel settings and modules.
+    Kernel,
+    /// Network settings and listeners.
+    Network,
+}
+
+/// A set of [`Resource`]s, or everything there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resources {
+    /// Everything: the answer of all that does not know better.
+    Everything,
+    /// Just these.
+    Only(BTreeSet<Resource>),
+}
+
+impl Resources {
+    /// Everything there is.
+    pub fn everything() -> Self {
+        Self::Everything
+    }
+
+    /// Nothing at all: a fact that no change can make stale, an operation that touches nothing.
+    pub fn none() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
+    /// Just these, and the spaces that paths among them stand for (the table of this module says which).
+    pub fn only(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut set = BTreeSet::new();
+        for resource in resources {
+            let resource = resource.normal();
+            if let Resource::Path(path) | Resource::Tree(path) = &resource {
+                set.extend(spaces_of(path, matches!(resource, Resource::Tree(_))));
+            }
+            set.insert(resource);
+        }
+        Self::Only(set)
+    }
+
+    /// One path.
+    pub fn path(path: impl Into<String>) -> Self {
+        Self::only([Resource::Path(path.into())])
+    }
+
+    /// A path and all below it.
+    pub fn tree(path: impl Into<String>) -> Self {
+        Self::only([Resource::Tree(path.into())])
+    }
+
+    /// These and those.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Only(mut a), Self::Only(b)) => {
+                a.extend(b);
+                Self::Only(a)
+            }
+            _ => Self::Everything,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Only(set) if set.is_empty())
+    }
+
+    /// Whether a change to the one may be a change to the other.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everything, other) | (other, Self::Everything) => !other.is_none(),
+            (Self::Only(a), Self::Only(b)) => a.iter().any(|x| b.iter().any(|y| x.overlaps(y))),
+        }
+    }
+}
+
+impl Resource {
+    fn normal(self) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(normal_path(&path)),
+            Self::Tree(path) => Self::Tree(normal_path(&path)),
+            other => other,
+        }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Path(a), Self::Path(b)) => a == b || differently_rooted(a, b),
+            (Self::Tree(tree), Self::Path(path)) | (Self::Path(path), Self::Tree(tree)) => {
+                is_within(path, tree) || differently_rooted(path, tree)
+            }
+            (Self::Tree(a), Self::Tree(b)) => is_within(a, b) || is_within(b, a) || differently_rooted(a, b),
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(path),
+            Self::Tree(path) => write!(f, "{}/**", path.trim_end_matches('/')),
+            other => write!(f, "{}", format!("{other:?}").to_lowercase()),
+        }
+    }
+}
+
+/// A path as it is compared: no doubled slashes, no `.`, no slash at the end. `..` stays, for only the host knows where it leads.
+pub fn normal_path(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let joined = parts.join("/");
+    match (path.starts_with('/'), joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+/// Whether `path` is `tree` or stands below it; both in the form of [`normal_path`].
+pub fn is_within(path: &str, tree: &str) -> bool {
+    if tree == "/" {
+        return path.starts_with('/');
+    }
+    if tree == "." {
+        return !path.starts_with('/');
+    }
+    path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The directory that holds a path, in the form of [`normal_path`]; none for `/` and for a relative path of one part.
+pub fn parent_of(path: &str) -> Option<String> {
+    let path = normal_path(path);
+    match path.rfind('/') {
+        Some(0) if path.len() > 1 => Some("/".to_owned()),
+        Some(0) | None => None,
+        Some(at) => Some(path[..at].to_owned()),
+    }
+}
+
+/// A relative and an absolute path may be the same place: only the host knows its working directory.
+fn differently_rooted(a: &str, b: &str) -> bool {
+    a.starts_with('/') != b.starts_with('/') || a.split('/').any(|part| part == "..") || b.split('/').any(|part| part == "..")
+}
+
+/// Which spaces a change below a path is also a change of. The table of the house: one place, tested.
+const SPACES: &[(&str, Resource)] = &[
+    ("/etc/passwd", Resource::Users),
+    ("/etc/shadow", Resource::Users),
+    ("/etc/group", Resource::Users),
+    ("/etc/gshadow", Resource::Users),
+    ("/etc/nsswitch.conf", Resource::Users),
+    ("/etc/security", Resource::Session),
+    ("/etc/environment", Resource::Session),
+    ("/etc/profile", Resource::Session),
+    ("/etc/profile.d", Resource::Session),
+    ("/etc/pam.d", Resource::Session),
+    ("/etc/systemd", Resource::Services),
+    ("/etc/init.d", Resource::Services),
+    ("/etc/rc.d", Resource::Services),
+    ("/etc/runit", Resource::Services),
+    ("/lib/systemd", Resource::Services),
+    ("/usr/lib/systemd", Resource::Services),
+    ("/usr/local/lib/systemd", Resource::Services),
+    ("/run/systemd", Resource::Services),
+    ("/var/lib/dpkg", Resource::Packages),
+    ("/var/lib/rpm", Resource::Packages),
+    ("/lib/apk", Resource::Packages),
+    ("/etc/sysctl.conf", Resource::Kernel),
+    ("/etc/sysctl.d", Resource::Kernel),
+    ("/etc/modules-load.d", Resource::Kernel),
+    ("/etc/modprobe.d", Resource::Kernel),
+    ("/proc/sys", Resource::Kernel),
+    ("/etc/network", Resource::Network),
+    ("/etc/netplan", Resource::Network),
+    ("/etc/resolv.conf", Resource::Network),
+    ("/etc/hosts", Resource::Network),
+    ("/etc/hostname", Resource::Network),
+];
+
+fn spaces_of(path: &str, tree: bool) -> impl Iterator<Item = Resource> {
+    SPACES.iter().filter(move |(root, _)| is_within(path, root) || (tree && is_within(root, path))).map(|(_, space)| space.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_compared_in_one_form() {
+        for (path, normal) in [("/a//b/./c/", "/a/b/c"), ("a/b/", "a/b"), ("./a", "a"), ("/", "/"), (".", "."), ("", ".")] {
+            assert_eq!(normal_path(path), normal);
+        }
+        for (path, parent) in [("/a/b", Some("/a")), ("/a", Some("/")), ("/", None), ("a", None), ("a/b", Some("a"))] {
+            assert_eq!(parent_of(path).as_deref(), parent, "{path}");
+        }
+    }
+
+    #[test]
+    fn overlaps_follow_the_tree() {
+        let overlap = |a: &Resources, b: &Resources| {
+            assert_eq!(a.overlaps(b), b.overlaps(a), "{a:?} {b:?}");
+            a.overlaps(b)
+        };
+        assert!(overlap(&Resources::tree("/srv"), &Resources::path("/srv/a")));
+        assert!(!overlap(&Resources::tree("/srv"), &Resources::path("/srvx")));
+        assert!(!overlap(&Resources::path("/srv"), &Resources::path("/srv/a")));
+        assert!(overlap(&Resources::path("a/b"), &Resources::path("a//b")));
+        assert!(overlap(&Resources::path("a"), &Resources::path("/root/a")));
+        assert!(overlap(&Resources::Everything, &Resources::path("/x")));
+        assert!(!overlap(&Resources::Everything, &Resources::none()));
+    }
+
+    #[test]
+    fn paths_stand_for_their_spaces() {
+        let users = Resources::only([Resource::Users]);
+        let services = Resources::only([Resource::Services]);
+        assert!(Resources::path("/etc/passwd").overlaps(&users));
+        assert!(Resources::tree("/etc").overlaps(&users));
+        assert!(Resources::path("/etc/systemd/system/a.service").overlaps(&services));
+        assert!(!Resources::path("/etc/motd").overlaps(&users));
+        assert!(!Resources::path("/etc").overlaps(&users));
+    }
+}

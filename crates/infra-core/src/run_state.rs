@@ -1,0 +1,338 @@
+//! The record of a run: folded from its events, and the one source of the table, the JSON and the exit code.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Fault;
+use crate::event::{Event, HostResult, Outcome, RunKind, StopReason};
+use crate::host::HostId;
+use crate::plan::{OpId, Plan};
+
+/// Where a host stands when a run has ended: exactly one of these, the first that fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bucket {
+    /// What came of some operation is not known.
+    Indeterminate,
+    /// An operation, its script or a fact failed.
+    Failed,
+    /// It could not be reached.
+    Unreachable,
+    /// Some planned operation was not started.
+    NotReached,
+    /// Something was changed.
+    Changed,
+    /// Everything was as wished.
+    Unchanged,
+    /// A dry run: something would be changed, or may.
+    PlannedChanges,
+    /// A dry run: nothing would be changed.
+    PlannedNone,
+    /// `exec` and `fact`: it went well.
+    Ok,
+}
+
+impl Bucket {
+    /// All buckets, in the order in which the first that fits counts.
+    pub const ALL: [Self; 9] = [
+        Self::Indeterminate,
+        Self::Failed,
+        Self::Unreachable,
+        Self::NotReached,
+        Self::Changed,
+        Self::Unchanged,
+        Self::PlannedChanges,
+        Self::PlannedNone,
+        Self::Ok,
+    ];
+
+    /// The bucket in words.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Indeterminate => "indeterminate",
+            Self::Failed => "failed",
+            Self::Unreachable => "unreachable",
+            Self::NotReached => "not reached",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::PlannedChanges => "planned: changes",
+            Self::PlannedNone => "planned: none",
+            Self::Ok => "ok",
+        }
+    }
+
+    /// Whether a host that stands here is as it should be.
+    pub fn is_ok(self) -> bool {
+        !matches!(self, Self::Indeterminate | Self::Failed | Self::Unreachable | Self::NotReached)
+    }
+}
+
+/// What is known of a host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostState {
+    /// Its name.
+    pub name: String,
+    /// Whether it was reached.
+    pub connected: bool,
+    /// Why it could not be reached.
+    pub unreachable: Option<String>,
+    /// Why it failed outside of operations, and whose fault it was.
+    pub failed: Option<(Fault, String)>,
+    /// Whether facts were answered, for `fact`.
+    pub answered: bool,
+    /// The operations that ended on it.
+    pub results: BTreeMap<OpId, HostResult>,
+}
+
+/// The record of a run.
+#[derive(Clone, Debug, Default)]
+pub struct RunState {
+    /// What the run is for.
+    pub kind: Option<RunKind>,
+    /// Each selected host, by id.
+    pub hosts: BTreeMap<HostId, HostState>,
+    /// The plan, once it is made.
+    pub plan: Option<Arc<Plan>>,
+    /// Whether something was written wrongly.
+    pub misused: bool,
+    /// Whether the question was answered with no.
+    pub declined: bool,
+    /// Whether execute began.
+    pub executing: bool,
+    /// The rule that stopped the run.
+    pub stopped: Option<StopReason>,
+    /// How often the run was interrupted.
+    pub interrupted: u32,
+}
+
+/// Every selected host in exactly one bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounting {
+    /// Each host and where it stands, in inventory order.
+    pub hosts: Vec<(HostId, Bucket)>,
+}
+
+impl Accounting {
+    /// How many hosts stand in a bucket.
+    pub fn count(&self, bucket: Bucket) -> usize {
+        self.hosts.iter().filter(|(_, found)| *found == bucket).count()
+    }
+
+    /// The buckets that hold hosts, with their numbers.
+    pub fn counts(&self) -> Vec<(Bucket, usize)> {
+        Bucket::ALL.into_iter().map(|bucket| (bucket, self.count(bucket))).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+impl RunState {
+    /// Takes the next event.
+    pub fn fold(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { kind, hosts } => {
+                self.kind = Some(*kind);
+                for (id, name) in hosts.iter() {
+                    self.hosts.insert(*id, HostState { name: name.clone(), ..HostState::default() });
+                }
+            }
+            Event::HostConnected { host, .. } => self.host(*host).connected = true,
+            Event::HostUnreachable { host, error } => self.host(*host).unreachable = Some(error.to_string()),
+            Event::HostFailed { host, diagnostic } => {
+                self.host(*host).failed = Some((diagnostic.fault, diagnostic.to_string()));
+            }
+            Event::Misused { .. } => self.misused = true,
+            Event::PlanReady { plan } => self.plan = Some(plan.clone()),
+            Event::Declined => self.declined = true,
+            Event::Executing => self.executing = true,
+            Event::HostOperationEnded { op, host, result } => {
+                self.host(*host).results.insert(*op, (**result).clone());
+            }
+            Event::FactAnswered { host, fact, answer, .. } => {
+                let state = self.host(*host);
+                state.answered = true;
+                if let Err(message) = answer {
+                    state.failed = Some((Fault::Runtime, format!("the fact {fact} cannot be read: {message}")));
+                }
+            }
+            Event::Stopped { reason } => {
+                self.stopped.get_or_insert_with(|| reason.clone());
+            }
+            Event::Interrupted { times, .. } => self.interrupted = self.interrupted.max(*times),
+            Event::Connecting
+            | Event::Preparing
+            | Event::HostPrepared { .. }
+            | Event::Log { .. }
+            | Event::OperationStarted { .. }
+            | Event::HostOperationStarted { .. }
+            | Event::CommandStarted { .. }
+            | Event::Output { .. }
+            | Event::OperationEnded { .. }
+            | Event::RunEnded => {}
+        }
+    }
+
+    fn host(&mut self, id: HostId) -> &mut HostState {
+        self.hosts.entry(id).or_default()
+    }
+
+    /// Puts each selected host into its bucket.
+    ///
+    /// # Panics
+    /// When the sum over the buckets is not the number of selected hosts, which would be a defect of infra.
+    pub fn account(&self) -> Accounting {
+        let hosts: Vec<_> = self.hosts.iter().map(|(id, state)| (*id, self.bucket(*id, state))).collect();
+        let accounting = Accounting { hosts };
+        let sum: usize = Bucket::ALL.into_iter().map(|bucket| accounting.count(bucket)).sum();
+        assert_eq!(sum, self.hosts.len(), "each selected host stands in exactly one bucket");
+        accounting
+    }
+
+    fn bucket(&self, id: HostId, state: &HostState) -> Bucket {
+        let outcomes = || state.results.values().map(|result| &result.outcome);
+        if outcomes().any(|outcome| matches!(outcome, Outcome::Indeterminate { .. })) {
+            return Bucket::Indeterminate;
+        }
+        if state.failed.is_some() || outcomes().any(|outcome| !outcome.host_ok()) {
+            return Bucket::Failed;
+        }
+        if state.unreachable.is_some() {
+            return Bucket::Unreachable;
+        }
+        match self.kind {
+            Some(RunKind::Fact) if state.answered => return Bucket::Ok,
+            Some(RunKind::Fact) | None => return Bucket::NotReached,
+            _ => {}
+        }
+        let Some(plan) = self.plan.as_ref().filter(|_| !self.misused && !self.declined) else { return Bucket::NotReached };
+        let mut planned = plan
+            .operations
+            .iter()
+            .flat_map(|operation| operation.hosts.iter().filter(|one| one.host == id).map(|one| (operation.id, &one.outlook)));
+        if self.kind == Some(RunKind::Dry) {
+            return if planned.all(|(_, outlook)| outlook.is_none()) { Bucket::PlannedNone } else { Bucket::PlannedChanges };
+        }
+        if !self.executing || planned.any(|(op, _)| !state.results.contains_key(&op)) {
+            return Bucket::NotReached;
+        }
+        match self.kind {
+            Some(RunKind::Exec) => Bucket::Ok,
+            _ if outcomes().any(|outcome| matches!(outcome, Outcome::Changed { .. })) => Bucket::Changed,
+            // A failed operation that was ignored may have done some of its steps.
+            _ if state.results.values().any(|result| !result.outcome.succeeded() && result.steps_done > 0) => Bucket::Changed,
+            _ => Bucket::Unchanged,
+        }
+    }
+
+    /// The exit code of the run: 0, 1, 2 or 130.
+    pub fn exit_code(&self) -> u8 {
+        if self.interrupted > 0 {
+            return 130;
+        }
+        if self.misused {
+            return 2;
+        }
+        let failed_scripts = self.hosts.values().filter(|host| matches!(host.failed, Some((Fault::Misuse, _)))).count();
+        if !self.hosts.is_empty() && failed_scripts == self.hosts.len() {
+            return 2;
+        }
+        let all_ok = self.account().hosts.iter().all(|(_, bucket)| bucket.is_ok());
+        u8::from(!all_ok || self.stopped.is_some() || self.declined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::operation::Idempotence;
+    use crate::plan::{HostOutlook, Outlook, PlannedOperation};
+
+    fn outlook(host: u32, outlook: Outlook) -> HostOutlook {
+        HostOutlook { host: HostId(host), call: 0, outlook }
+    }
+
+    fn plan() -> Arc<Plan> {
+        let none = Outlook::NoChange { reason: String::new() };
+        let change = Outlook::Change { reason: String::new(), steps: vec![], texts: vec![] };
+        let operation = |id, hosts| PlannedOperation {
+            id: OpId(id),
+            kind: "server.shell".into(),
+            title: "x".into(),
+            location: None,
+            idempotence: Idempotence::NotIdempotent,
+            serial: false,
+            run_once: false,
+            hosts,
+        };
+        Arc::new(Plan {
+            operations: vec![
+                operation(0, vec![outlook(0, change.clone()), outlook(1, none.clone())]),
+                operation(1, vec![outlook(0, none.clone()), outlook(1, none)]),
+            ],
+            notes: vec![],
+        })
+    }
+
+    fn result(outcome: Outcome) -> Box<HostResult> {
+        Box::new(HostResult { outcome, steps_done: 0, took: Duration::ZERO, stdout: String::new(), stderr: String::new(), exit_code: None })
+    }
+
+    fn state(kind: RunKind, events: impl IntoIterator<Item = Event>) -> RunState {
+        let mut state = RunState::default();
+        let hosts = Arc::new(vec![(HostId(0), "a".into()), (HostId(1), "b".into())]);
+        state.fold(&Event::RunStarted { kind, hosts });
+        events.into_iter().for_each(|event| state.fold(&event));
+        state
+    }
+
+    fn ended(op: u32, host: u32, outcome: Outcome) -> Event {
+        Event::HostOperationEnded { op: OpId(op), host: HostId(host), result: result(outcome) }
+    }
+
+    #[test]
+    fn a_whole_run_is_changed_and_unchanged() {
+        let unchanged = || Outcome::Unchanged { reason: String::new() };
+        let state = state(
+            RunKind::Deploy,
+            [
+                Event::PlanReady { plan: plan() },
+                Event::Executing,
+                ended(0, 0, Outcome::Changed { reason: String::new() }),
+                ended(0, 1, unchanged()),
+                ended(1, 0, unchanged()),
+                ended(1, 1, unchanged()),
+            ],
+        );
+        assert_eq!(state.account().hosts, [(HostId(0), Bucket::Changed), (HostId(1), Bucket::Unchanged)]);
+        assert_eq!(state.exit_code(), 0);
+    }
+
+    #[test]
+    fn what_was_not_started_is_not_reached() {
+        let failed = Outcome::Failed { failure: Failure::default(), ignored: false };
+        let state = state(RunKind::Deploy, [Event::PlanReady { plan: plan() }, Event::Executing, ended(0, 0, failed)]);
+        assert_eq!(state.account().hosts, [(HostId(0), Bucket::Failed), (HostId(1), Bucket::NotReached)]);
+        assert_eq!(state.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_dry_run_and_a_declined_one() {
+        let dry = state(RunKind::Dry, [Event::PlanReady { plan: plan() }]);
+        assert_eq!(dry.account().hosts, [(HostId(0), Bucket::PlannedChanges), (HostId(1), Bucket::PlannedNone)]);
+        assert_eq!(dry.exit_code(), 0);
+        let declined = state(RunKind::Deploy, [Event::PlanReady { plan: plan() }, Event::Declined]);
+        assert_eq!(declined.account().count(Bucket::NotReached), 2);
+        assert_eq!(declined.exit_code(), 1);
+    }
+
+    #[test]
+    fn exit_codes_of_misuse_and_interruption() {
+        let diagnostic = Box::new(crate::diagnostic::Diagnostic::misuse("x"));
+        assert_eq!(state(RunKind::Deploy, [Event::Misused { host: None, diagnostic }]).exit_code(), 2);
+        assert_eq!(state(RunKind::Deploy, [Event::Interrupted { times: 1, in_flight: vec![] }]).exit_code(), 130);
+    }
+
+    use crate::event::Failure;
+}

@@ -1,0 +1,133 @@
+//! How a deploy reaches the engine: a script per host that registers operations and asks for facts.
+//!
+//! The engine knows no Lua. It starts one [`Script`] per host through a [`Language`], resumes it with answers until it is done, and keeps the
+//! [`OperationCall`]s that it made.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::ArgumentError;
+use crate::condition::{CallIndex, Condition};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::fact::SharedFact;
+use crate::global_arguments::{Context, GlobalArguments};
+use crate::host::Host;
+use crate::operation::SharedOperation;
+use crate::registry::Registry;
+use crate::{BoxFuture, Map, Value};
+
+/// An operation called by one host's script, with its arguments checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationCall {
+    /// Its number on this host, from 0, in the order of the script.
+    pub call: CallIndex,
+    /// `module.operation`.
+    pub kind: String,
+    /// The `name` that was given to it.
+    pub name: Option<String>,
+    /// The names of the `deploy` blocks around it, outermost first.
+    pub path: Vec<String>,
+    /// Its own arguments, without those in `conditions`; paths of the controller absolute, paths of the host joined with `_chdir`.
+    pub arguments: Map,
+    /// Boolean arguments that were given a condition.
+    pub conditions: Vec<(String, Condition)>,
+    /// `_if` of the call and of the blocks around it: all must hold.
+    pub when: Vec<Condition>,
+    /// The arguments that every operation takes, merged.
+    pub globals: GlobalArguments,
+    /// Where it was called: from the deploy file down to the call itself.
+    pub chain: Vec<Location>,
+    /// The place on the command line of the deploy file that it came from, from 0.
+    pub deploy: u32,
+}
+
+impl OperationCall {
+    /// The wish, with each conditional argument set to what `decide` says.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when the arguments do not fit, which registration has checked.
+    pub fn bind(&self, registry: &Registry, decide: impl Fn(&Condition) -> bool) -> Result<SharedOperation, ArgumentError> {
+        let definition = registry.operation(&self.kind).ok_or_else(|| ArgumentError {
+            argument: None,
+            message: format!("there is no operation `{}`", self.kind),
+            hint: registry.nearest_operation(&self.kind),
+        })?;
+        let mut arguments = self.arguments.clone();
+        for (name, condition) in &self.conditions {
+            arguments.insert(name.clone(), Value::Bool(decide(condition)));
+        }
+        definition.bind(arguments)
+    }
+
+    /// Where the call itself stands.
+    pub fn location(&self) -> Option<&Location> {
+        self.chain.last()
+    }
+
+    /// Its title for people: the blocks around it and its name, or its kind with its first argument.
+    pub fn title(&self) -> String {
+        let own = self.name.clone().unwrap_or_else(|| {
+            let first =
+                ["path", "dest", "service", "user", "group", "packages", "src", "commands"].iter().find_map(|key| self.arguments.get(*key));
+            let words = match first {
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Array(items)) => {
+                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(", ")
+                }
+                _ => String::new(),
+            };
+            let line = words.lines().next().unwrap_or_default();
+            let short: String = line.chars().take(60).collect();
+            let more = if short.len() < words.len() { "…" } else { "" };
+            if short.is_empty() { self.kind.clone() } else { format!("{} {short}{more}", self.kind) }
+        });
+        let mut parts = self.path.clone();
+        parts.push(own);
+        parts.join(" | ")
+    }
+}
+
+/// A question that a script asks about its host as it stands now.
+#[derive(Clone, Debug)]
+pub struct FactRequest {
+    /// The question.
+    pub fact: SharedFact,
+    /// As whom it is asked.
+    pub context: Context,
+}
+
+/// The answer to a [`FactRequest`]: the value, or why there is none.
+pub type Answer = Result<Arc<Value>, String>;
+
+/// What a script did until it needed something.
+#[derive(Debug)]
+pub struct Step {
+    /// The operations it called since it was resumed.
+    pub calls: Vec<OperationCall>,
+    /// What it needs now.
+    pub next: Next,
+}
+
+/// What a script needs.
+#[derive(Debug)]
+pub enum Next {
+    /// Answers to these questions, in this order; they are read in one round trip.
+    Ask(Vec<FactRequest>),
+    /// Nothing more: it came to its end.
+    Done,
+    /// It cannot go on.
+    Failed(Box<Diagnostic>),
+}
+
+/// One host's evaluation of the deploy.
+pub trait Script: Send {
+    /// Goes on with the answers to the last questions (none at the first call) until it needs more or ends.
+    fn resume(&mut self, answers: Vec<Answer>) -> BoxFuture<'_, Step>;
+}
+
+/// What makes scripts: Lua files, or one operation named on the command line.
+pub trait Language: Send + Sync {
+    /// The script of one host, not started yet.
+    fn script(&self, host: &Arc<Host>) -> Box<dyn Script>;
+}
