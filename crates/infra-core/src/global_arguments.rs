@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::arguments::{self, ArgumentError};
+
 /// How commands of an operation run on a host: as whom, where, with what environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Context {
@@ -118,3 +120,58 @@ pub const NOT_YET: &[&str] = &[
     "background",
     "on",
 ];
+
+/// The JSON schema of [`GlobalArguments`], their names without the `_`.
+pub fn schema() -> crate::Value {
+    schemars::schema_for!(GlobalArguments).to_value()
+}
+
+impl GlobalArguments {
+    /// Reads them from a map whose names have no `_`.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] naming the first that is unknown, not available yet, or of a wrong type.
+    pub fn read(given: crate::Map) -> Result<Self, ArgumentError> {
+        if let Some(name) = given.keys().find(|name| NOT_YET.contains(&name.as_str())) {
+            let message = format!("the global argument `_{name}` is not available yet");
+            return Err(ArgumentError { argument: Some(format!("_{name}")), message, hint: None });
+        }
+        let checked = arguments::check(&schema(), given)?;
+        serde_json::from_value(crate::Value::Object(checked))
+            .map_err(|error| ArgumentError { argument: None, message: error.to_string(), hint: None })
+    }
+
+    /// Those that a host's data holds, such as `_sudo = true`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of_data(data: &crate::Map) -> Result<Self, ArgumentError> {
+        Self::read(data.iter().filter_map(|(key, value)| Some((key.strip_prefix('_')?.to_owned(), value.clone()))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn data_holds_global_arguments() {
+        let data = |value: crate::Value| value.as_object().cloned().expect("a map");
+        let globals = GlobalArguments::of_data(&data(json!({ "_sudo": true, "port": 80 }))).expect("right data");
+        assert_eq!(globals.context().sudo.as_deref(), Some("root"));
+        let message = |value| GlobalArguments::of_data(&data(value)).expect_err("wrong data").message;
+        assert_eq!(message(json!({ "_retries": 2 })), "the global argument `_retries` is not available yet");
+        assert_eq!(message(json!({ "_sudo": "yes" })), "`sudo` takes true or false, got the string \"yes\"");
+    }
+
+    #[test]
+    fn the_inner_wins_and_environments_merge() {
+        let read = |value: crate::Value| GlobalArguments::read(value.as_object().cloned().expect("a map")).expect("right arguments");
+        let inner = read(json!({ "sudo": false, "env": { "A": "1" } }));
+        let outer = read(json!({ "sudo": true, "env": { "A": "0", "B": "2" }, "timeout": 5 }));
+        let merged = inner.or(&outer);
+        assert_eq!(merged, read(json!({ "sudo": false, "env": { "A": "1", "B": "2" }, "timeout": 5.0 })));
+    }
+}

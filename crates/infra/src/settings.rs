@@ -1,0 +1,229 @@
+//! From what was typed to what is meant: one pure step.
+
+use std::path::{Path, PathBuf};
+
+use infra_core::diagnostic::Diagnostic;
+use infra_core::{Map, Value};
+
+use crate::arguments::Arguments;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Run deploy files.
+    Deploy(Vec<PathBuf>),
+    /// Run a command.
+    Exec(Vec<String>),
+    /// Read a fact: its name and the words of its question.
+    Fact(String, Vec<String>),
+    /// Run one operation: its name and the words of its arguments.
+    Operation(String, Vec<String>),
+    /// List the hosts.
+    Hosts,
+}
+
+/// Where the hosts come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// A Lua inventory.
+    File(PathBuf),
+    /// Hosts named on the command line.
+    Names(String),
+}
+
+/// What is meant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where the hosts come from.
+    pub source: Source,
+    /// What is to be done.
+    pub task: Task,
+    /// Stop after the plan.
+    pub dry: bool,
+    /// Do not ask before execution.
+    pub yes: bool,
+    /// 0 to 3.
+    pub verbosity: u8,
+    /// At most this many hosts at work at once.
+    pub parallel: Option<usize>,
+    /// Stop at the first host that is not ok.
+    pub fail_fast: bool,
+    /// Patterns of `--limit`, one list for all of them.
+    pub limit: Vec<String>,
+    /// Patterns of `--exclude`.
+    pub exclude: Vec<String>,
+    /// Data that is laid over all hosts'.
+    pub overrides: Map,
+    /// Print one JSON document.
+    pub json: bool,
+}
+
+/// The verbs that stand where a deploy file could.
+const VERBS: &[&str] = &["exec", "fact", "hosts"];
+
+impl Settings {
+    /// Finds out what is meant.
+    ///
+    /// # Errors
+    /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
+    pub fn resolve(arguments: Arguments) -> Result<Self, Diagnostic> {
+        let overrides = overrides(&arguments)?;
+        let source = source(&arguments.inventory)?;
+        let task = task(arguments.what)?;
+        if arguments.dry && matches!(task, Task::Exec(_)) {
+            return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
+                .hint("leave --dry away, or write the change as an operation"));
+        }
+        Ok(Self {
+            source,
+            task,
+            dry: arguments.dry,
+            yes: arguments.yes,
+            verbosity: arguments.verbose.min(3),
+            parallel: arguments.parallel.map(|n| n as usize),
+            fail_fast: arguments.fail_fast,
+            limit: arguments.limit,
+            exclude: arguments.exclude,
+            overrides,
+            json: arguments.json,
+        })
+    }
+}
+
+fn source(text: &str) -> Result<Source, Diagnostic> {
+    if text.starts_with('@') {
+        return Ok(Source::Names(text.to_owned()));
+    }
+    let path = Path::new(text);
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    match extension {
+        "lua" => Ok(Source::File(path.to_owned())),
+        "json" | "ini" | "yml" | "yaml" => Err(Diagnostic::misuse(format!("{text}: Ansible inventories cannot be read yet"))
+            .hint("write the inventory in Lua; it may read JSON with json.decode(read_file(…))")),
+        _ if text.contains('/') && !text.starts_with('[') => {
+            Err(Diagnostic::misuse(format!("{text} is no inventory that can be read")).hint("an inventory file ends in .lua"))
+        }
+        _ => Ok(Source::Names(text.to_owned())),
+    }
+}
+
+fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
+    let mut words = what.into_iter();
+    let first = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.collect();
+    let no_more = |task: Task| match rest.first() {
+        Some(word) => Err(Diagnostic::misuse(format!("`{first}` takes nothing more, got `{word}`"))),
+        None => Ok(task),
+    };
+    match first.as_str() {
+        "hosts" => no_more(Task::Hosts),
+        "exec" if rest.is_empty() => Err(Diagnostic::misuse("exec needs a command").hint("infra INVENTORY exec -- uptime")),
+        "exec" => Ok(Task::Exec(rest)),
+        "fact" => match rest.split_first() {
+            Some((name, question)) => Ok(Task::Fact(name.clone(), question.to_vec())),
+            None => Err(Diagnostic::misuse("fact needs the name of a fact").hint("infra INVENTORY fact server.os_release")),
+        },
+        name if name.ends_with(".lua") => {
+            let stray = rest.iter().find(|word| !word.ends_with(".lua"));
+            if let Some(word) = stray {
+                return Err(Diagnostic::misuse(format!("`{word}` is no deploy file"))
+                    .hint("deploy files end in .lua; give values to a deploy with --data KEY=VALUE"));
+            }
+            Ok(Task::Deploy(std::iter::once(first).chain(rest).map(PathBuf::from).collect()))
+        }
+        name if name.contains('.') => Ok(Task::Operation(first, rest)),
+        name => {
+            let hint = infra_core::diagnostic::did_you_mean(name, VERBS.iter().copied()).unwrap_or_else(|| {
+                "after the inventory comes a deploy file (deploy.lua), an operation (apt.packages), or one of exec, fact, hosts".to_owned()
+            });
+            Err(Diagnostic::misuse(format!("`{name}` is nothing that infra can do")).hint(hint))
+        }
+    }
+}
+
+fn overrides(arguments: &Arguments) -> Result<Map, Diagnostic> {
+    let mut data = Map::new();
+    for word in &arguments.data {
+        let Some((key, text)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(Diagnostic::misuse(format!("--data {word} is no KEY=VALUE")).hint("--data version=1.2"));
+        };
+        data.insert(key.to_owned(), data_value(text).map_err(|why| Diagnostic::misuse(format!("--data {word}: {why}")))?);
+    }
+    if arguments.sudo {
+        data.insert("_sudo".to_owned(), Value::Bool(true));
+    }
+    if let Some(user) = &arguments.user {
+        data.insert("ssh_user".to_owned(), Value::String(user.clone()));
+    }
+    if let Some(port) = arguments.port {
+        data.insert("ssh_port".to_owned(), Value::from(port));
+    }
+    if let Some(key) = &arguments.key {
+        data.insert("ssh_key".to_owned(), Value::String(key.to_string_lossy().into_owned()));
+    }
+    Ok(data)
+}
+
+/// Data has no schema, so only what cannot be meant otherwise is read as more than text: `1.10` and `007` stay text.
+fn data_value(text: &str) -> Result<Value, serde_json::Error> {
+    if text.starts_with(['[', '{', '"']) {
+        return serde_json::from_str(text);
+    }
+    Ok(match text {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => Value::from(number),
+            _ => Value::String(text.to_owned()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolve(words: &[&str]) -> Result<Settings, String> {
+        let arguments = Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied())).map_err(|error| error.to_string())?;
+        Settings::resolve(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_typed_is_what_is_meant() {
+        let task = |words: &[&str]| resolve(words).map(|settings| settings.task);
+        let text = str::to_owned;
+        assert_eq!(task(&["@local", "a.lua", "b.lua", "--dry"]), Ok(Task::Deploy(vec!["a.lua".into(), "b.lua".into()])));
+        assert_eq!(task(&["@local", "exec", "--", "echo", "a   b"]), Ok(Task::Exec(vec![text("echo"), text("a   b")])));
+        assert_eq!(task(&["@local", "exec", "--", "ls", "-l", "--dry"]), Ok(Task::Exec(vec![text("ls"), text("-l"), text("--dry")])));
+        assert_eq!(task(&["@local", "fact", "files.file", "path=/a"]), Ok(Task::Fact(text("files.file"), vec![text("path=/a")])));
+        assert_eq!(task(&["@local", "files.put", "a=b"]), Ok(Task::Operation(text("files.put"), vec![text("a=b")])));
+        assert_eq!(task(&["@local", "hosts"]), Ok(Task::Hosts));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (words, wanted) in [
+            (&["@local", "exce", "x"][..], "`exce` is nothing that infra can do"),
+            (&["@local", "a.lua", "x=1"], "`x=1` is no deploy file"),
+            (&["@local", "exec"], "exec needs a command"),
+            (&["@local", "fact"], "fact needs the name of a fact"),
+            (&["@local", "hosts", "x"], "`hosts` takes nothing more, got `x`"),
+            (&["@local", "exec", "--dry", "--", "true"], "exec has no --dry: what a command would do cannot be known"),
+            (&["hosts.yml", "a.lua"], "hosts.yml: Ansible inventories cannot be read yet"),
+            (&["dir/hosts", "a.lua"], "dir/hosts is no inventory that can be read"),
+            (&["@local", "a.lua", "--data", "x"], "--data x is no KEY=VALUE"),
+        ] {
+            assert_eq!(resolve(words).map(|_| ()), Err(wanted.to_owned()));
+        }
+    }
+
+    #[test]
+    fn data_is_read_with_care() {
+        let words = ["@local", "hosts", "--data", "a=1", "--data", "b=1.10", "--data", "c=[1,\"x\"]", "--data", "d=true", "--data", "e=007", "--user", "u"];
+        let settings = resolve(&words).expect("right words");
+        assert_eq!(Value::Object(settings.overrides), json!({ "a": 1, "b": "1.10", "c": [1, "x"], "d": true, "e": "007", "ssh_user": "u" }));
+    }
+}
