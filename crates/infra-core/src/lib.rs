@@ -35,6 +35,7 @@ pub mod registry;
 pub mod resources;
 pub mod run_state;
 pub mod script;
+pub mod selection;
 pub mod template;
 
 /// A value of the JSON data model: what arguments, host data and the answers of facts are made of.
