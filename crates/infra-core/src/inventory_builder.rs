@@ -86,7 +86,7 @@ impl InventoryBuilder {
     /// # Errors
     /// A [`Diagnostic`] (misuse), with the place where it is known: a wrong spelling, a host twice in one list, two groups of one name,
     /// groups that hold each other, more than a million hosts.
-    pub fn build(self) -> Result<Inventory, Diagnostic> {
+    pub fn build(self) -> Result<Inventory, Box<Diagnostic>> {
         let Self { groups, all_data, overrides, from_file } = self;
         check_names(&groups)?;
         let mut hosts = Hosts { found: Vec::new(), places: HashMap::new() };
@@ -163,16 +163,18 @@ fn at(diagnostic: Diagnostic, location: Option<&Location>) -> Diagnostic {
     Diagnostic { location: location.cloned(), ..diagnostic }
 }
 
-fn check_names(groups: &[GroupEntry]) -> Result<(), Diagnostic> {
+fn check_names(groups: &[GroupEntry]) -> Result<(), Box<Diagnostic>> {
     let mut names = HashSet::new();
     for group in groups {
         let Some(name) = &group.name else { continue };
         if name == "all" {
             let message = "a group cannot be called `all`: that is every host";
-            return Err(at(Diagnostic::misuse(message), group.location.as_ref()).hint("data for all hosts stands in group_data/all.lua"));
+            return Err(Box::new(
+                at(Diagnostic::misuse(message), group.location.as_ref()).hint("data for all hosts stands in group_data/all.lua"),
+            ));
         }
         if !names.insert(name) {
-            return Err(at(Diagnostic::misuse(format!("there are two groups called `{name}`")), group.location.as_ref()));
+            return Err(Box::new(at(Diagnostic::misuse(format!("there are two groups called `{name}`")), group.location.as_ref())));
         }
     }
     Ok(())
@@ -184,7 +186,7 @@ enum Own {
     Group(usize),
 }
 
-fn collect_own(group: &GroupEntry, hosts: &mut Hosts) -> Result<Vec<Own>, Diagnostic> {
+fn collect_own(group: &GroupEntry, hosts: &mut Hosts) -> Result<Vec<Own>, Box<Diagnostic>> {
     let mut own = Vec::with_capacity(group.members.len());
     let mut here = HashMap::new();
     for member in &group.members {
@@ -204,7 +206,7 @@ fn collect_own(group: &GroupEntry, hosts: &mut Hosts) -> Result<Vec<Own>, Diagno
                     let address = Address::parse(&name)
                         .map_err(|AddressError { message, hint }| at(Diagnostic::misuse(message), location).maybe_hint(hint))?;
                     if hosts.found.len() as u64 >= LIMIT {
-                        return Err(at(Diagnostic::misuse(format!("the inventory has more than {LIMIT} hosts")), location));
+                        return Err(Box::new(at(Diagnostic::misuse(format!("the inventory has more than {LIMIT} hosts")), location)));
                     }
                     hosts.places.insert(name.clone(), hosts.found.len());
                     hosts.found.push(Found { address, own: Map::new(), groups: Vec::new() });
@@ -215,7 +217,7 @@ fn collect_own(group: &GroupEntry, hosts: &mut Hosts) -> Result<Vec<Own>, Diagno
                 let list = group.name.as_ref().map_or_else(|| "the list".to_owned(), |group| format!("the group `{group}`"));
                 let error = at(Diagnostic::misuse(format!("the host `{name}` stands twice in {list}")), location);
                 let elsewhere = first.filter(|first| Some(*first) != location && first.line > 0);
-                return Err(error.maybe_hint(elsewhere.map(|first| format!("the first one is at {first}"))));
+                return Err(Box::new(error.maybe_hint(elsewhere.map(|first| format!("the first one is at {first}")))));
             }
             hosts.found[place].own.extend(entry.data.clone());
             own.push(Own::Host(place));
@@ -225,7 +227,7 @@ fn collect_own(group: &GroupEntry, hosts: &mut Hosts) -> Result<Vec<Own>, Diagno
 }
 
 /// The hosts of each group with those of the groups in it, each once, in the order in which they are named.
-fn expand_groups(groups: &[GroupEntry], own: &[Vec<Own>]) -> Result<Vec<Vec<usize>>, Diagnostic> {
+fn expand_groups(groups: &[GroupEntry], own: &[Vec<Own>]) -> Result<Vec<Vec<usize>>, Box<Diagnostic>> {
     let mut done: Vec<Option<Vec<usize>>> = vec![None; groups.len()];
     for start in 0..groups.len() {
         // Depth first with a stack of its own, so that no depth of nesting overflows the program's.
@@ -247,7 +249,7 @@ fn expand_groups(groups: &[GroupEntry], own: &[Vec<Own>]) -> Result<Vec<Vec<usiz
                 if on_path.contains(&other) {
                     let name = |place: usize| groups[place].name.as_deref().unwrap_or("a list without a name");
                     let message = format!("the groups `{}` and `{}` hold each other", name(other), name(at_group));
-                    return Err(at(Diagnostic::misuse(message), groups[at_group].location.as_ref()));
+                    return Err(Box::new(at(Diagnostic::misuse(message), groups[at_group].location.as_ref())));
                 }
                 on_path.insert(other);
                 open.push((other, 0));
@@ -278,7 +280,7 @@ fn expand_groups(groups: &[GroupEntry], own: &[Vec<Own>]) -> Result<Vec<Vec<usiz
 ///
 /// # Errors
 /// As [`InventoryBuilder::build`].
-pub fn from_host_list(list: &str, overrides: Map) -> Result<Inventory, Diagnostic> {
+pub fn from_host_list(list: &str, overrides: Map) -> Result<Inventory, Box<Diagnostic>> {
     let group = GroupEntry::of_hosts(nodeset::split_list(list));
     InventoryBuilder { groups: vec![group], overrides, ..InventoryBuilder::default() }.build()
 }
