@@ -5,13 +5,14 @@
 //!
 //! Where to look:
 //!
-//! - the machines: [`host`], [`inventory`];
+//! - the machines: [`host`], [`inventory`], made by [`inventory_builder`] from spellings ([`address`], [`nodeset`]);
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
 //! - how a deploy reaches the engine: [`script`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`];
 //! - what came of it: [`plan`], [`event`], [`run_state`];
 //! - what a person reads when something is wrong: [`diagnostic`].
 
+pub mod address;
 pub mod arguments;
 pub mod change;
 pub mod command;
@@ -26,8 +27,10 @@ pub mod facts;
 pub mod global_arguments;
 pub mod host;
 pub mod inventory;
+pub mod inventory_builder;
 pub mod mode;
 pub mod node;
+pub mod nodeset;
 pub mod operation;
 pub mod output;
 pub mod plan;
