@@ -1,2 +1,38 @@
-//! The binary.
-fn main() {}
+//! The binary: arguments → settings → wiring → exit code.
+
+mod ad_hoc;
+mod approval;
+mod arguments;
+mod interrupts;
+mod outcome;
+mod reporting;
+mod settings;
+mod wiring;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+use crate::outcome::Trouble;
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let verbosity = arguments.verbose;
+    let ended = Settings::resolve(arguments).map_err(Trouble::misuse).and_then(|settings| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Trouble::failure(format!("the runtime could not be started: {error}")))?;
+        let code = runtime.block_on(wiring::run(settings));
+        // Threads that still wait, such as one that reads the terminal, hold nothing up.
+        runtime.shutdown_background();
+        code
+    });
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => trouble.report(verbosity),
+    }
+}
