@@ -1,0 +1,1 @@
+here = { { "@local", port = 80 } }

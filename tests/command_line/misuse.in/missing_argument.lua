@@ -1,0 +1,1 @@
+files.directory { mode = "755" }

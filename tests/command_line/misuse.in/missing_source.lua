@@ -1,0 +1,1 @@
+files.put { src = "nowhere.txt", dest = "never" }

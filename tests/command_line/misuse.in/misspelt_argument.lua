@@ -1,0 +1,2 @@
+files.directory { path = "never" }
+files.directory { pth = "never" }

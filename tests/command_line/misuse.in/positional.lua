@@ -1,0 +1,1 @@
+apt.packages { "nginx" }

@@ -1,0 +1,1 @@
+if host.name != "x" then print("y") end

@@ -1,0 +1,5 @@
+local function port(settings)
+  return settings.port + 1
+end
+files.directory { path = "never" }
+port({})

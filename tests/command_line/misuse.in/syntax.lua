@@ -1,0 +1,3 @@
+files.directory { path = "never" }
+if true than
+end

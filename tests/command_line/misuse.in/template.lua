@@ -1,0 +1,1 @@
+files.template { src = "page.j2", dest = "never", vars = { title = "x" } }

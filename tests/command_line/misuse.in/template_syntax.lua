@@ -1,0 +1,1 @@
+files.template { src = "broken.j2", dest = "never" }

@@ -1,0 +1,1 @@
+if host.groups.her then print("x") end

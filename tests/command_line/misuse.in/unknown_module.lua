@@ -1,0 +1,1 @@
+file.directory { path = "never" }

@@ -1,0 +1,2 @@
+files.directory { path = "never" }
+files.tempalte { src = "a", dest = "b" }

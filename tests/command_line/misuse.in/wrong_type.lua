@@ -1,0 +1,1 @@
+files.directory { path = "never", recursive = "yes" }

@@ -1,0 +1,54 @@
+//! Runs the binary from outside, as a user would.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use infra_test::process;
+use serde_json::Value;
+
+/// The top of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+/// What a run of the binary gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// The binary, in a folder, with a clean environment and nothing on its standard input.
+pub fn infra(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infra"));
+    command.current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH")).env("HOME", folder);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary with these words and waits for its end.
+pub fn run(folder: &Path, words: &[&str]) -> Ran {
+    let outcome = process::run(infra(folder).args(words), Duration::from_secs(300)).expect("infra ends");
+    Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+}
+
+impl Ran {
+    /// The same, where the exit code must be this one.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit code; stderr:\n{}\nstdout:\n{}", self.stderr, self.stdout);
+        self
+    }
+
+    /// The JSON document on standard output.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{}\nstderr:\n{}", self.stdout, self.stderr))
+    }
+}
