@@ -1,0 +1,65 @@
+//! The deploy of the usual kind on a fleet of real machines: nginx, over ssh.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use infra_test::machine::{Fleet, Machine};
+use infra_test::snapshot::Snapshot;
+use serde_json::Value;
+
+const NAMES: [&str; 4] = ["web-01", "web-02", "web-03", "web-04"];
+
+/// What nginx on a machine answers, asked with no help of ours.
+fn answer(machine: &Machine) -> String {
+    let text = machine.check(["python3", "-c", "import urllib.request as r; a = r.urlopen('http://127.0.0.1/'); print(a.headers.get('X-Canary'), a.read().decode(), end='')"]);
+    text.unwrap_or_else(|error| panic!("{}: {error}", machine.name()))
+}
+
+fn buckets(document: &Value) -> BTreeMap<String, String> {
+    let hosts = document["hosts"].as_object().expect("hosts");
+    hosts.iter().map(|(name, host)| (name.clone(), host["state"].as_str().expect("a state").to_owned())).collect()
+}
+
+#[test]
+fn nginx_on_four_machines() {
+    let fleet = Fleet::boot(&NAMES).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
+    let config = format!("ssh_config_file={}", fleet.ssh_config().display());
+    let infra = |more: &[&str]| {
+        let mut words = vec!["inventories/fleet.lua", "deploys/nginx.lua", "--json", "--yes", "--data", &config];
+        words.extend(more);
+        common::run(&common::repository(), &words)
+    };
+
+    // Fresh machines.
+    let ran = infra(&[]).expect(0);
+    println!("{}", ran.stderr);
+    assert!(buckets(&ran.json()).values().all(|state| state == "changed"), "{:#}", ran.json()["hosts"]);
+    for name in NAMES {
+        let canary = if name == "web-04" { "yes" } else { "None" };
+        assert_eq!(answer(fleet.machine(name)), format!("{canary} Hello from {name}"));
+    }
+
+    // Again: nothing is written and nothing is started, as the machines themselves show.
+    let state = |machine: &Machine| (machine.snapshot().expect("a snapshot"), machine.unit_started("nginx").expect("a unit"));
+    let before: Vec<_> = fleet.machines().iter().map(state).collect();
+    let ran = infra(&[]).expect(0);
+    assert!(buckets(&ran.json()).values().all(|state| state == "unchanged"), "{:#}", ran.json()["hosts"]);
+    for (machine, (files, unit)) in fleet.machines().iter().zip(before) {
+        let (files_now, unit_now) = state(machine);
+        let written = Snapshot::difference(&files, &files_now);
+        assert!(written.is_empty(), "{}: {written:#?}", machine.name());
+        assert_eq!(unit, unit_now, "{}", machine.name());
+    }
+
+    // One machine is off: it is unreachable, the others are done, and the exit code says that not all is well.
+    fleet.machine("web-02").stop().expect("the machine stops");
+    let ran = infra(&["--data", "greeting=Bye"]).expect(1);
+    let wanted = NAMES.map(|name| (name.to_owned(), if name == "web-02" { "unreachable" } else { "changed" }.to_owned()));
+    assert_eq!(buckets(&ran.json()), BTreeMap::from(wanted));
+    for name in ["web-01", "web-03", "web-04"] {
+        assert!(answer(fleet.machine(name)).ends_with(&format!("Bye from {name}")));
+    }
+    let left = fleet.leftovers();
+    assert!(left.is_empty(), "{left:#?}");
+}

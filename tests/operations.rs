@@ -1,0 +1,235 @@
+//! Every operation there is, on a real machine: fresh → the plan says *change* → changed → an independent look agrees → the plan says *no change* →
+//! nothing is sent → and the same for taking it away.
+
+mod common;
+
+use std::path::Path;
+
+use infra_test::machine::{Fleet, Machine};
+use infra_test::snapshot::Snapshot;
+use serde_json::Value;
+
+/// One operation, and how to see from outside that it did what it says.
+struct Row {
+    /// `module.operation`.
+    operation: &'static str,
+    /// Commands that make the ground it stands on.
+    ground: &'static str,
+    /// The call that is made on the fresh machine.
+    wanted: &'static str,
+    /// A command, and what it prints when the wish is fulfilled.
+    look: (&'static str, &'static str),
+    /// What a second run does.
+    again: Again,
+    /// The call that takes it away again, a command, and what that prints then.
+    away: Option<(&'static str, &'static str, &'static str)>,
+}
+
+#[derive(PartialEq)]
+enum Again {
+    Nothing,
+    /// It is not idempotent and says so.
+    Changes,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        operation: "apt.update",
+        ground: "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/lib/apt/periodic/*",
+        wanted: "apt.update { cache_time = 3600 }",
+        look: ("apt-cache policy hello | sed -n 's/ *Candidate: (none)/none/p'; echo known", "known"),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
+        operation: "apt.packages",
+        ground: "true",
+        wanted: r#"apt.packages { packages = { "hello", "git" } }"#,
+        look: ("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n' hello git", "git ii \nhello ii"),
+        again: Again::Nothing,
+        away: Some((r#"apt.packages { packages = "hello", present = false }"#, "test -e /usr/bin/hello || echo gone", "gone")),
+    },
+    Row {
+        operation: "server.group",
+        ground: "true",
+        wanted: r#"server.group { group = "deployers", gid = 4242 }"#,
+        look: ("getent group deployers", "deployers:x:4242:"),
+        again: Again::Nothing,
+        away: Some((r#"server.group { group = "deployers", present = false }"#, "getent group deployers || echo gone", "gone")),
+    },
+    Row {
+        operation: "server.user",
+        ground: "groupadd -g 4300 crew",
+        wanted: r#"server.user { user = "alice", uid = 4343, shell = "/bin/bash", groups = { "crew" }, comment = "Alice A", create_home = true }"#,
+        look: (
+            "getent passwd alice | cut -d: -f3,5-7; id -nG alice; stat -c '%U %F' /home/alice",
+            "4343:Alice A:/home/alice:/bin/bash\nalice crew\nalice directory",
+        ),
+        again: Again::Nothing,
+        away: Some((r#"server.user { user = "alice", present = false }"#, "getent passwd alice || echo gone", "gone")),
+    },
+    Row {
+        operation: "files.directory",
+        ground: "true",
+        wanted: r#"files.directory { path = "/srv/a/b c", user = "admin", group = "admin", mode = "2750" }"#,
+        look: ("stat -c '%a %U %G %F' '/srv/a/b c' /srv/a", "2750 admin admin directory\n755 root root directory"),
+        again: Again::Nothing,
+        away: Some((r#"files.directory { path = "/srv/a", present = false }"#, "test -e /srv/a || echo gone", "gone")),
+    },
+    Row {
+        operation: "files.file",
+        ground: "true",
+        wanted: r#"files.file { path = "/srv/flag", user = "admin", mode = "600" }"#,
+        look: ("stat -c '%a %U %G %s' /srv/flag", "600 admin root 0"),
+        again: Again::Nothing,
+        away: Some((r#"files.file { path = "/srv/flag", present = false }"#, "test -e /srv/flag || echo gone", "gone")),
+    },
+    Row {
+        operation: "files.link",
+        ground: "true",
+        wanted: r#"files.link { path = "/srv/links/host", target = "/etc/hostname" }"#,
+        look: ("readlink /srv/links/host", "/etc/hostname"),
+        again: Again::Nothing,
+        away: Some((r#"files.link { path = "/srv/links/host", present = false }"#, "test -L /srv/links/host || echo gone", "gone")),
+    },
+    Row {
+        operation: "files.put",
+        ground: "true",
+        wanted: r#"files.put { src = "motd.txt", dest = "/srv/put/it's here.txt", user = "plain", mode = "640" }"#,
+        look: ("stat -c '%a %U' \"/srv/put/it's here.txt\"; cat \"/srv/put/it's here.txt\"; ls -A /srv/put | wc -l", "640 plain\nWelcome.\n1"),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
+        operation: "files.template",
+        ground: "true",
+        wanted: r#"files.template { src = "hello.j2", dest = "/srv/hello.txt", vars = { names = { "a", "b" } } }"#,
+        look: ("stat -c '%a %U' /srv/hello.txt; cat /srv/hello.txt", "644 root\na and b on web-01"),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
+        operation: "files.line",
+        ground: "printf 'one\\nPermit no\\nlast' > /srv/lines.conf; chmod 640 /srv/lines.conf; chown plain /srv/lines.conf",
+        wanted: r#"files.line { path = "/srv/lines.conf", line = "^Permit .*", replace = "Permit yes" }"#,
+        look: ("stat -c '%a %U' /srv/lines.conf; cat /srv/lines.conf", "640 plain\none\nPermit yes\nlast"),
+        again: Again::Nothing,
+        away: Some((
+            r#"files.line { path = "/srv/lines.conf", line = "Permit yes", present = false }"#,
+            "cat /srv/lines.conf",
+            "one\nlast",
+        )),
+    },
+    Row {
+        operation: "systemd.service",
+        ground: "apt-get -qq install infra-probe >/dev/null 2>&1; systemctl stop infra-probe; systemctl disable infra-probe 2>/dev/null",
+        wanted: r#"systemd.service { service = "infra-probe", running = true, enabled = true }"#,
+        look: ("systemctl is-active infra-probe; systemctl is-enabled infra-probe", "active\nenabled"),
+        again: Again::Nothing,
+        away: Some((
+            r#"systemd.service { service = "infra-probe", running = false, enabled = false }"#,
+            "systemctl is-active infra-probe; systemctl is-enabled infra-probe; true",
+            "inactive\ndisabled",
+        )),
+    },
+    Row {
+        operation: "server.service",
+        ground: "true",
+        wanted: r#"server.service { service = "infra-probe", running = true }"#,
+        look: ("systemctl is-active infra-probe", "active"),
+        again: Again::Nothing,
+        away: Some((r#"server.service { service = "infra-probe", running = false }"#, "systemctl is-active infra-probe || true", "inactive")),
+    },
+    Row {
+        operation: "git.repo",
+        ground: "git init -q -b main /srv/origin && cd /srv/origin && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first",
+        wanted: r#"git.repo { src = "/srv/origin", dest = "/srv/app", branch = "main" }"#,
+        look: ("git -C /srv/app log --format=%s", "first"),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
+        operation: "server.shell",
+        ground: "true",
+        wanted: r#"server.shell { commands = { "echo run >> /srv/shell.log" } }"#,
+        look: ("sort -u /srv/shell.log", "run"),
+        again: Again::Changes,
+        away: None,
+    },
+    Row {
+        operation: "server.script",
+        ground: "true",
+        wanted: r#"server.script { src = "script.sh", args = { "it's", "a  b" } }"#,
+        look: ("sort -u /srv/script.log; find /tmp /var/tmp -name '*infra*' | wc -l", "it's/a  b\n0"),
+        again: Again::Changes,
+        away: None,
+    },
+];
+
+/// What the plan says (`change`, `no-change`, `depends`) or what came of it (`changed`, `unchanged`, …) for the only operation of a run.
+fn only(document: &Value, what: &str) -> String {
+    let operations = document["operations"].as_array().expect("operations");
+    assert_eq!(operations.len(), 1, "{document:#}");
+    operations[0]["hosts"]["web-01"][what].as_str().unwrap_or_else(|| panic!("no {what} in {document:#}")).to_owned()
+}
+
+fn infra(folder: &Path, config: &str, dry: bool) -> Value {
+    let way = if dry { "--dry" } else { "--yes" };
+    let ran = common::run(folder, &["web-01", "deploy.lua", "--json", way, "--data", config]);
+    ran.expect(0).json()
+}
+
+fn look(machine: &Machine, command: &str) -> String {
+    machine.check(["sh", "-c", command]).unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+/// One direction of a row: predicted, done, seen; and then nothing more to do.
+fn direction(folder: &Path, config: &str, machine: &Machine, row: &Row, call: &str, seen: (&str, &str)) {
+    std::fs::write(folder.join("deploy.lua"), call).expect("a deploy");
+    let operation = row.operation;
+    assert_eq!(only(&infra(folder, config, true), "outlook"), "change", "{operation}: the plan on a fresh machine: {call}");
+    let document = infra(folder, config, false);
+    assert_eq!(only(&document, "outlook"), "change", "{operation}: the plan of the run: {call}");
+    assert_eq!(only(&document, "outcome"), "changed", "{operation}: {call}");
+    assert_eq!(look(machine, seen.0), seen.1, "{operation}: an independent look: {call}");
+
+    let before = machine.snapshot().expect("a snapshot");
+    if row.again == Again::Changes {
+        assert_eq!(only(&infra(folder, config, true), "outlook"), "change", "{operation} is not idempotent");
+        assert_eq!(only(&infra(folder, config, false), "outcome"), "changed", "{operation} is not idempotent");
+        return;
+    }
+    assert_eq!(only(&infra(folder, config, true), "outlook"), "no-change", "{operation}: the plan once it is done: {call}");
+    let document = infra(folder, config, false);
+    assert_eq!(only(&document, "outcome"), "unchanged", "{operation}: again: {call}");
+    let after = machine.snapshot().expect("a snapshot");
+    let written = Snapshot::difference(&before, &after);
+    assert!(written.is_empty(), "{operation} wrote something although nothing was to do: {written:#?}");
+}
+
+#[test]
+fn every_operation_on_a_real_machine() {
+    let fleet = Fleet::boot(&["web-01"]).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
+    let machine = fleet.machine("web-01");
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::write(folder.join("motd.txt"), "Welcome.\n").expect("a file");
+    std::fs::write(folder.join("hello.j2"), "{{ names|join(' and ') }} on {{ host.name }}\n").expect("a template");
+    std::fs::write(folder.join("script.sh"), "#!/bin/sh\necho \"$1/$2\" >> /srv/script.log\n").expect("a script");
+    let config = format!("ssh_config_file={}", fleet.ssh_config().display());
+
+    let mut seen: Vec<&str> = ROWS.iter().map(|row| row.operation).collect();
+    seen.sort_unstable();
+    let all = infra_std::registry();
+    let known: Vec<&str> = all.operations().map(|definition| definition.name.as_str()).collect();
+    assert_eq!(seen, known, "every operation has its row");
+
+    for row in ROWS {
+        look(machine, row.ground);
+        direction(folder, &config, machine, row, row.wanted, row.look);
+        if let Some((call, command, output)) = row.away {
+            direction(folder, &config, machine, row, call, (command, output));
+        }
+    }
+    drop(fleet);
+}
