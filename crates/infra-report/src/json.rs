@@ -1,0 +1,271 @@
+//! The record of a run as one JSON document. `docs/src/json.md` describes it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use infra_core::connection::{ConnectError, Ending};
+use infra_core::diagnostic::Diagnostic;
+use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason};
+use infra_core::host::HostId;
+use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
+use infra_core::run_state::{Bucket, RunState};
+use infra_core::{Map, Value};
+use serde_json::json;
+
+/// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// Writes one JSON document when the run ends, and nothing before.
+pub struct Json {
+    writer: Box<dyn Write + Send>,
+    started: Option<Instant>,
+    state: RunState,
+    unreachable: BTreeMap<HostId, ConnectError>,
+    failed: BTreeMap<HostId, Diagnostic>,
+    misuse: Vec<(Diagnostic, Vec<HostId>)>,
+    facts: BTreeMap<HostId, Vec<Value>>,
+}
+
+impl Json {
+    /// The document goes to `writer`; with `started`, the time when the program was started, it says how long the run took.
+    ///
+    /// A `writer` that fails leaves a document that is cut short, which no reader of JSON takes for a whole one.
+    #[expect(clippy::new_ret_no_self, reason = "reporters are handed on as trait objects")]
+    pub fn new(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Box::new(Self {
+            writer,
+            started,
+            state: RunState::default(),
+            unreachable: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            misuse: Vec::new(),
+            facts: BTreeMap::new(),
+        })
+    }
+}
+
+/// The document for something that was written wrongly and showed before a run began: no hosts, exit code 2. It ends with a newline.
+pub fn misuse_document(diagnostic: &Diagnostic) -> String {
+    let mut state = RunState::default();
+    state.fold(&Event::Misused { host: None, diagnostic: Box::new(diagnostic.clone()) });
+    let document = Document { state: &state, unreachable: &BTreeMap::new(), failed: &BTreeMap::new(), facts: &BTreeMap::new() };
+    text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
+}
+
+fn text(document: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(document).expect("a value is JSON");
+    text.push('\n');
+    text
+}
+
+impl Reporter for Json {
+    fn event(&mut self, event: &Event) {
+        self.state.fold(event);
+        match event {
+            Event::HostUnreachable { host, error } => {
+                self.unreachable.insert(*host, error.clone());
+            }
+            Event::HostFailed { host, diagnostic } => {
+                self.failed.insert(*host, (**diagnostic).clone());
+            }
+            Event::Misused { host, diagnostic } => match self.misuse.iter_mut().find(|(known, _)| *known == **diagnostic) {
+                Some((_, hosts)) => hosts.extend(host),
+                None => self.misuse.push(((**diagnostic).clone(), host.iter().copied().collect())),
+            },
+            Event::FactAnswered { host, fact, question, answer } => {
+                let mut one = Map::new();
+                one.insert("fact".into(), json!(fact));
+                one.insert("question".into(), question.clone());
+                match answer {
+                    Ok(answer) => one.insert("answer".into(), (**answer).clone()),
+                    Err(message) => one.insert("error".into(), json!(message)),
+                };
+                self.facts.entry(*host).or_default().push(Value::Object(one));
+            }
+            Event::RunEnded => {
+                let document =
+                    Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
+                let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
+                // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
+                let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Document<'r> {
+    state: &'r RunState,
+    unreachable: &'r BTreeMap<HostId, ConnectError>,
+    failed: &'r BTreeMap<HostId, Diagnostic>,
+    facts: &'r BTreeMap<HostId, Vec<Value>>,
+}
+
+impl Document<'_> {
+    fn value(&self, misuse: &[(Diagnostic, Vec<HostId>)], took: Option<Duration>) -> Value {
+        let state = self.state;
+        let accounting = state.account();
+        let mut totals = Map::new();
+        totals.insert("hosts".into(), json!(accounting.hosts.len()));
+        totals.extend(accounting.counts().into_iter().map(|(bucket, number)| (key(bucket), json!(number))));
+        let hosts: Map = accounting.hosts.iter().map(|(id, bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket))).collect();
+        let misuse: Vec<_> = misuse
+            .iter()
+            .map(|(diagnostic, hosts)| {
+                let mut value = wrong(diagnostic);
+                value.insert("hosts".into(), hosts.iter().map(|host| json!(self.name(*host))).collect());
+                value
+            })
+            .collect();
+        json!({
+            "version": VERSION,
+            "kind": state.kind,
+            "plan": state.plan.as_ref().map(|plan| self.plan(plan)),
+            "hosts": hosts,
+            "totals": totals,
+            "misuse": misuse,
+            "declined": state.declined,
+            "stopped": state.stopped.as_ref().map(|reason| self.stopped(reason)),
+            "interrupted": state.interrupted > 0,
+            "took": took.map(seconds),
+            "exit_code": state.exit_code(),
+        })
+    }
+
+    fn name(&self, host: HostId) -> &str {
+        self.state.hosts.get(&host).map_or("?", |host| host.name.as_str())
+    }
+
+    fn plan(&self, plan: &Plan) -> Value {
+        let operations = plan.operations.iter().map(|operation| {
+            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host))).collect();
+            json!({
+                "id": operation.id,
+                "operation": operation.kind,
+                "title": operation.title,
+                "location": operation.location,
+                "serial": operation.serial,
+                "run_once": operation.run_once,
+                "hosts": hosts,
+            })
+        });
+        json!({ "operations": operations.collect::<Vec<_>>(), "notes": plan.notes })
+    }
+
+    fn host(&self, id: HostId, bucket: Bucket) -> Value {
+        let host = &self.state.hosts[&id];
+        let operations = host.results.iter().map(|(op, result)| self.result(*op, result));
+        let mut value = Map::new();
+        value.insert("state".into(), json!(bucket));
+        if let Some(ConnectError { step, message, hint }) = self.unreachable.get(&id) {
+            value.insert("unreachable".into(), json!({ "step": step, "message": message, "hint": hint }));
+        }
+        if let Some(diagnostic) = self.failed.get(&id) {
+            value.insert("failed".into(), Value::Object(wrong(diagnostic)));
+        }
+        if self.state.kind == Some(RunKind::Fact) {
+            value.insert("facts".into(), json!(self.facts.get(&id).map_or(&[][..], Vec::as_slice)));
+        } else {
+            value.insert("operations".into(), json!(operations.collect::<Vec<_>>()));
+        }
+        Value::Object(value)
+    }
+
+    fn result(&self, op: OpId, result: &HostResult) -> Map {
+        let mut value = Map::new();
+        let mut put = |key: &str, one: Value| value.insert(key.to_owned(), one);
+        put("id", json!(op));
+        match &result.outcome {
+            Outcome::Changed { reason } => {
+                put("outcome", json!("changed"));
+                put("reason", json!(reason));
+            }
+            Outcome::Unchanged { reason } => {
+                put("outcome", json!("unchanged"));
+                put("reason", json!(reason));
+            }
+            Outcome::Skipped { reason } => {
+                put("outcome", json!("skipped"));
+                put("reason", json!(reason));
+            }
+            Outcome::Failed { failure: what, ignored } => {
+                put("outcome", json!("failed"));
+                put("ignored", json!(ignored));
+                put("failure", failure(what));
+            }
+            Outcome::Indeterminate { failure: what } => {
+                put("outcome", json!("indeterminate"));
+                put("failure", failure(what));
+            }
+            Outcome::Elsewhere { host, changed, ok } => {
+                put("outcome", json!("elsewhere"));
+                put("host", json!(self.name(*host)));
+                put("changed", json!(changed));
+                put("ok", json!(ok));
+            }
+        }
+        put("steps_done", json!(result.steps_done));
+        put("exit_code", json!(result.exit_code));
+        put("stdout", json!(result.stdout));
+        put("stderr", json!(result.stderr));
+        put("took", json!(seconds(result.took)));
+        value
+    }
+
+    fn stopped(&self, reason: &StopReason) -> Value {
+        match reason {
+            StopReason::FailFast { host } => json!({ "rule": "fail-fast", "host": self.name(*host) }),
+            StopReason::WaveFailed { op, not_ok, entered, allowed } => {
+                json!({ "rule": "wave-failed", "operation": op, "not_ok": not_ok, "entered": entered, "allowed": allowed })
+            }
+            StopReason::RunOnceFailed { op, host } => json!({ "rule": "run-once-failed", "operation": op, "host": self.name(*host) }),
+            StopReason::Interrupted => json!({ "rule": "interrupted" }),
+            StopReason::NoHostLeft => json!({ "rule": "no-host-left" }),
+        }
+    }
+}
+
+fn key(bucket: Bucket) -> String {
+    json!(bucket).as_str().unwrap_or_default().to_owned()
+}
+
+/// Seconds, in whole milliseconds, so that a number has no more digits than it has meaning.
+fn seconds(took: Duration) -> f64 {
+    took.as_millis() as f64 / 1000.0
+}
+
+fn outlook(host: &HostOutlook) -> Value {
+    match &host.outlook {
+        Outlook::Change { reason, steps, .. } => json!({ "outlook": "change", "reason": reason, "steps": steps }),
+        Outlook::NoChange { reason } => json!({ "outlook": "no-change", "reason": reason }),
+        Outlook::Depends { on, would } => json!({ "outlook": "depends", "on": on, "would": would }),
+    }
+}
+
+fn wrong(diagnostic: &Diagnostic) -> Map {
+    let Diagnostic { message, location, source_line, hint, chain, .. } = diagnostic;
+    let members = [
+        ("message", json!(message)),
+        ("location", json!(location)),
+        ("source_line", json!(source_line)),
+        ("hint", json!(hint)),
+        ("chain", json!(chain)),
+    ];
+    members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn failure(failure: &Failure) -> Value {
+    let Failure { message, hint, step, ending, last_output } = failure;
+    json!({ "message": message, "hint": hint, "step": step, "ending": ending.as_ref().map(self::ending), "last_output": last_output })
+}
+
+fn ending(ending: &Ending) -> Value {
+    match ending {
+        Ending::Exited(status) => json!({ "how": "exited", "status": status }),
+        Ending::TimedOut { after, still_running } => json!({ "how": "timed-out", "after": seconds(*after), "still_running": still_running }),
+        Ending::Killed => json!({ "how": "killed" }),
+        Ending::Refused(reason) => json!({ "how": "refused", "reason": reason }),
+        Ending::Lost { reason, begun } => json!({ "how": "lost", "reason": reason, "begun": begun }),
+    }
+}

@@ -1,0 +1,185 @@
+//! The plan, before it is executed.
+
+use std::collections::BTreeMap;
+
+use infra_core::host::HostId;
+use infra_core::plan::{HostOutlook, Outlook, Plan, PlannedOperation};
+use infra_core::run_state::RunState;
+use similar::{ChangeTag, TextDiff};
+
+use crate::nodeset;
+use crate::outcome::step;
+use crate::text::{Cell, Page, Paint, Table, bare, count, one_line};
+
+/// Above this many operations those with nothing to do are only counted, unless more is asked for.
+const ROWS: usize = 20;
+
+/// So many lines of a file's diff are shown at verbosity 1.
+const DIFF_LINES: usize = 40;
+
+/// How many columns the names of hosts may take beside their number.
+const NAMES: usize = 24;
+
+/// The table of operations, the totals, and what a failure leads to.
+pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page) -> String {
+    let hosts = plan.operations.iter().flat_map(|operation| &operation.hosts).map(|one| one.host);
+    let hosts = hosts.collect::<std::collections::BTreeSet<_>>().len();
+    let mut text = format!("{} Plan\n", page.stage("-->"));
+    if plan.operations.is_empty() {
+        text.push_str("    The deploy registers no operation on any host.\n");
+        return text;
+    }
+    let size = format!("{} on {}", count(plan.operations.len(), "operation"), count(hosts, "host"));
+    let nothing = plan.is_none();
+    if nothing {
+        text.push_str(&format!("    {}: {size}, and all is as wished.\n", page.good("Nothing to change")));
+    }
+    if !nothing || page.verbosity > 0 {
+        let hide = page.verbosity == 0 && plan.operations.len() > ROWS;
+        let idle = |operation: &&PlannedOperation| operation.hosts.iter().all(|host| host.outlook.is_none());
+        let hidden = if hide { plan.operations.iter().filter(idle).count() } else { 0 };
+        let shown: Vec<_> = plan.operations.iter().filter(|operation| hidden == 0 || !idle(operation)).collect();
+        text.push_str(&table(state, &shown, page));
+        if hidden > 0 {
+            text.push_str(&format!("    … and {} with nothing to do (-v shows them)\n", count(hidden, "operation")));
+        }
+    }
+    if !nothing {
+        let tally = |matching: fn(&Outlook) -> bool| {
+            plan.operations.iter().flat_map(|operation| &operation.hosts).filter(|host| matching(&host.outlook)).count()
+        };
+        let (change, none) = (tally(Outlook::is_change), tally(Outlook::is_none));
+        let depends = tally(|outlook| matches!(outlook, Outlook::Depends { .. }));
+        let parts = [(change, "will change"), (none, "no change"), (depends, "depends on an earlier one")];
+        let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
+        text.push_str(&format!("\n    {size}: {}.\n", parts.join(", ")));
+        let rule = match fail_fast {
+            true => "At the first host that is not ok nothing new is started on any host (--fail-fast).",
+            false => "A host that fails takes no further part; the others go on.",
+        };
+        text.push_str(&format!("    {}\n", page.dim(rule)));
+    }
+    if page.verbosity > 0 {
+        for note in &plan.notes {
+            text.push_str(&format!("    {} {}\n", page.dim("note:"), one_line(note)));
+        }
+    }
+    text
+}
+
+fn table(state: &RunState, operations: &[&PlannedOperation], page: Page) -> String {
+    let build = |names: bool| {
+        let mut table = Table::new(&["operation", "change", "no change", "depends on"]);
+        operations.iter().for_each(|operation| table.row(row(state, operation, names)));
+        table
+    };
+    let with_names = build(true);
+    let table = if with_names.width_with(NAMES) + 4 <= page.width { with_names } else { build(false) };
+    let mut lines = table.lines(page).into_iter();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, operation) in lines.zip(operations) {
+        text.push_str(&format!("{line}\n"));
+        if page.verbosity > 0 {
+            text.push_str(&details(state, operation, page));
+        }
+    }
+    text
+}
+
+fn row(state: &RunState, operation: &PlannedOperation, with_names: bool) -> Vec<Cell> {
+    let of =
+        |matching: fn(&Outlook) -> bool| -> Vec<&HostOutlook> { operation.hosts.iter().filter(|host| matching(&host.outlook)).collect() };
+    // The names tell something only where the hosts of an operation differ.
+    let cell = |hosts: &[&HostOutlook]| {
+        if hosts.is_empty() {
+            return "-".to_owned();
+        }
+        let names = nodeset::fold(hosts.iter().map(|host| name(state, host.host)));
+        let telling = with_names && hosts.len() < operation.hosts.len() && console::measure_text_width(&names) <= NAMES;
+        if telling { format!("{} {names}", hosts.len()) } else { hosts.len().to_string() }
+    };
+    let depends = of(|outlook| matches!(outlook, Outlook::Depends { .. }));
+    let mut on: Vec<&str> = depends
+        .iter()
+        .filter_map(|host| match &host.outlook {
+            Outlook::Depends { on, .. } => Some(on.as_str()),
+            _ => None,
+        })
+        .collect();
+    on.dedup();
+    let on = match on.as_slice() {
+        [] => String::new(),
+        [one] => format!(" on «{}»", one_line(one)),
+        several => format!(" on «{}» and others", one_line(several[0])),
+    };
+    let painted = |text: String, paint: Paint| if text == "-" { (text, Page::dim as Paint) } else { (text, paint) };
+    let (change, none) = (cell(&of(Outlook::is_change)), cell(&of(Outlook::is_none)));
+    let depends = format!("{}{on}", cell(&depends));
+    vec![(one_line(&operation.title), bare), painted(change, Page::change), painted(none, Page::good), painted(depends, Page::open)]
+}
+
+fn name(state: &RunState, host: HostId) -> &str {
+    state.hosts.get(&host).map_or("?", |host| host.name.as_str())
+}
+
+/// What stands below an operation's row: its place, and for each outlook its hosts, its reason and its steps.
+fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String {
+    let mut about: Vec<String> = vec![operation.kind.clone()];
+    about.extend(operation.location.as_ref().map(|location| one_line(&location.to_string())));
+    about.extend(operation.serial.then(|| "one host at a time".to_owned()));
+    about.extend(operation.run_once.then(|| "on one host only".to_owned()));
+    let mut text = format!("        {}\n", page.dim(&about.join(", ")));
+    // Equal outlooks are shown once, in the order of the first host of each.
+    let mut order: Vec<(&Outlook, Vec<HostId>)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for host in &operation.hosts {
+        let key = serde_json::to_string(&host.outlook).expect("an outlook is data of the JSON model");
+        let place = *places.entry(key).or_insert(order.len());
+        match order.get_mut(place) {
+            Some((_, hosts)) => hosts.push(host.host),
+            None => order.push((&host.outlook, vec![host.host])),
+        }
+    }
+    for (outlook, hosts) in order {
+        let names = nodeset::fold_within(hosts.iter().map(|host| name(state, *host)), page.width.saturating_sub(30).max(24));
+        let (what, reason) = match outlook {
+            Outlook::Change { reason, .. } => (page.change("change"), one_line(reason)),
+            Outlook::NoChange { reason } => (page.good("no change"), one_line(reason)),
+            Outlook::Depends { on, would } => {
+                let would = would.as_ref().map(|would| format!(" (as the host stands now: {})", one_line(would))).unwrap_or_default();
+                (page.open("depends"), format!("on «{}»{would}", one_line(on)))
+            }
+        };
+        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+        text.push_str(&format!("        [{names}] {what}{reason}\n"));
+        if let Outlook::Change { steps, texts, .. } = outlook {
+            steps.iter().for_each(|one| text.push_str(&step(one, "            ")));
+            texts.iter().for_each(|change| text.push_str(&diff(&change.path, &change.before, &change.after, page)));
+        }
+    }
+    text
+}
+
+/// What changes in a file, with three lines around each change.
+fn diff(path: &str, before: &str, after: &str, page: Page) -> String {
+    const INDENT: &str = "            ";
+    let diff = TextDiff::from_lines(before, after);
+    let mut lines = vec![format!("{INDENT}{}", page.bold(&one_line(path)))];
+    for group in diff.grouped_ops(3) {
+        lines.push(format!("{INDENT}{}", page.dim("@@")));
+        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            let text = one_line(&change.to_string_lossy());
+            lines.push(match change.tag() {
+                ChangeTag::Delete => format!("{INDENT}{}", page.bad(&format!("-{text}"))),
+                ChangeTag::Insert => format!("{INDENT}{}", page.good(&format!("+{text}"))),
+                ChangeTag::Equal => format!("{INDENT} {text}"),
+            });
+        }
+    }
+    if page.verbosity < 2 && lines.len() > DIFF_LINES {
+        let more = lines.len() - DIFF_LINES;
+        lines.truncate(DIFF_LINES);
+        lines.push(format!("{INDENT}… {} (-vv shows them)", count(more, "more line")));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,411 @@
+//! The screen of a run: events in, lines out.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use infra_core::connection::ConnectError;
+use infra_core::diagnostic::Diagnostic;
+use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason};
+use infra_core::host::HostId;
+use infra_core::output::Stream;
+use infra_core::plan::{OpId, PlannedOperation};
+use infra_core::run_state::{HostState, RunState};
+use infra_core::{Map, Value};
+
+use crate::settings::ScreenSettings;
+use crate::summary::FEW;
+use crate::surface::Surface;
+use crate::text::{Page, count, one_line, output_line};
+use crate::{diagnostics, nodeset, outcome, plan_table, summary};
+
+/// Shows a run to a person: what happens goes to `human`, what was asked for (the output of `exec`, the answers of `fact`) to `results`.
+///
+/// On a terminal the same lines stand above a progress bar. Up to 20 hosts there is a line for each host and operation; beyond that,
+/// equal ones share a line when the operation ends, and failures are shown at once.
+pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: Box<dyn Write + Send>) -> Box<dyn Reporter> {
+    let width = settings.width.max(40);
+    let terminal = settings.terminal.then_some((width, settings.tick));
+    Box::new(Screen {
+        page: Page { colour: settings.colour, width: usize::from(width), verbosity: settings.verbosity },
+        surface: Surface::new(human, terminal),
+        results: Some(results),
+        settings,
+        state: RunState::default(),
+        unreachable: Vec::new(),
+        diagnostics: Vec::new(),
+        ended: BTreeMap::new(),
+        failures: Vec::new(),
+        answers: Map::new(),
+    })
+}
+
+struct Screen {
+    settings: ScreenSettings,
+    page: Page,
+    surface: Surface,
+    /// Where results go, until writing there fails.
+    results: Option<Box<dyn Write + Send>>,
+    state: RunState,
+    /// Hosts of a large fleet that could not be reached, by error.
+    unreachable: Vec<(ConnectError, Vec<HostId>)>,
+    /// What is wrong with what was written, each once, with its hosts.
+    diagnostics: Vec<(Diagnostic, Vec<HostId>)>,
+    /// The lines of a large fleet that wait for their operation to end, and the hosts that share them.
+    ended: BTreeMap<OpId, Vec<(String, Vec<HostId>)>>,
+    /// The failures that were shown, so that equal ones can refer to them.
+    failures: Vec<(OpId, Failure, HostId)>,
+    /// The answers of `fact`, by host and name.
+    answers: Map,
+}
+
+impl Reporter for Screen {
+    fn event(&mut self, event: &Event) {
+        self.fold(event);
+        match event {
+            Event::RunStarted { .. } => {}
+            Event::Connecting => {
+                let hosts: Vec<_> = self.state.hosts.iter().map(|(id, host)| (*id, host.name.clone())).collect();
+                self.stage(&format!("Connecting to {}", count(hosts.len(), "host")));
+                self.surface.begin("connecting", hosts);
+            }
+            Event::HostConnected { host, took } => {
+                self.surface.done(*host);
+                if self.page.verbosity > 0 {
+                    let line = format!("[{}] connected{}\n", self.name(*host), crate::text::slow(*took));
+                    self.surface.write(&line);
+                }
+            }
+            Event::HostUnreachable { host, error } => self.unreachable(*host, error),
+            Event::Preparing => {
+                self.settle();
+                let hosts = self.hosts_where(|host| host.connected);
+                self.stage(&format!("Preparing {}", count(hosts.len(), "host")));
+                self.surface.begin("preparing", hosts);
+            }
+            Event::HostPrepared { host, operations } => {
+                self.surface.done(*host);
+                if self.page.verbosity > 0 {
+                    let line = format!("[{}] {}\n", self.name(*host), count(*operations, "operation"));
+                    self.surface.write(&line);
+                }
+            }
+            Event::HostFailed { host, diagnostic } => {
+                self.surface.done(*host);
+                self.wrong(Some(*host), diagnostic);
+            }
+            Event::Misused { host, diagnostic } => self.wrong(*host, diagnostic),
+            Event::Log { host, text } => {
+                let name = self.name(*host);
+                let lines: String = text.split('\n').map(|line| format!("[{name}] {}\n", output_line(line.as_bytes()))).collect();
+                self.surface.write(&lines);
+            }
+            Event::PlanReady { plan } => {
+                self.settle();
+                if matches!(self.state.kind, Some(RunKind::Deploy | RunKind::Dry)) {
+                    let text = plan_table::render(&self.state, plan, self.settings.fail_fast, self.page);
+                    self.surface.write(&text);
+                }
+            }
+            Event::Declined => {}
+            Event::Executing => self.executing(),
+            Event::OperationStarted { op } => self.operation_started(*op),
+            Event::HostOperationStarted { host, .. } => self.surface.at_work(*host),
+            Event::CommandStarted { host, text, .. } => {
+                if self.page.verbosity >= 2 {
+                    let step = outcome::step(text, &format!("[{}] ", self.name(*host)));
+                    self.surface.write(&step);
+                }
+            }
+            Event::Output { host, stream, line, .. } => self.output(*host, *stream, line),
+            Event::HostOperationEnded { op, host, result } => {
+                self.surface.done(*host);
+                self.host_ended(*op, *host, result);
+            }
+            Event::OperationEnded { op } => {
+                self.flush_operation(*op);
+                self.surface.end();
+            }
+            Event::FactAnswered { host, fact, answer, .. } => self.answered(*host, fact, answer),
+            Event::Stopped { reason } => {
+                if !matches!(reason, StopReason::NoHostLeft | StopReason::Interrupted) {
+                    let reason = summary::stop_reason(&self.state, reason);
+                    let line = format!("{} {reason}; nothing new is started\n", self.page.bad("stopping:"));
+                    self.surface.write(&line);
+                }
+            }
+            Event::Interrupted { times, in_flight } => self.interrupted(*times, in_flight),
+            Event::RunEnded => self.ended(),
+        }
+    }
+}
+
+impl Screen {
+    /// Takes the event into the record, without the output of commands: the screen shows that when it comes, or never.
+    fn fold(&mut self, event: &Event) {
+        match event {
+            Event::HostOperationEnded { op, host, result } => {
+                let HostResult { outcome, steps_done, took, exit_code, .. } = &**result;
+                let slim = HostResult {
+                    outcome: outcome.clone(),
+                    steps_done: *steps_done,
+                    took: *took,
+                    stdout: String::new(),
+                    stderr: String::new(),
+                    exit_code: *exit_code,
+                };
+                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(slim) });
+            }
+            event => self.state.fold(event),
+        }
+    }
+
+    fn name(&self, host: HostId) -> &str {
+        self.state.hosts.get(&host).map_or("?", |host| host.name.as_str())
+    }
+
+    fn names(&self, hosts: &[HostId]) -> Vec<&str> {
+        hosts.iter().map(|host| self.name(*host)).collect()
+    }
+
+    fn hosts_where(&self, matching: impl Fn(&HostState) -> bool) -> Vec<(HostId, String)> {
+        self.state.hosts.iter().filter(|(_, host)| matching(host)).map(|(id, host)| (*id, host.name.clone())).collect()
+    }
+
+    fn operation(&self, op: OpId) -> Option<&PlannedOperation> {
+        self.state.plan.as_ref().and_then(|plan| plan.operations.get(op.index()))
+    }
+
+    /// Whether there are so many hosts that equal lines are folded.
+    fn folds(&self) -> bool {
+        self.state.hosts.len() > FEW && self.page.verbosity == 0
+    }
+
+    fn stage(&mut self, text: &str) {
+        let line = format!("{} {text}\n", self.page.stage("-->"));
+        self.surface.write(&line);
+    }
+
+    /// A stage is over: what it held back is shown.
+    fn settle(&mut self) {
+        self.surface.end();
+        for (error, hosts) in std::mem::take(&mut self.unreachable) {
+            let text = diagnostics::unreachable(&error, &self.names(&hosts), self.page);
+            self.surface.write(&text);
+        }
+        for (diagnostic, hosts) in std::mem::take(&mut self.diagnostics) {
+            let text = diagnostics::on_hosts(&diagnostic, &self.names(&hosts), self.page);
+            self.surface.write(&text);
+        }
+    }
+
+    fn unreachable(&mut self, host: HostId, error: &ConnectError) {
+        self.surface.done(host);
+        if self.folds() {
+            match self.unreachable.iter_mut().find(|(known, _)| known == error) {
+                Some((_, hosts)) => hosts.push(host),
+                None => self.unreachable.push((error.clone(), vec![host])),
+            }
+        } else {
+            let text = diagnostics::unreachable(error, &[self.name(host)], self.page);
+            self.surface.write(&text);
+        }
+    }
+
+    fn wrong(&mut self, host: Option<HostId>, diagnostic: &Diagnostic) {
+        match self.diagnostics.iter_mut().find(|(known, _)| known == diagnostic) {
+            Some((_, hosts)) => hosts.extend(host),
+            None => self.diagnostics.push((diagnostic.clone(), host.into_iter().collect())),
+        }
+        if self.state.executing {
+            self.settle();
+        }
+    }
+
+    fn executing(&mut self) {
+        self.settle();
+        let hosts = self.hosts_where(|host| host.connected && host.failed.is_none()).len();
+        let hosts = count(hosts, "host");
+        match (self.state.kind, &self.state.plan) {
+            (Some(RunKind::Deploy), Some(plan)) => {
+                let operations = count(plan.operations.len(), "operation");
+                self.stage(&format!("Running {operations} on {hosts}"));
+            }
+            _ => self.stage(&format!("Running on {hosts}")),
+        }
+    }
+
+    fn operation_started(&mut self, op: OpId) {
+        let Some(operation) = self.operation(op) else { return };
+        let title = one_line(&operation.title);
+        let taking_part = |host: &&HostId| {
+            let state = &self.state.hosts[*host];
+            state.connected && state.failed.is_none() && state.results.values().all(|result| result.outcome.host_ok())
+        };
+        let hosts: Vec<HostId> = operation.hosts.iter().map(|host| host.host).collect();
+        let hosts: Vec<_> = hosts.iter().filter(taking_part).map(|host| (*host, self.name(*host).to_owned())).collect();
+        if self.state.kind == Some(RunKind::Deploy) && (self.folds() || self.page.verbosity >= 2) {
+            let total = self.state.plan.as_ref().map_or(0, |plan| plan.operations.len());
+            self.stage(&format!("{title} on {} ({} of {total})", count(hosts.len(), "host"), op.index() + 1));
+        }
+        self.surface.begin(&title, hosts);
+    }
+
+    fn output(&mut self, host: HostId, stream: Stream, line: &[u8]) {
+        if self.state.kind != Some(RunKind::Exec) {
+            if self.page.verbosity >= 3 {
+                let text = format!("[{}] {} {}\n", self.name(host), self.page.dim("|"), output_line(line));
+                self.surface.write(&text);
+            }
+            return;
+        }
+        let prefix = if self.state.hosts.len() == 1 { String::new() } else { format!("[{}] ", self.name(host)) };
+        match stream {
+            Stream::Stderr => self.surface.write(&format!("{prefix}{}\n", output_line(line))),
+            Stream::Stdout => {
+                let mut bytes = prefix.into_bytes();
+                if self.settings.results_terminal {
+                    bytes.extend_from_slice(output_line(line).as_bytes());
+                } else {
+                    bytes.extend_from_slice(line);
+                }
+                bytes.push(b'\n');
+                self.result(&bytes);
+            }
+        }
+    }
+
+    /// Writes to the results. The first failure is told, and nothing more is written: half a result must not look like a whole one.
+    fn result(&mut self, bytes: &[u8]) {
+        let Some(results) = &mut self.results else { return };
+        let written = self.surface.beside(|| results.write_all(bytes).and_then(|()| results.flush()));
+        if let Err(error) = written {
+            self.results = None;
+            let line = format!("{} the results cannot be written: {error}\n", self.page.bad("error:"));
+            self.surface.write(&line);
+        }
+    }
+
+    fn host_ended(&mut self, op: OpId, host: HostId, result: &HostResult) {
+        let Some(operation) = self.operation(op).cloned() else { return };
+        let elsewhere = match result.outcome {
+            Outcome::Elsewhere { host, .. } => self.name(host).to_owned(),
+            _ => String::new(),
+        };
+        let exec = self.state.kind == Some(RunKind::Exec);
+        let title = if exec { String::new() } else { format!("{}: ", one_line(&operation.title)) };
+        let words = outcome::words(result, &elsewhere, self.page);
+        let took = outcome::took(result);
+        let Some(failure) = outcome::failure(&result.outcome) else {
+            if exec {
+                return;
+            }
+            if self.folds() {
+                self.share(op, format!("{title}{words}"), host);
+            } else {
+                let line = format!("[{}] {title}{words}{took}\n", self.name(host));
+                self.surface.write(&line);
+            }
+            return;
+        };
+        let seen = self.failures.iter().find(|(known, before, _)| *known == op && before == failure).map(|(.., first)| *first);
+        match seen {
+            // `exec` says at its end how each host ended.
+            Some(_) if exec => {}
+            Some(first) => {
+                let line = format!("{title}{words} (as on {})", self.name(first));
+                if self.folds() {
+                    self.share(op, line, host);
+                } else {
+                    let line = format!("[{}] {line}{took}\n", self.name(host));
+                    self.surface.write(&line);
+                }
+            }
+            None => {
+                self.failures.push((op, failure.clone(), host));
+                // What `exec` printed was shown as it came, and so was everything at -vvv.
+                let with_output = !exec && self.page.verbosity < 3;
+                let step = if exec { Failure { step: None, ..failure.clone() } } else { failure.clone() };
+                let block = outcome::block(&step, (!exec).then_some(&operation), with_output, self.page);
+                if !exec || !block.is_empty() {
+                    let text = format!("[{}] {title}{words}{took}\n{block}", self.name(host));
+                    self.surface.write(&text);
+                }
+            }
+        }
+    }
+
+    /// Keeps a line until its operation ends, for all hosts that share it.
+    fn share(&mut self, op: OpId, line: String, host: HostId) {
+        let lines = self.ended.entry(op).or_default();
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, hosts)) => hosts.push(host),
+            None => lines.push((line, vec![host])),
+        }
+    }
+
+    fn flush_operation(&mut self, op: OpId) {
+        for (line, mut hosts) in self.ended.remove(&op).unwrap_or_default() {
+            hosts.sort_unstable();
+            let names = nodeset::fold_within(self.names(&hosts), 60);
+            let total = if hosts.len() > 1 { format!(" ({} hosts)", hosts.len()) } else { String::new() };
+            self.surface.write(&format!("[{names}] {line}{total}\n"));
+        }
+        self.failures.retain(|(known, ..)| *known != op);
+    }
+
+    fn answered(&mut self, host: HostId, fact: &str, answer: &Result<Arc<Value>, String>) {
+        match answer {
+            Ok(answer) => {
+                let name = self.name(host).to_owned();
+                let facts = self.answers.entry(name).or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(facts) = facts {
+                    facts.insert(fact.to_owned(), (**answer).clone());
+                }
+            }
+            Err(message) => {
+                let line = format!("[{}] {}: {}\n", self.name(host), self.page.bad(&format!("{fact} cannot be read")), one_line(message));
+                self.surface.write(&line);
+            }
+        }
+    }
+
+    fn interrupted(&mut self, times: u32, in_flight: &[(OpId, HostId, std::time::Duration)]) {
+        let what = match (times, in_flight.is_empty()) {
+            (1, true) => "nothing new is started, and nothing is in flight",
+            (1, false) => "nothing new is started; what is in flight is let finish (once more to kill it)",
+            (2, _) => "what is in flight is killed on the hosts (once more to leave at once)",
+            (_, true) => "leaving at once",
+            (_, false) => "leaving at once; this may still be running:",
+        };
+        let mut text = format!("{} {what}\n", self.page.bad("interrupted:"));
+        for (op, host, since) in in_flight {
+            let title = self.operation(*op).map(|operation| one_line(&operation.title)).unwrap_or_default();
+            text.push_str(&format!("    [{}] {title}, for {}\n", self.name(*host), crate::text::time(*since)));
+        }
+        self.surface.write(&text);
+    }
+
+    fn ended(&mut self) {
+        self.settle();
+        for op in self.ended.keys().copied().collect::<Vec<_>>() {
+            self.flush_operation(op);
+        }
+        if self.state.kind == Some(RunKind::Fact) && !self.state.misused {
+            self.print_answers();
+        }
+        let took = self.settings.started.map(|started| started.elapsed());
+        let text = summary::render(&self.state, &self.settings.invocation, took, self.page);
+        self.surface.write(&text);
+    }
+
+    /// The answers as one JSON document, hosts in inventory order.
+    fn print_answers(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers);
+        let hosts = self.state.hosts.values();
+        let ordered: Map = hosts.filter_map(|host| answers.swap_remove(&host.name).map(|facts| (host.name.clone(), facts))).collect();
+        let mut text = serde_json::to_string_pretty(&ordered).expect("a map of values is JSON");
+        text.push('\n');
+        self.result(text.as_bytes());
+    }
+}

@@ -1,0 +1,217 @@
+//! What stands at the end of a run: the table of hosts, the totals, what stopped it, and the command that goes on from there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use infra_core::command::quote;
+use infra_core::event::{Outcome, RunKind, StopReason};
+use infra_core::host::HostId;
+use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
+
+use crate::nodeset;
+use crate::outcome;
+use crate::text::{Cell, Page, Paint, Table, bare, count, one_line, time};
+
+/// Above this many hosts equal rows are folded into one, and so are equal lines.
+pub(crate) const FEW: usize = 20;
+
+/// The columns of the table: the label, and whether the column is there also when it is all zero.
+const COLUMNS: [(&str, bool); 7] = [
+    ("changed", true),
+    ("no change", true),
+    ("skipped", false),
+    ("failed", true),
+    ("ignored", false),
+    ("unknown", false),
+    ("not started", false),
+];
+
+/// The end of a run, as far as there is something to say.
+pub(crate) fn render(state: &RunState, invocation: &[String], took: Option<Duration>, page: Page) -> String {
+    let accounting = state.account();
+    let mut text = String::new();
+    if state.misused {
+        text.push_str(&format!("{} Nothing was executed.\n", page.stage("-->")));
+        return text;
+    }
+    if state.executing && state.kind == Some(RunKind::Deploy) {
+        text.push_str(&format!("{} Results\n", page.stage("-->")));
+        table(state, &accounting, page).lines(page).iter().for_each(|line| text.push_str(&format!("{line}\n")));
+        text.push('\n');
+    }
+    if state.kind == Some(RunKind::Exec) {
+        text.push_str(&exits(state, page));
+    }
+    text.push_str(&totals(&accounting, took, page));
+    for bucket in Bucket::ALL.into_iter().filter(|bucket| !bucket.is_ok()) {
+        let hosts: Vec<_> = accounting.hosts.iter().filter(|(_, found)| *found == bucket).map(|(id, _)| *id).collect();
+        if !hosts.is_empty() {
+            text.push_str(&format!("    {}: {}\n", page.bad(bucket.label()), names(state, &hosts)));
+        }
+    }
+    if state.declined {
+        text.push_str("    Nothing was executed: the question was answered with no.\n");
+    }
+    if let Some(reason) = &state.stopped {
+        text.push_str(&format!("    {} {}\n", page.bad("stopped:"), stop_reason(state, reason)));
+    }
+    if let Some(command) = goes_on(state, &accounting, invocation) {
+        text.push_str(&format!("\n    To go on from there: {}\n", page.bold(&command)));
+    }
+    text
+}
+
+/// The table of hosts: a row each, or one for all that have equal rows where there are many.
+fn table(state: &RunState, accounting: &Accounting, page: Page) -> Table {
+    let fold = accounting.hosts.len() > FEW && page.verbosity == 0;
+    let planned = planned(state);
+    let mut rows: Vec<([usize; 7], Bucket, Vec<&str>)> = Vec::new();
+    let mut places: BTreeMap<([usize; 7], Bucket), usize> = BTreeMap::new();
+    for (id, bucket) in &accounting.hosts {
+        let host = &state.hosts[id];
+        let key = (tally(host, planned.get(id).copied().unwrap_or_default()), *bucket);
+        let place = if fold { *places.entry(key).or_insert(rows.len()) } else { rows.len() };
+        match rows.get_mut(place) {
+            Some((.., names)) => names.push(&host.name),
+            None => rows.push((key.0, key.1, vec![&host.name])),
+        }
+    }
+    let shown: Vec<_> = (0..7).filter(|column| COLUMNS[*column].1 || rows.iter().any(|(tally, ..)| tally[*column] > 0)).collect();
+    let mut heading = vec!["host".to_owned()];
+    heading.extend(fold.then(|| ">hosts".to_owned()));
+    heading.extend(shown.iter().map(|column| format!(">{}", COLUMNS[*column].0)));
+    heading.push("state".to_owned());
+    let mut table = Table::new(&heading.iter().map(String::as_str).collect::<Vec<_>>());
+    for (tally, bucket, names) in rows {
+        let mut cells: Vec<Cell> = vec![(one_line(&nodeset::fold_within(names.iter().copied(), 40)), bare)];
+        cells.extend(fold.then(|| (names.len().to_string(), bare as Paint)));
+        cells.extend(shown.iter().map(|column| {
+            let paint: Paint = match (tally[*column], COLUMNS[*column].0) {
+                (0, _) => Page::dim,
+                (_, "changed" | "ignored") => Page::change,
+                (_, "failed" | "unknown") => Page::bad,
+                _ => bare,
+            };
+            (if tally[*column] == 0 { "-".to_owned() } else { tally[*column].to_string() }, paint)
+        }));
+        cells.push((bucket.label().to_owned(), paint(bucket)));
+        table.row(cells);
+    }
+    table
+}
+
+/// How many operations are planned on each host.
+pub(crate) fn planned(state: &RunState) -> BTreeMap<HostId, usize> {
+    let mut planned = BTreeMap::new();
+    for host in state.plan.iter().flat_map(|plan| &plan.operations).flat_map(|operation| &operation.hosts) {
+        *planned.entry(host.host).or_default() += 1;
+    }
+    planned
+}
+
+fn tally(host: &HostState, planned: usize) -> [usize; 7] {
+    let mut tally = [0; 7];
+    for result in host.results.values() {
+        tally[match &result.outcome {
+            Outcome::Changed { .. } | Outcome::Elsewhere { ok: true, changed: true, .. } => 0,
+            Outcome::Unchanged { .. } | Outcome::Elsewhere { ok: true, changed: false, .. } => 1,
+            Outcome::Skipped { .. } => 2,
+            Outcome::Failed { ignored: false, .. } | Outcome::Elsewhere { ok: false, .. } => 3,
+            Outcome::Failed { ignored: true, .. } => 4,
+            Outcome::Indeterminate { .. } => 5,
+        }] += 1;
+    }
+    tally[6] = planned.saturating_sub(host.results.len());
+    tally
+}
+
+fn paint(bucket: Bucket) -> Paint {
+    match bucket {
+        Bucket::Changed | Bucket::PlannedChanges => Page::change,
+        Bucket::Unchanged | Bucket::PlannedNone | Bucket::Ok => Page::good,
+        _ => Page::bad,
+    }
+}
+
+/// `5 hosts: 4 changed, 1 unreachable (in 3.2 s)`.
+fn totals(accounting: &Accounting, took: Option<Duration>, page: Page) -> String {
+    let counts = accounting.counts();
+    // What went well stands first, as a person asks for it.
+    let (well, not): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(bucket, _)| bucket.is_ok());
+    let parts = well.into_iter().chain(not).map(|(bucket, number)| paint(bucket)(page, &format!("{number} {}", bucket.label())));
+    let took = took.map(|took| format!(" (in {})", time(took))).unwrap_or_default();
+    let hosts = page.bold(&count(accounting.hosts.len(), "host"));
+    format!("{hosts}: {}{took}\n", parts.collect::<Vec<_>>().join(", "))
+}
+
+/// For `exec`: how the command ended where it did not end well, equal endings once.
+fn exits(state: &RunState, page: Page) -> String {
+    let mut endings: Vec<(String, Vec<&str>)> = Vec::new();
+    for host in state.hosts.values() {
+        let failed = host.results.values().find_map(|result| outcome::failure(&result.outcome));
+        if let Some(failure) = failed {
+            let message = outcome::message(failure);
+            match endings.iter_mut().find(|(known, _)| *known == message) {
+                Some((_, names)) => names.push(&host.name),
+                None => endings.push((message, vec![&host.name])),
+            }
+        }
+    }
+    let lines = endings.into_iter().map(|(message, names)| format!("[{}] {}\n", nodeset::fold_within(names, 60), page.bad(&message)));
+    lines.collect()
+}
+
+/// The names of hosts, folded; of very many the first ones and a number.
+fn names(state: &RunState, hosts: &[HostId]) -> String {
+    nodeset::fold_within(hosts.iter().map(|id| state.hosts[id].name.as_str()), 1000)
+}
+
+/// Which rule stopped the run, and its arithmetic.
+pub(crate) fn stop_reason(state: &RunState, reason: &StopReason) -> String {
+    let host = |id: &HostId| state.hosts.get(id).map_or("?", |host| host.name.as_str());
+    let title = |op: &infra_core::plan::OpId| {
+        let operation = state.plan.as_ref().and_then(|plan| plan.operations.get(op.index()));
+        operation.map_or_else(|| "?".to_owned(), |operation| one_line(&operation.title))
+    };
+    match reason {
+        StopReason::FailFast { host: id } => format!("{} is not ok, and --fail-fast allows no such host", host(id)),
+        StopReason::WaveFailed { op, not_ok, entered, allowed } => {
+            let are = if *not_ok == 1 { "is" } else { "are" };
+            format!("of the {} that entered a wave of «{}» {not_ok} {are} not ok, and {allowed} may be", count(*entered, "host"), title(op))
+        }
+        StopReason::RunOnceFailed { op, host: id } => format!("«{}», which runs once for all its hosts, failed on {}", title(op), host(id)),
+        StopReason::Interrupted => "interrupted".to_owned(),
+        StopReason::NoHostLeft => "no host is left that is ok".to_owned(),
+    }
+}
+
+/// The command line that does the rest: the same, limited to the hosts that are not as they should be.
+fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String]) -> Option<String> {
+    let rest: Vec<_> = accounting.hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
+    let repeats = matches!(state.kind, Some(RunKind::Deploy | RunKind::Exec));
+    if rest.is_empty() || !repeats || state.declined || invocation.is_empty() {
+        return None;
+    }
+    if rest.len() == accounting.hosts.len() {
+        return Some(words(invocation));
+    }
+    let list = if rest.len() > FEW { nodeset::fold_parts(rest).join(",") } else { rest.join(",") };
+    // What stands behind `--` is not ours.
+    let end = invocation.iter().position(|word| word == "--").unwrap_or(invocation.len());
+    let mut kept = Vec::new();
+    let mut ours = invocation[..end].iter();
+    while let Some(word) = ours.next() {
+        if word == "--limit" {
+            ours.next();
+        } else if !word.starts_with("--limit=") {
+            kept.push(word.clone());
+        }
+    }
+    kept.extend(["--limit".to_owned(), list]);
+    kept.extend_from_slice(&invocation[end..]);
+    Some(words(&kept))
+}
+
+fn words(words: &[String]) -> String {
+    words.iter().map(|word| one_line(&quote(word))).collect::<Vec<_>>().join(" ")
+}
