@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,6 +24,18 @@ use crate::process::{not_started, reap};
 
 /// The longest that tidying up can take: 10 s of asking, 5 s of killing, and the rest, on a busy machine.
 const TIDY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Reports the process to the guardian, whose pipe is its stdin, moves it into the groups named up to `--`, and becomes the
+/// command after that.
+const JOIN_AND_BECOME: &str = r#"
+echo "$0 $$" >&0
+while [ "$1" != -- ]; do
+    echo $$ >"$1/cgroup.procs" || exit 125
+    shift
+done
+shift
+exec "$@" </dev/null
+"#;
 
 /// What is to be tidied away. The text must not hold a newline.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +50,8 @@ pub(crate) enum Duty<'a> {
     Bridge(&'a str, &'a str),
     /// A network interface.
     Link(&'a str),
+    /// A control group, with those in it.
+    ControlGroup(&'a Path),
     /// A folder, with all that is in it.
     Folder(&'a Path),
 }
@@ -86,6 +100,7 @@ impl Guardian {
             Duty::Namespace(name) => format!("namespace {name}\n"),
             Duty::Bridge(name, hardware) => format!("bridge {name} {hardware}\n"),
             Duty::Link(name) => format!("link {name}\n"),
+            Duty::ControlGroup(folder) => format!("group {}\n", folder.display()),
             Duty::Folder(folder) => format!("folder {}\n", folder.display()),
         };
         let mut duties = self.duties.lock().expect("no holder panics");
@@ -97,11 +112,12 @@ impl Guardian {
     }
 
     /// Starts a process that the guardian ends. The process reports itself before it becomes `command`, so that there is
-    /// no moment in which it runs and the guardian does not know. Stdin is empty, all output is appended to `log`.
+    /// no moment in which it runs and the guardian does not know, and goes into these control `groups`. Stdin is empty, all output is appended to `log`.
     pub(crate) fn spawn(
         &self,
         ending: Ending,
         command: &Command,
+        groups: &[PathBuf],
         log: &Path,
     ) -> Result<Child, BenchError> {
         let pipe: OwnedFd = {
@@ -124,7 +140,9 @@ impl Guardian {
         };
         let mut reporting = Command::new("sh");
         reporting
-            .args(["-c", r#"echo "$0 $$" >&0; exec "$@" </dev/null"#, kind])
+            .args(["-c", JOIN_AND_BECOME, kind])
+            .args(groups)
+            .arg("--")
             .arg(command.get_program())
             .args(command.get_args())
             .stdin(pipe)

@@ -7,6 +7,7 @@
 #   namespace NAME  a network namespace, deleted
 #   bridge NAME MAC a bridge, deleted if it has this hardware address: else it is somebody else's
 #   link NAME       a network interface, deleted
+#   group FOLDER    a control group, removed, with those in it; the processes in them are killed
 #   folder FOLDER   removed, with all that is in it
 #
 # What could not be tidied away is said on stdout, and the exit code is 1.
@@ -19,7 +20,7 @@ cd /
 
 newline='
 '
-orderly='' trees='' marks='' mounts='' namespaces='' bridges='' links='' folders='' status=0
+orderly='' trees='' marks='' mounts='' namespaces='' bridges='' links='' groups='' folders='' status=0
 
 left() { echo "$*" && status=1; }
 
@@ -83,6 +84,7 @@ while IFS= read -r line; do
     'namespace '*) namespaces="$namespaces$value$newline" ;;
     'bridge '*) bridges="$bridges$value$newline" ;;
     'link '*) links="$value$newline$links" ;;
+    'group '*) groups="$groups$value$newline" ;;
     'folder '*) folders="$folders$value$newline" ;;
     esac
 done
@@ -111,15 +113,30 @@ await "$doomed" 250 || left "a process did not end by SIGKILL, one of: $doomed"
 
 IFS=$newline
 for mark in $marks; do
-    IFS=' '
-    rounds=50
+    IFS=$newline' '
+    rounds=250
     while found=$(marked "$mark") && [ -n "$found" ] && [ "$rounds" -gt 0 ]; do
         # shellcheck disable=SC2086 # a list of ids
-        kill -s KILL $(echo $found) 2>/dev/null
+        kill -s KILL $found 2>/dev/null
         rounds=$((rounds - 1))
         sleep 0.02
     done
     [ -z "$found" ] || left "processes with $mark in their environment live on: $found"
+done
+
+IFS=$newline
+for group in $groups; do
+    IFS=$newline' '
+    rounds=250
+    while [ -d "$group" ] && ! find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && [ "$rounds" -gt 0 ]; do
+        # Killing systemd-nspawn does not kill its machine.
+        for pid in $(find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null); do
+            if [ "$pid" -gt 1 ]; then kill -s KILL "$pid" 2>/dev/null; fi
+        done
+        rounds=$((rounds - 1))
+        sleep 0.02
+    done
+    [ ! -d "$group" ] || left "control group not removed: $group"
 done
 
 IFS=$newline

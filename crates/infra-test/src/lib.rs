@@ -8,6 +8,7 @@
 //! skipped test.
 
 pub mod black_hole;
+mod control_group;
 pub mod error;
 pub mod guardian;
 pub mod leftovers;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::control_group;
 use crate::error::{BenchError, require_root};
 use crate::guardian::{Duty, Ending, Guardian};
 use crate::leftovers::{self, Leftover};
@@ -424,12 +425,19 @@ impl Machine {
         })
     }
 
+    /// Waits until it has gone off by itself, as after `systemctl poweroff`; whether it did before the deadline. A reboot is
+    /// a power-off here: [`Machine::start`] is the other half of it.
+    #[must_use]
+    pub fn is_off_within(&self, deadline: Duration) -> bool {
+        wait_for(deadline, || self.supervisor().is_err().then_some(())).is_some()
+    }
+
     /// Powers it off in good order and unplugs it: then nothing answers at its address. Its overlay stays.
     ///
     /// # Errors
     /// When it is off already, or cannot even be killed.
     pub fn stop(&self) -> Result<(), BenchError> {
-        self.end(Signal::SIGTERM)
+        self.end(true)
     }
 
     /// Cuts its power and unplugs it: no process on it gets a chance to do anything.
@@ -437,7 +445,7 @@ impl Machine {
     /// # Errors
     /// When it is off already, or does not end.
     pub fn cut_power(&self) -> Result<(), BenchError> {
-        self.end(Signal::SIGKILL)
+        self.end(false)
     }
 
     /// Switches a stopped machine on again, with what was written on it, and waits until it answers.
@@ -463,23 +471,52 @@ impl Machine {
         self.place.plug(into)
     }
 
-    fn end(&self, signal: Signal) -> Result<(), BenchError> {
+    /// All its processes as the controller numbers them, systemd-nspawn first. None when it is off.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let Ok(supervisor) = self.supervisor() else {
+            return Vec::new();
+        };
+        let mut processes: Vec<Process> = Process::of(supervisor).into_iter().collect();
+        processes.extend(crate::process::descendants(supervisor));
+        processes
+    }
+
+    /// Ends the machine: in good order, or by killing its first process, with which the kernel kills all others. (Killing
+    /// systemd-nspawn alone would leave the machine running.)
+    fn end(&self, in_good_order: bool) -> Result<(), BenchError> {
+        let processes = self.processes();
+        let leader = self.leader().ok().and_then(Process::of);
         let mut running = self.running.lock().expect("no holder panics");
         let mut child = running
             .take()
             .ok_or_else(|| BenchError::NotRunning(self.name.clone()))?;
-        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         // It cannot have given its id away: it is our child, and we have not waited for it.
-        let _ = nix::sys::signal::kill(pid, signal);
-        if reap(&mut child, STOP_DEADLINE).is_none() {
-            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-            if reap(&mut child, STOP_DEADLINE).is_none() {
-                return Err(BenchError::Deadline {
-                    what: format!("the end of the machine {}", self.name),
-                    after: STOP_DEADLINE,
-                    detail: last_lines_of(&self.console, 20),
-                });
-            }
+        let supervisor = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        if in_good_order {
+            let _ = nix::sys::signal::kill(supervisor, Signal::SIGTERM);
+            let _ = reap(&mut child, STOP_DEADLINE);
+        }
+        if let Some(leader) = leader {
+            leader.signal(Signal::SIGKILL);
+        }
+        if child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = nix::sys::signal::kill(supervisor, Signal::SIGKILL);
+        }
+        let ended = reap(&mut child, STOP_DEADLINE).is_some()
+            && wait_for(STOP_DEADLINE, || {
+                processes
+                    .iter()
+                    .all(|process| !process.is_running())
+                    .then_some(())
+            })
+            .is_some();
+        if !ended {
+            return Err(BenchError::Deadline {
+                what: format!("the end of the machine {}", self.name),
+                after: STOP_DEADLINE,
+                detail: last_lines_of(&self.console, 20),
+            });
         }
         self.place.plug(false)
     }
@@ -506,9 +543,10 @@ impl Machine {
         self.guardian.take_on(Duty::Folder(
             &Path::new("/run/systemd/nspawn/propagate").join(&self.label),
         ))?;
+        let groups = control_group::create(&self.guardian, &self.label)?;
         let child = self
             .guardian
-            .spawn(Ending::Orderly, &command, &self.console)?;
+            .spawn(Ending::Orderly, &command, &groups, &self.console)?;
         *self.running.lock().expect("no holder panics") = Some(child);
         self.wait_until_it_is_up()
     }

@@ -282,10 +282,16 @@ impl Collected {
         let reader = stream.map(|mut stream| {
             std::thread::spawn(move || {
                 let mut buffer = [0; 8192];
-                while let Ok(count @ 1..) = stream.read(&mut buffer) {
-                    sink.lock()
-                        .expect("no reader panics")
-                        .extend_from_slice(&buffer[..count]);
+                loop {
+                    match stream.read(&mut buffer) {
+                        Ok(0) => break,
+                        Ok(count) => sink
+                            .lock()
+                            .expect("no reader panics")
+                            .extend_from_slice(&buffer[..count]),
+                        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(_) => break,
+                    }
                 }
             })
         });

@@ -177,7 +177,7 @@ impl Sshd {
             let log = folder.join(format!("sshd-{attempt}.log"));
             let mut command = Command::new(&sshd);
             command.args(["-D", "-e", "-f"]).arg(&configuration);
-            let mut child = guardian.spawn(Ending::Tree, &command, &log)?;
+            let mut child = guardian.spawn(Ending::Tree, &command, &[], &log)?;
             match wait_until_it_answers(&mut child, &addresses, &log) {
                 Ok(()) => {
                     let aliases = options
