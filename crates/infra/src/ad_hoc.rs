@@ -61,20 +61,23 @@ impl AdHoc {
     }
 
     /// A command: one word is shell text, several are an argument vector, each quoted as given.
-    pub fn exec(registry: &Registry, words: &[String]) -> Result<Self, Diagnostic> {
+    ///
+    /// # Panics
+    /// When the registry has no `server.shell`, which the standard library does.
+    pub fn exec(registry: &Registry, words: &[String]) -> Self {
         let command = match words {
             [text] => text.clone(),
             words => Shell::argv(words).to_string(),
         };
         let kind = "server.shell";
         let definition = registry.operation(kind).expect("the standard library has server.shell");
-        Ok(Self {
+        Self {
             kind: kind.to_owned(),
             schema: definition.schema.clone(),
             arguments: Map::from_iter([("commands".to_owned(), Value::from(vec![command.clone()]))]),
             name: Some(command),
             globals: GlobalArguments::default(),
-        })
+        }
     }
 
     fn call(&self, host: &Host) -> Result<OperationCall, Diagnostic> {
@@ -113,6 +116,15 @@ fn blame(what: &str, error: ArgumentError) -> Diagnostic {
 impl Language for AdHoc {
     fn script(&self, host: &Arc<Host>) -> Box<dyn Script> {
         Box::new(OneCall(Some(self.call(host))))
+    }
+}
+
+/// A language in which nothing is said, for runs that read facts alone.
+pub struct Nothing;
+
+impl Language for Nothing {
+    fn script(&self, _host: &Arc<Host>) -> Box<dyn Script> {
+        Box::new(OneCall(None))
     }
 }
 

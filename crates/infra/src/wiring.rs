@@ -1,0 +1,189 @@
+//! Puts the crates together and runs what is meant.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use infra_core::diagnostic::Diagnostic;
+use infra_core::event::{Reporter, RunKind};
+use infra_core::global_arguments::{Context, GlobalArguments};
+use infra_core::host::HostId;
+use infra_core::inventory::Inventory;
+use infra_core::registry::Registry;
+use infra_core::run_state::RunState;
+use infra_core::script::Language;
+use infra_core::{arguments, inventory_builder, selection};
+use infra_engine::Run;
+use infra_report::ScreenSettings;
+
+use crate::ad_hoc::AdHoc;
+use crate::approval::Question;
+use crate::outcome::Trouble;
+use crate::reporting::Reporting;
+use crate::settings::{Settings, Source, Task};
+use crate::world::Controller;
+use crate::{ad_hoc, interrupts};
+
+/// Does what the settings say, and gives the exit code.
+///
+/// # Errors
+/// [`Trouble`] when it ended before a run could begin.
+pub async fn run(settings: Settings) -> Result<u8, Trouble> {
+    let started = Instant::now();
+    let interrupts = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
+    let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
+    let world = Arc::new(Controller::new(folder.clone()));
+    let registry = Arc::new(infra_std::registry());
+
+    let inventory = Arc::new(inventory(&settings, &folder, &world).await?);
+    let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
+        .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
+    if settings.task == Task::Hosts {
+        let text = if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
+        // A reader that has gone away, such as `head`, has read what it wanted.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return Ok(0);
+    }
+
+    let work = work(&settings, &folder, &registry, &inventory, &world)?;
+    let reporting = Reporting::start(reporters(&settings, started));
+    world.log_to(reporting.events.clone(), &inventory);
+    let kind = match (&work, settings.dry, &settings.task) {
+        (Work::Facts(..), ..) => RunKind::Fact,
+        (_, _, Task::Exec(_)) => RunKind::Exec,
+        (_, true, _) => RunKind::Dry,
+        _ => RunKind::Deploy,
+    };
+    let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, reporting: &reporting }).await;
+    drop(world);
+    reporting.finish();
+    Ok(state.exit_code())
+}
+
+/// What a run is made of besides the work itself.
+struct Wires<'r> {
+    inventory: Arc<Inventory>,
+    hosts: Vec<HostId>,
+    registry: Arc<Registry>,
+    interrupts: tokio::sync::watch::Receiver<u32>,
+    reporting: &'r Reporting,
+}
+
+/// What is done on the hosts.
+enum Work {
+    /// Scripts that register operations.
+    Operations(Arc<dyn Language>),
+    /// Questions.
+    Facts(infra_core::fact::SharedFact),
+}
+
+async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_>) -> RunState {
+    let language: Arc<dyn Language> = match &work {
+        Work::Operations(language) => language.clone(),
+        Work::Facts(_) => Arc::new(ad_hoc::Nothing),
+    };
+    let run = Run {
+        inventory: wires.inventory,
+        hosts: wires.hosts,
+        registry: wires.registry,
+        language,
+        connect: Arc::new(infra_connect::Wire::new(infra_connect::Settings::default())),
+        settings: infra_engine::Settings { kind, parallel: settings.parallel, fail_fast: settings.fail_fast, ..Default::default() },
+        approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
+        interrupts: wires.interrupts,
+        events: wires.reporting.events.clone(),
+    };
+    match work {
+        Work::Operations(_) => run.deploy().await,
+        Work::Facts(question) => run.facts(vec![question], Context::default()).await,
+    }
+}
+
+async fn inventory(settings: &Settings, folder: &Path, world: &Arc<Controller>) -> Result<Inventory, Trouble> {
+    match &settings.source {
+        Source::Names(list) => Ok(inventory_builder::from_host_list(list, settings.overrides.clone())?),
+        Source::File(path) => {
+            readable("inventory", path, folder)?;
+            Ok(infra_lua::load_inventory(path, world.clone(), settings.overrides.clone()).await?)
+        }
+    }
+}
+
+fn work(
+    settings: &Settings,
+    folder: &Path,
+    registry: &Arc<Registry>,
+    inventory: &Arc<Inventory>,
+    world: &Arc<Controller>,
+) -> Result<Work, Trouble> {
+    Ok(match &settings.task {
+        Task::Deploy(files) => {
+            for file in files {
+                readable("deploy file", file, folder)?;
+            }
+            let deploy = infra_lua::Deploy::load(files, inventory.clone(), registry.clone(), world.clone(), infra_lua::Limits::default())?;
+            Work::Operations(Arc::new(deploy))
+        }
+        Task::Exec(words) => Work::Operations(Arc::new(AdHoc::exec(registry, words))),
+        Task::Operation(kind, words) => Work::Operations(Arc::new(AdHoc::operation(registry, kind, words, folder)?)),
+        Task::Fact(name, words) => {
+            let definition = registry
+                .fact(name)
+                .ok_or_else(|| Diagnostic::misuse(format!("there is no fact `{name}`")).maybe_hint(registry.nearest_fact(name)))?;
+            let fact = arguments::from_words(&definition.schema, words)
+                .and_then(|question| definition.bind(question))
+                .map_err(|error| Diagnostic::misuse(format!("{name}: {}", error.message)).maybe_hint(error.hint))?;
+            Work::Facts(fact)
+        }
+        Task::Hosts => unreachable!("the hosts are listed before there is any work"),
+    })
+}
+
+/// Whether there is such a file, before anything is made of it: the nearest right name is one of its neighbours.
+fn readable(what: &str, path: &Path, folder: &Path) -> Result<(), Diagnostic> {
+    let full = folder.join(path);
+    match std::fs::metadata(&full) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(Diagnostic::misuse(format!("the {what} {} is not a file", path.display()))),
+        Err(error) => {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let why = if missing { "does not exist".to_owned() } else { format!("cannot be read: {error}") };
+            let hint = missing.then(|| neighbour(&full, path)).flatten();
+            Err(Diagnostic::misuse(format!("the {what} {} {why}", path.display())).maybe_hint(hint))
+        }
+    }
+}
+
+fn neighbour(full: &Path, typed: &Path) -> Option<String> {
+    let names: Vec<String> = std::fs::read_dir(full.parent()?)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".lua"))
+        .collect();
+    let nearest = infra_core::diagnostic::nearest(full.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(format!("did you mean `{}`?", typed.with_file_name(nearest).display()))
+}
+
+fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
+    let terminal = std::io::stderr().is_terminal();
+    let size = console::Term::stderr().size_checked();
+    let screen = ScreenSettings {
+        verbosity: settings.verbosity,
+        terminal,
+        results_terminal: std::io::stdout().is_terminal(),
+        colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+        width: size.map_or(100, |(_, columns)| columns),
+        invocation: std::env::args().collect(),
+        fail_fast: settings.fail_fast,
+        started: Some(started),
+        tick: Some(Duration::from_millis(200)),
+    };
+    // With --json the results are in the document; the screen shows the run all the same.
+    let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(std::io::stdout()) };
+    let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
+    if settings.json {
+        all.push(infra_report::Json::new(Box::new(std::io::stdout()), Some(started)));
+    }
+    all
+}

@@ -1,0 +1,101 @@
+//! The controller as Lua may use it: files, the environment, commands, the log.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use infra_core::BoxFuture;
+use infra_core::event::Event;
+use infra_core::host::HostId;
+use infra_core::inventory::Inventory;
+use infra_lua::{LocalCommand, LocalOutput, World};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+/// This machine, seen from the working directory.
+pub struct Controller {
+    folder: PathBuf,
+    log: OnceLock<Log>,
+}
+
+/// Where lines of the log go once a run has begun.
+struct Log {
+    events: mpsc::Sender<Event>,
+    hosts: HashMap<String, HostId>,
+}
+
+impl Controller {
+    /// The controller, working in this folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, log: OnceLock::new() }
+    }
+
+    /// From now on lines of the log that belong to a host become events of the run.
+    pub fn log_to(&self, events: mpsc::Sender<Event>, inventory: &Inventory) {
+        let hosts = inventory.hosts.iter().map(|host| (host.name.clone(), host.id)).collect();
+        // A controller serves one run, so this is the first call.
+        let _ = self.log.set(Log { events, hosts });
+    }
+}
+
+impl World for Controller {
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn list_folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn run(&self, command: LocalCommand) -> BoxFuture<'_, io::Result<LocalOutput>> {
+        Box::pin(async move {
+            let (program, arguments) = command.argv.split_first().ok_or_else(|| io::Error::other("there is no program to run"))?;
+            let mut child = Command::new(program)
+                .args(arguments)
+                .current_dir(command.chdir.as_deref().unwrap_or(&self.folder))
+                .envs(&command.env)
+                .stdin(if command.stdin.is_some() { std::process::Stdio::piped() } else { std::process::Stdio::null() })
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()?;
+            let stdin = child.stdin.take();
+            let write = async {
+                if let (Some(mut stdin), Some(bytes)) = (stdin, &command.stdin) {
+                    // A program that does not read all of it has its reasons.
+                    let _ = stdin.write_all(bytes).await;
+                }
+            };
+            let ((), output) = tokio::join!(write, child.wait_with_output());
+            let output = output?;
+            Ok(LocalOutput { status: output.status.code(), stdout: output.stdout, stderr: output.stderr })
+        })
+    }
+
+    fn log(&self, host: Option<&str>, text: &str) {
+        let meant = self.log.get().zip(host).and_then(|(log, name)| Some((log, *log.hosts.get(name)?)));
+        match meant {
+            // Scripts run on threads of their own, which may wait for the screen.
+            Some((log, host)) => {
+                let _ = log.events.blocking_send(Event::Log { host, text: text.to_owned() });
+            }
+            None => {
+                let _ = writeln!(io::stderr(), "{}", infra_core::output::printable(text));
+            }
+        }
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        self.folder.clone()
+    }
+}
