@@ -1,1 +1,94 @@
-//! Placeholder.
+//! The run: connect, gather, prepare, graph, plan, execute. Events out.
+//!
+//! The engine knows neither the language of deploys nor the wire: scripts come from a [`Language`], hosts are reached through a [`Connect`], and
+//! what happens goes out as [`Event`]s in the order that [`infra_core::event`] states. It prints nothing and reads no setting by itself.
+//!
+//! Where to look:
+//!
+//! - `run`: the phases, and the ways out of them;
+//! - `prepare`, `judgement`: from a script to what each of its operations will do;
+//! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
+//! - `graph`, `plan_building`: one order over all hosts;
+//! - `policy`: who may start, and when to stop;
+//! - `execute`, `operation_run`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `describe`: the words for steps and endings.
+
+mod describe;
+mod event_stream;
+mod execute;
+mod fact_store;
+pub mod graph;
+mod host_run;
+mod judgement;
+mod local_files;
+mod operation_run;
+mod output_lines;
+mod overlay;
+mod plan_building;
+pub mod policy;
+mod prepare;
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use infra_core::BoxFuture;
+use infra_core::connection::Connect;
+use infra_core::event::{Event, RunKind};
+use infra_core::host::HostId;
+use infra_core::inventory::Inventory;
+use infra_core::plan::Plan;
+use infra_core::registry::Registry;
+use infra_core::script::Language;
+use tokio::sync::{mpsc, watch};
+
+/// What a run does and within which bounds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the run is for.
+    pub kind: RunKind,
+    /// How many hosts may be at work at once in execute; all where not given.
+    pub parallel: Option<usize>,
+    /// Stop at the first host that is not ok, from connecting on.
+    pub fail_fast: bool,
+    /// How many hosts are connected to at once.
+    pub handshakes: usize,
+    /// How many hosts are prepared at once.
+    pub preparing: usize,
+    /// How long closing all connections may take, and how long killed commands may take to end.
+    pub closing: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { kind: RunKind::Deploy, parallel: None, fail_fast: false, handshakes: 64, preparing: 256, closing: Duration::from_secs(10) }
+    }
+}
+
+/// A run that has not begun.
+pub struct Run {
+    /// All hosts there are.
+    pub inventory: Arc<Inventory>,
+    /// The selected ones, in inventory order.
+    pub hosts: Vec<HostId>,
+    /// All operations and facts.
+    pub registry: Arc<Registry>,
+    /// What makes each host's script. Not used by [`Run::facts`].
+    pub language: Arc<dyn Language>,
+    /// What makes connections.
+    pub connect: Arc<dyn Connect>,
+    /// What the run does and within which bounds.
+    pub settings: Settings,
+    /// Who is asked before execution.
+    pub approve: Arc<dyn Approve>,
+    /// How often the user interrupted infra by now: 1 ends what is in flight in peace, 2 kills it, 3 leaves at once.
+    pub interrupts: watch::Receiver<u32>,
+    /// Where the events go. The channel is bounded: a slow reader slows the run.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// Who is asked before execution.
+pub trait Approve: Send + Sync {
+    /// Whether this plan is to be executed. It is asked only in a [`RunKind::Deploy`] whose plan may change something.
+    fn approve(&self, plan: Arc<Plan>) -> BoxFuture<'_, bool>;
+}

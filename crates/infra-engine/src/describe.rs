@@ -1,0 +1,138 @@
+//! The words for steps, changes and endings: the one place where they are made.
+
+use std::time::Duration;
+
+use infra_core::change::{Action, Change, Content, ScriptRun, Upload};
+use infra_core::connection::Ending;
+use infra_core::plan::Outlook;
+
+/// A step as it is shown to a person: the command's text, or `upload 1.2 KiB to PATH`.
+pub(crate) fn step(action: &Action) -> String {
+    match action {
+        Action::Run(command) => command.script.as_str().to_owned(),
+        Action::Upload(Upload { content, dest, .. }) => format!("upload {} to {dest}", size(content.size())),
+        Action::Script(ScriptRun { content, args }) => {
+            let name = match content {
+                Content::LocalFile { path, .. } => path.rsplit('/').next().unwrap_or(path).to_owned(),
+                Content::Bytes(_) => format!("a script of {}", size(content.size())),
+            };
+            let mut words = vec![format!("run {name}")];
+            words.extend(args.iter().map(|arg| infra_core::command::quote(arg)));
+            words.join(" ")
+        }
+    }
+}
+
+/// What the plan says of a change that is known.
+pub(crate) fn outlook(change: &Change) -> Outlook {
+    if change.is_none() {
+        return Outlook::NoChange { reason: change.reason.clone() };
+    }
+    Outlook::Change { reason: change.reason.clone(), steps: change.actions.iter().map(step).collect(), texts: change.texts.clone() }
+}
+
+/// A change in a few words.
+pub(crate) fn summary(change: &Change) -> String {
+    if change.is_none() {
+        return if change.reason.is_empty() { "nothing".to_owned() } else { format!("nothing: {}", change.reason) };
+    }
+    if !change.reason.is_empty() {
+        return change.reason.clone();
+    }
+    change.actions.iter().map(step).collect::<Vec<_>>().join("; ")
+}
+
+/// A size with a unit of 1024: `512 B`, `1.2 KiB`, `3.0 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = units[0];
+    for next in units {
+        value /= 1024.0;
+        unit = next;
+        if value < 1023.95 {
+            break;
+        }
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A span of time in seconds, with a fraction where it is short: `5 s`, `0.3 s`.
+pub(crate) fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds >= 10.0 || seconds.fract() < 0.05 { format!("{seconds:.0} s") } else { format!("{seconds:.1} s") }
+}
+
+/// Why an ending is a failure, as a sentence fragment.
+pub(crate) fn ending(ending: &Ending) -> String {
+    match ending {
+        Ending::Exited(code) => format!("exited with {}", exit_code(*code)),
+        Ending::TimedOut { after, still_running: None } => format!("timed out after {}", seconds(*after)),
+        Ending::TimedOut { after, still_running: Some(pid) } => {
+            format!("timed out after {} and could not be killed: still running as process group {pid}", seconds(*after))
+        }
+        Ending::Killed => "was killed because the run was interrupted".to_owned(),
+        Ending::Refused(reason) => reason.clone(),
+        Ending::Lost { reason, begun: true } => format!("the connection was lost while it ran, so its outcome is not known: {reason}"),
+        Ending::Lost { reason, begun: false } => format!("the connection was lost before it began: {reason}"),
+    }
+}
+
+/// An exit code; above 128 with the signal it may stand for, which a shell cannot tell apart.
+fn exit_code(code: i32) -> String {
+    let signals = [(1, "HUP"), (2, "INT"), (3, "QUIT"), (4, "ILL"), (6, "ABRT"), (7, "BUS"), (8, "FPE"), (9, "KILL"), (11, "SEGV")];
+    let more = [(13, "PIPE"), (14, "ALRM"), (15, "TERM")];
+    match signals.iter().chain(&more).find(|(number, _)| code - 128 == *number) {
+        Some((_, name)) => format!("{code} ({name}?)"),
+        None => code.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infra_core::sh;
+
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1229, "1.2 KiB"), (1024 * 1024, "1.0 MiB"), (5 << 30, "5.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn steps_are_shown_as_a_person_would_say_them() {
+        let upload = Upload {
+            content: Content::text("x".repeat(1229)),
+            dest: "/etc/motd".into(),
+            mode: None,
+            user: None,
+            group: None,
+            replaces: Default::default(),
+        };
+        assert_eq!(step(&Action::Upload(upload)), "upload 1.2 KiB to /etc/motd");
+        assert_eq!(step(&Action::Run(sh!("echo {}", "a b").into())), "echo 'a b'");
+        let content = Content::LocalFile { path: "/srv/set up.sh".into(), size: 1, sha256: String::new() };
+        assert_eq!(step(&Action::Script(ScriptRun { content, args: vec!["a b".into()] })), "run set up.sh 'a b'");
+    }
+
+    #[test]
+    fn endings_are_sentence_fragments() {
+        let after = Duration::from_secs(5);
+        for (given, text) in [
+            (Ending::Exited(2), "exited with 2"),
+            (Ending::Exited(137), "exited with 137 (KILL?)"),
+            (Ending::TimedOut { after, still_running: None }, "timed out after 5 s"),
+            (
+                Ending::TimedOut { after, still_running: Some(7) },
+                "timed out after 5 s and could not be killed: still running as process group 7",
+            ),
+        ] {
+            assert_eq!(ending(&given), text);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What one host answered, kept until a change touches it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use infra_core::Value;
+use infra_core::fact::{Scope, SharedFact, key_of};
+use infra_core::facts::Lookup;
+use infra_core::global_arguments::Context;
+use infra_core::resources::Resources;
+
+/// The answers of one host by question, and by who asked where that matters. Failures are kept like answers.
+#[derive(Debug, Default)]
+pub(crate) struct FactStore {
+    answers: HashMap<String, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    answer: Result<Arc<Value>, String>,
+    rests_on: Resources,
+}
+
+/// A question and as whom it is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) fact: SharedFact,
+    pub(crate) context: Context,
+}
+
+impl Asked {
+    /// The question as it is asked for an operation or script that runs in `context`: what is the same for everyone is asked as the user who is
+    /// logged in.
+    pub(crate) fn new(fact: SharedFact, context: &Context) -> Self {
+        let context = match fact.scope() {
+            Scope::Everyone => Context::default(),
+            Scope::Privilege => context.for_facts(),
+        };
+        Self { fact, context }
+    }
+
+    /// The text that tells it from other questions.
+    pub(crate) fn key(&self) -> String {
+        let mut key = key_of(&*self.fact);
+        if self.context != Context::default() {
+            key.push('\0');
+            key.push_str(&serde_json::to_string(&self.context).expect("a context is data of the JSON model"));
+        }
+        key
+    }
+}
+
+impl FactStore {
+    /// What is known of the question, as the host stood when it was read.
+    pub(crate) fn lookup(&self, asked: &Asked) -> Lookup {
+        match self.answers.get(&asked.key()).map(|kept| &kept.answer) {
+            Some(Ok(value)) => Lookup::Known(value.clone()),
+            Some(Err(message)) => Lookup::Failed(message.clone()),
+            None => Lookup::Missing,
+        }
+    }
+
+    /// Keeps an answer, or why there is none.
+    pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
+        let kept = Kept { answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
+        self.answers.insert(asked.key(), kept);
+    }
+
+    /// Drops what may have changed with these resources.
+    pub(crate) fn drop_touched(&mut self, touched: &Resources) {
+        if !touched.is_none() {
+            self.answers.retain(|_, kept| !touched.overlaps(&kept.rests_on));
+        }
+    }
+}

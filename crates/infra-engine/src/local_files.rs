@@ -1,0 +1,180 @@
+//! Files of the controller: read once per run, and looked at again before what was planned from them is done.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use infra_core::digest::Sha256Builder;
+use infra_core::facts::{LOCAL_CONTENT_LIMIT, LocalFile, LocalLookup};
+use infra_core::resources::Resources;
+
+/// The files that were read, by absolute path.
+#[derive(Default)]
+pub(crate) struct LocalFiles {
+    read: Mutex<HashMap<String, Kept>>,
+    /// Held while files are read, so that each is read once although all hosts want it.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    file: Result<Arc<LocalFile>, String>,
+    /// What the file system said when it was read: as long as it says the same, the content is not read again.
+    stamp: Option<Stamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl LocalFiles {
+    /// What is known of a file.
+    pub(crate) fn lookup(&self, path: &str) -> LocalLookup {
+        match self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(|read| &read.file) {
+            Some(Ok(file)) => LocalLookup::Known(file.clone()),
+            Some(Err(message)) => LocalLookup::Failed(message.clone()),
+            None => LocalLookup::Missing,
+        }
+    }
+
+    /// Reads those that are not read yet.
+    pub(crate) async fn read(&self, paths: impl IntoIterator<Item = String>) {
+        let _one_reader = self.reading.lock().await;
+        for path in paths {
+            if self.lookup(&path) != LocalLookup::Missing {
+                continue;
+            }
+            let read = on_a_thread(path.clone(), |path| read_file(&path)).await;
+            self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path, read);
+        }
+    }
+
+    /// Whether a file is what it was when it was read.
+    ///
+    /// # Errors
+    /// A sentence fragment that says what is different.
+    pub(crate) async fn check(&self, path: &str) -> Result<(), String> {
+        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        let Some(Kept { file: Ok(before), stamp }) = kept else { return Ok(()) };
+        let now = on_a_thread(path.to_owned(), move |path| {
+            let same = std::fs::metadata(&path).ok().map(|metadata| Stamp::of(&metadata)) == stamp;
+            if same { None } else { Some(read_file(&path)) }
+        })
+        .await;
+        match now.map(|read| read.file) {
+            None => Ok(()),
+            Some(Ok(file)) if file.sha256 == before.sha256 && file.mode == before.mode => Ok(()),
+            Some(Ok(_)) => Err(format!("{path} has changed since the plan was made")),
+            Some(Err(message)) => Err(format!("{message}, which was there when the plan was made")),
+        }
+    }
+
+    /// Forgets files that an operation on this machine declared to write, so that they are read again.
+    pub(crate) fn forget(&self, touched: &Resources) {
+        if !touched.is_none() {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.retain(|path, _| !touched.overlaps(&Resources::path(path.as_str())));
+        }
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(path: String, work: impl FnOnce(String) -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(move || work(path)).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => unreachable!("a blocking task that was awaited from its start is not cancelled"),
+    }
+}
+
+fn read_file(path: &str) -> Kept {
+    match try_read(path) {
+        Ok((file, stamp)) => Kept { file: Ok(Arc::new(file)), stamp: Some(stamp) },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Kept { file: Err(format!("there is no file {path} on this machine")), stamp: None }
+        }
+        Err(error) => Kept { file: Err(format!("the file {path} of this machine cannot be read: {error}")), stamp: None },
+    }
+}
+
+fn try_read(path: &str) -> std::io::Result<(LocalFile, Stamp)> {
+    // Opening a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut digest = Sha256Builder::default();
+    let mut content = Vec::new();
+    let mut size = 0u64;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        digest.update(&buffer[..count]);
+        size += count as u64;
+        if size <= LOCAL_CONTENT_LIMIT {
+            content.extend_from_slice(&buffer[..count]);
+        } else {
+            content = Vec::new();
+        }
+    }
+    let content = (size <= LOCAL_CONTENT_LIMIT).then(|| Arc::new(content));
+    let local = LocalFile { path: path.to_owned(), size, mode: metadata.mode() & 0o7777, sha256: digest.finish(), content };
+    Ok((local, Stamp::of(&metadata)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_read_once_and_a_change_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt").to_str().unwrap().to_owned();
+        let locals = LocalFiles::default();
+        assert_eq!(locals.lookup(&path), LocalLookup::Missing);
+        locals.read([path.clone()]).await;
+        assert!(matches!(locals.lookup(&path), LocalLookup::Failed(message) if message.contains("there is no file")));
+
+        locals.forget(&Resources::path(path.as_str()));
+        std::fs::write(&path, "one").unwrap();
+        locals.read([path.clone()]).await;
+        let LocalLookup::Known(file) = locals.lookup(&path) else { panic!("the file is there") };
+        assert_eq!((file.text(), file.size), (Some("one"), 3));
+        assert_eq!(locals.check(&path).await, Ok(()));
+
+        std::fs::write(&path, "two").unwrap();
+        assert!(locals.check(&path).await.unwrap_err().contains("has changed since the plan"));
+        locals.read([path.clone()]).await;
+        let LocalLookup::Known(file) = locals.lookup(&path) else { panic!("the file is there") };
+        assert_eq!(file.text(), Some("one"), "it is not read twice");
+
+        std::fs::remove_file(&path).unwrap();
+        assert!(locals.check(&path).await.unwrap_err().contains("which was there"));
+        locals.read([folder.path().to_str().unwrap().to_owned()]).await;
+        assert!(matches!(locals.lookup(folder.path().to_str().unwrap()), LocalLookup::Failed(_)));
+    }
+}

@@ -1,0 +1,126 @@
+//! The host as it will be: what earlier operations of the plan touch and make true, laid over the facts.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use infra_core::change::Effect;
+use infra_core::fact::{AnyFact, SharedFact};
+use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
+use infra_core::global_arguments::Context;
+use infra_core::node::Node;
+use infra_core::resources::{Resources, is_within, normal_path};
+
+use crate::fact_store::{Asked, FactStore};
+use crate::local_files::LocalFiles;
+
+/// What one operation of the plan does to the facts.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    /// The operation.
+    pub(crate) from: DependsOn,
+    /// What it touches.
+    pub(crate) touches: Resources,
+    /// What is known of it afterwards; what it touches without an effect is unknown.
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Layer {
+    /// What this operation makes of the question; none where it leaves it alone.
+    fn decide(&self, fact: &dyn AnyFact) -> Option<Lookup> {
+        let unknown = || Some(Lookup::Unknown(self.from.clone()));
+        let question = std::cell::OnceCell::new();
+        for effect in self.effects.iter().rev() {
+            if let Effect::Answer { fact: name, question: asked, answer } = effect
+                && name == fact.name()
+                && asked == question.get_or_init(|| fact.question())
+            {
+                return Some(Lookup::Known(Arc::new(answer.clone())));
+            }
+        }
+        if let Some(path) = fact.path().map(normal_path)
+            && let Some((at, node)) = self.nearest_node(&path)
+        {
+            let standing = match node {
+                node if at == path => Some(node),
+                Node::Absent | Node::File(_) => Some(&Node::Absent),
+                Node::Directory(directory) if directory.fresh => Some(&Node::Absent),
+                // What is below a link is somewhere else, and only the host knows where.
+                Node::Link(_) => return unknown(),
+                Node::Directory(_) => None,
+            };
+            if let Some(node) = standing {
+                return fact.foresee(node).map(|answer| Lookup::Known(Arc::new(answer))).or_else(unknown);
+            }
+        }
+        if self.touches.overlaps(&fact.rests_on()) { unknown() } else { None }
+    }
+
+    /// The node that says most of a path: at the path itself, else at the nearest directory above it.
+    fn nearest_node(&self, path: &str) -> Option<(String, &Node)> {
+        let mut nearest: Option<(String, &Node)> = None;
+        for effect in &self.effects {
+            let Effect::Node { path: at, node } = effect else { continue };
+            let at = normal_path(at);
+            if is_within(path, &at) && nearest.as_ref().is_none_or(|(found, _)| found.len() <= at.len()) {
+                nearest = Some((at, node));
+            }
+        }
+        nearest
+    }
+}
+
+/// The facts as one operation sees them: the layers of the operations before it over what the host answered. It remembers what it was asked.
+pub(crate) struct View<'a> {
+    store: &'a Mutex<FactStore>,
+    locals: &'a LocalFiles,
+    layers: &'a [Layer],
+    context: &'a Context,
+    seen: RefCell<Seen>,
+}
+
+/// What a diff looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The first earlier operation that touches something it looked at.
+    pub(crate) touched_by: Option<DependsOn>,
+    /// The files of the controller.
+    pub(crate) locals: BTreeSet<String>,
+    /// Whether one of them could not be read.
+    pub(crate) local_failed: bool,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(store: &'a Mutex<FactStore>, locals: &'a LocalFiles, layers: &'a [Layer], context: &'a Context) -> Self {
+        Self { store, locals, layers, context, seen: RefCell::default() }
+    }
+
+    /// What was looked at.
+    pub(crate) fn into_seen(self) -> Seen {
+        self.seen.into_inner()
+    }
+}
+
+impl FactSource for View<'_> {
+    fn lookup(&self, fact: &SharedFact) -> Lookup {
+        let rests_on = fact.rests_on();
+        if self.seen.borrow().touched_by.is_none()
+            && let Some(layer) = self.layers.iter().find(|layer| layer.touches.overlaps(&rests_on))
+        {
+            self.seen.borrow_mut().touched_by = Some(layer.from.clone());
+        }
+        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&**fact)) {
+            return decided;
+        }
+        let asked = Asked::new(fact.clone(), self.context);
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).lookup(&asked)
+    }
+
+    fn local(&self, path: &str) -> LocalLookup {
+        let found = self.locals.lookup(path);
+        let mut seen = self.seen.borrow_mut();
+        seen.locals.insert(path.to_owned());
+        seen.local_failed |= matches!(found, LocalLookup::Failed(_));
+        found
+    }
+}

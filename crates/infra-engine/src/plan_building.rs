@@ -1,0 +1,90 @@
+//! From what each host will do to one plan over all hosts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use infra_core::diagnostic::Diagnostic;
+use infra_core::host::HostId;
+use infra_core::operation::Idempotence;
+use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation, fold_titles};
+use infra_core::registry::Registry;
+use infra_core::script::OperationCall;
+
+use crate::graph::{self, HostCalls, Ordered};
+use crate::policy::PolicyOperation;
+use crate::prepare::Prepared;
+
+/// The plan, and what execution needs to know of it besides.
+pub(crate) struct Built {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) operations: Vec<PolicyOperation>,
+}
+
+/// Puts the operations of all hosts in order and says what becomes of each.
+///
+/// # Errors
+/// Misuse when hosts disagree where they must not.
+pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry) -> Result<Built, Box<Diagnostic>> {
+    let calls: Vec<HostCalls<'_>> =
+        hosts.iter().map(|(host, (name, prepared))| HostCalls { host: *host, name, calls: &prepared.calls }).collect();
+    let order = graph::order(&calls)?;
+    let mut operations = Vec::with_capacity(order.operations.len());
+    let mut policy = Vec::with_capacity(order.operations.len());
+    let mut ran: BTreeMap<usize, (String, Outlook)> = BTreeMap::new();
+    for (place, ordered) in order.operations.iter().enumerate() {
+        let id = OpId(u32::try_from(place).expect("a plan has fewer than 2^32 operations"));
+        let mut planned = planned(id, ordered, hosts, registry);
+        if planned.run_once {
+            count_for_all(&mut planned, ran.entry(ordered.origin), hosts);
+        }
+        policy.push(PolicyOperation {
+            hosts: planned.hosts.iter().map(|one| one.host).collect(),
+            serial: planned.serial,
+            run_once: planned.run_once,
+            origin: ordered.origin,
+        });
+        operations.push(planned);
+    }
+    Ok(Built { plan: Arc::new(Plan { operations, notes: order.notes }), operations: policy })
+}
+
+fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry) -> PlannedOperation {
+    let call = |host: &HostId, at: usize| &hosts[host].1.calls[at];
+    let (first_host, first_at) = &ordered.calls[0];
+    let first: &OperationCall = call(first_host, *first_at);
+    let titles: Vec<String> = ordered.calls.iter().map(|(host, at)| call(host, *at).title()).collect();
+    PlannedOperation {
+        id,
+        kind: first.kind.clone(),
+        title: fold_titles(titles.iter().map(String::as_str)),
+        location: first.location().cloned(),
+        idempotence: registry.operation(&first.kind).map_or(Idempotence::NotIdempotent, |definition| definition.idempotence),
+        serial: first.globals.serial.unwrap_or(false),
+        run_once: first.globals.run_once.unwrap_or(false),
+        hosts: ordered
+            .calls
+            .iter()
+            .map(|(host, at)| HostOutlook { host: *host, call: call(host, *at).call, outlook: hosts[host].1.outlooks[*at].clone() })
+            .collect(),
+    }
+}
+
+/// What a `_run_once` does on its first host counts for all that registered it.
+fn count_for_all(
+    planned: &mut PlannedOperation,
+    ran: std::collections::btree_map::Entry<'_, usize, (String, Outlook)>,
+    hosts: &BTreeMap<HostId, (String, Prepared)>,
+) {
+    let first = &planned.hosts[0];
+    let here = matches!(ran, std::collections::btree_map::Entry::Vacant(_));
+    let (by, outlook) = ran.or_insert_with(|| (hosts[&first.host].0.clone(), first.outlook.clone()));
+    for one in planned.hosts.iter_mut().skip(usize::from(here)) {
+        one.outlook = match &*outlook {
+            Outlook::Change { reason, .. } => {
+                Outlook::Change { reason: format!("on {by}: {reason}"), steps: Vec::new(), texts: Vec::new() }
+            }
+            Outlook::NoChange { reason } => Outlook::NoChange { reason: format!("on {by}: {reason}") },
+            depends @ Outlook::Depends { .. } => depends.clone(),
+        };
+    }
+}

@@ -1,0 +1,398 @@
+//! The phases of a run and the ways out of it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use infra_core::condition::Known;
+use infra_core::connection::{ConnectError, ConnectStep, Connection};
+use infra_core::diagnostic::{Diagnostic, Fault};
+use infra_core::event::{Event, RunKind, StopReason};
+use infra_core::fact::SharedFact;
+use infra_core::facts::Lookup;
+use infra_core::global_arguments::Context;
+use infra_core::host::{Host, HostId};
+use infra_core::run_state::RunState;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::Run;
+use crate::event_stream::EventStream;
+use crate::execute::{Execution, HostExecution, defect};
+use crate::fact_store::Asked;
+use crate::host_run::HostRun;
+use crate::local_files::LocalFiles;
+use crate::plan_building::{Built, build};
+use crate::policy::Policy;
+use crate::prepare::{self, Prepared};
+
+/// The run is over before its end; what was to be said has been said.
+struct Over;
+
+type Phases = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Run {
+    /// Plans, asks and executes, as [`Settings::kind`](crate::Settings::kind) says, and gives the record.
+    ///
+    /// # Panics
+    /// When a selected host stands in no bucket or in two at the end, which would be a defect of infra.
+    pub async fn deploy(self) -> RunState {
+        self.guarded(|run, events| Box::pin(Ongoing::new(run, events).deploy())).await
+    }
+
+    /// Asks every host these questions in one round trip, as whom `context` says, and gives the record.
+    ///
+    /// # Panics
+    /// As [`Run::deploy`].
+    pub async fn facts(self, questions: Vec<SharedFact>, context: Context) -> RunState {
+        self.guarded(|run, events| Box::pin(Ongoing::new(run, events).facts(questions, context))).await
+    }
+
+    /// Whatever happens, every host is accounted for and `RunEnded` is said once.
+    async fn guarded(self, phases: impl FnOnce(Run, EventStream) -> Phases) -> RunState {
+        let events = EventStream::new(self.events.clone());
+        let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
+        events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
+        let hosts = self.hosts.clone();
+        let mut owner = JoinSet::new();
+        owner.spawn(phases(self, events.clone()));
+        if let Some(Err(error)) = owner.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            for host in hosts {
+                let diagnostic = Box::new(Diagnostic::runtime(defect(&*panic)));
+                events.emit(Event::HostFailed { host, diagnostic }).await;
+            }
+        }
+        events.emit(Event::RunEnded).await;
+        let state = events.state();
+        state.account();
+        state
+    }
+}
+
+/// A run that goes on.
+struct Ongoing {
+    run: Run,
+    events: EventStream,
+    /// Whether the sender of interrupts is still there.
+    watching: bool,
+    connections: Vec<Arc<dyn Connection>>,
+}
+
+/// Tasks of several hosts, so many at once, each known by its host.
+struct Tasks<T> {
+    running: JoinSet<T>,
+    hosts: HashMap<Id, HostId>,
+}
+
+/// What the wait for the next task of a phase came to.
+enum Next<T> {
+    Ended(HostId, Result<T, JoinError>),
+    Interrupted,
+    AllEnded,
+}
+
+impl<T: Send + 'static> Tasks<T> {
+    fn new() -> Self {
+        Self { running: JoinSet::new(), hosts: HashMap::new() }
+    }
+
+    fn spawn(&mut self, host: HostId, task: impl Future<Output = T> + Send + 'static) {
+        let id = self.running.spawn(task).id();
+        self.hosts.insert(id, host);
+    }
+}
+
+impl Ongoing {
+    fn new(run: Run, events: EventStream) -> Self {
+        Self { run, events, watching: true, connections: Vec::new() }
+    }
+
+    async fn deploy(mut self) {
+        let _ = self.deploy_until_over().await;
+        self.close().await;
+    }
+
+    async fn deploy_until_over(&mut self) -> Result<(), Over> {
+        let hosts = self.connect().await?;
+        let prepared = self.prepare(&hosts).await?;
+        let built = match build(&prepared, &self.run.registry) {
+            Ok(built) => built,
+            Err(diagnostic) => {
+                self.events.emit(Event::Misused { host: None, diagnostic }).await;
+                return Err(Over);
+            }
+        };
+        self.events.emit(Event::PlanReady { plan: built.plan.clone() }).await;
+        let may_change = !built.plan.is_none();
+        match self.run.settings.kind {
+            RunKind::Dry | RunKind::Fact => return Ok(()),
+            RunKind::Deploy if may_change => self.approve(&built).await?,
+            RunKind::Deploy | RunKind::Exec => {}
+        }
+        self.execute(hosts, prepared, built).await;
+        Ok(())
+    }
+
+    /// Asks; an interrupt while the question stands means no.
+    async fn approve(&mut self, built: &Built) -> Result<(), Over> {
+        let approve = self.run.approve.clone();
+        let approved = tokio::select! {
+            approved = approve.approve(built.plan.clone()) => approved,
+            () = interrupt(&mut self.run.interrupts, &mut self.watching) => false,
+        };
+        if approved {
+            return Ok(());
+        }
+        self.events.emit(Event::Declined).await;
+        Err(Over)
+    }
+
+    async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
+            let known = vec![Known::OPEN; prepared.calls.len()];
+            (host, HostExecution { run: hosts[&host].clone(), calls: Arc::new(prepared.calls), known })
+        };
+        let execution = Execution {
+            plan: built.plan,
+            policy: Policy::new(built.operations, self.run.settings.parallel, self.run.settings.fail_fast),
+            hosts: prepared.into_iter().map(at).collect(),
+            events: self.events.clone(),
+            interrupts: self.run.interrupts.clone(),
+            closing: self.run.settings.closing,
+        };
+        self.events.emit(Event::Executing).await;
+        execution.run().await;
+    }
+
+    /// Reaches the hosts, so many at once.
+    async fn connect(&mut self) -> Result<BTreeMap<HostId, Arc<HostRun>>, Over> {
+        self.events.emit(Event::Connecting).await;
+        let locals: Arc<LocalFiles> = Arc::default();
+        let mut waiting: VecDeque<Arc<Host>> = self.run.hosts.iter().map(|host| self.run.inventory.by_id(*host).clone()).collect();
+        let mut tasks = Tasks::new();
+        let mut reached = BTreeMap::new();
+        loop {
+            while tasks.running.len() < self.run.settings.handshakes.max(1) {
+                let Some(host) = waiting.pop_front() else { break };
+                let connect = self.run.connect.clone();
+                tasks.spawn(host.id, async move {
+                    let began = Instant::now();
+                    (connect.connect(&host).await, began.elapsed())
+                });
+            }
+            let (host, result) = match self.next(&mut tasks).await {
+                Next::Ended(host, result) => (host, result),
+                Next::Interrupted => return self.interrupted().await,
+                Next::AllEnded => break,
+            };
+            let error = match result {
+                Ok((Ok(connection), took)) => {
+                    self.connections.push(connection.clone());
+                    let at = HostRun {
+                        host: self.run.inventory.by_id(host).clone(),
+                        connection,
+                        registry: self.run.registry.clone(),
+                        locals: locals.clone(),
+                        facts: Mutex::default(),
+                    };
+                    reached.insert(host, Arc::new(at));
+                    self.events.emit(Event::HostConnected { host, took }).await;
+                    continue;
+                }
+                Ok((Err(error), _)) => error,
+                Err(error) => ConnectError { step: ConnectStep::Connect, message: broken(error), hint: None },
+            };
+            self.events.emit(Event::HostUnreachable { host, error }).await;
+            self.fail_fast(host).await?;
+        }
+        self.some_left(&reached).await?;
+        Ok(reached)
+    }
+
+    /// Evaluates and plans on all hosts at once. Misuse on any host ends the run, when all hosts have said theirs.
+    async fn prepare(&mut self, hosts: &BTreeMap<HostId, Arc<HostRun>>) -> Result<BTreeMap<HostId, (String, Prepared)>, Over> {
+        self.events.emit(Event::Preparing).await;
+        let first = hosts.keys().next().copied();
+        let misused = Arc::new(AtomicBool::new(false));
+        let mut waiting: VecDeque<_> = hosts.iter().collect();
+        let mut tasks = Tasks::new();
+        let mut prepared = BTreeMap::new();
+        let mut misuses: BTreeMap<HostId, Box<Diagnostic>> = BTreeMap::new();
+        loop {
+            while tasks.running.len() < self.run.settings.preparing.max(1) {
+                let Some((host, run)) = waiting.pop_front() else { break };
+                let (run, misused, language) = (run.clone(), misused.clone(), self.run.language.clone());
+                let runs_once = first == Some(*host);
+                tasks.spawn(*host, async move {
+                    let calls = prepare::evaluate(&run, language.script(&run.host)).await?;
+                    // Where something was written wrongly there will be no plan.
+                    if misused.load(Ordering::Relaxed) {
+                        return Ok(None);
+                    }
+                    prepare::plan(&run, calls, runs_once).await.map(Some)
+                });
+            }
+            let (host, result) = match self.next(&mut tasks).await {
+                Next::Ended(host, result) => (host, result),
+                Next::Interrupted => return self.interrupted().await,
+                Next::AllEnded => break,
+            };
+            let diagnostic = match result {
+                Ok(Ok(None)) => continue,
+                Ok(Ok(Some(plan))) => {
+                    self.events.emit(Event::HostPrepared { host, operations: plan.calls.len() }).await;
+                    prepared.insert(host, (hosts[&host].host.name.clone(), plan));
+                    continue;
+                }
+                Ok(Err(diagnostic)) => diagnostic,
+                Err(error) => Box::new(Diagnostic::runtime(broken(error))),
+            };
+            if diagnostic.fault == Fault::Misuse {
+                misused.store(true, Ordering::Relaxed);
+                misuses.insert(host, diagnostic);
+                continue;
+            }
+            self.events.emit(Event::HostFailed { host, diagnostic }).await;
+            if !misused.load(Ordering::Relaxed) {
+                self.fail_fast(host).await?;
+            }
+        }
+        if !misuses.is_empty() {
+            let mut said: Vec<Box<Diagnostic>> = Vec::new();
+            for (host, diagnostic) in misuses {
+                if !said.contains(&diagnostic) {
+                    said.push(diagnostic.clone());
+                    self.events.emit(Event::Misused { host: Some(host), diagnostic }).await;
+                }
+            }
+            return Err(Over);
+        }
+        self.some_left(&prepared).await?;
+        Ok(prepared)
+    }
+
+    async fn facts(mut self, questions: Vec<SharedFact>, context: Context) {
+        let _ = self.facts_until_over(questions, context).await;
+        self.close().await;
+    }
+
+    async fn facts_until_over(&mut self, questions: Vec<SharedFact>, context: Context) -> Result<(), Over> {
+        let hosts = self.connect().await?;
+        let asked: Vec<Asked> = questions.into_iter().map(|fact| Asked::new(fact, &context)).collect();
+        let mut waiting: VecDeque<_> = hosts.into_iter().collect();
+        let mut tasks = Tasks::new();
+        loop {
+            while tasks.running.len() < self.run.settings.preparing.max(1) {
+                let Some((host, run)) = waiting.pop_front() else { break };
+                let asked = asked.clone();
+                tasks.spawn(host, async move {
+                    run.gather(asked.clone()).await.map_err(|lost| lost.to_string())?;
+                    let store = run.store();
+                    Ok(asked.iter().map(|one| store.lookup(one)).collect::<Vec<Lookup>>())
+                });
+            }
+            let (host, result) = match self.next(&mut tasks).await {
+                Next::Ended(host, result) => (host, result),
+                Next::Interrupted => return self.interrupted().await,
+                Next::AllEnded => return Ok(()),
+            };
+            let answers: Result<Vec<Lookup>, String> = result.unwrap_or_else(|error| Err(broken(error)));
+            let mut all_answered = true;
+            for (at, one) in asked.iter().enumerate() {
+                let answer = match &answers {
+                    Ok(answers) => match &answers[at] {
+                        Lookup::Known(value) => Ok(value.clone()),
+                        Lookup::Failed(message) => Err(message.clone()),
+                        Lookup::Missing | Lookup::Unknown(_) => Err("the host gave no answer to it".to_owned()),
+                    },
+                    Err(message) => Err(message.clone()),
+                };
+                all_answered &= answer.is_ok();
+                let (fact, question) = (one.fact.name().to_owned(), one.fact.question());
+                self.events.emit(Event::FactAnswered { host, fact, question, answer }).await;
+            }
+            if !all_answered {
+                self.fail_fast(host).await?;
+            }
+        }
+    }
+
+    async fn next<T: Send + 'static>(&mut self, tasks: &mut Tasks<T>) -> Next<T> {
+        tokio::select! {
+            biased;
+            () = interrupt(&mut self.run.interrupts, &mut self.watching) => Next::Interrupted,
+            ended = tasks.running.join_next_with_id() => match ended {
+                None => Next::AllEnded,
+                Some(ended) => {
+                    let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+                    let host = tasks.hosts.remove(&id).expect("each task was noted when it was spawned");
+                    Next::Ended(host, ended.map(|(_, result)| result))
+                }
+            },
+        }
+    }
+
+    /// Before execute an interrupt ends the run at once: nothing that is in flight changes a host.
+    async fn interrupted<T>(&mut self) -> Result<T, Over> {
+        let times = *self.run.interrupts.borrow();
+        self.events.emit(Event::Interrupted { times, in_flight: Vec::new() }).await;
+        self.events.stopped(StopReason::Interrupted).await;
+        Err(Over)
+    }
+
+    async fn fail_fast(&self, host: HostId) -> Result<(), Over> {
+        if !self.run.settings.fail_fast {
+            return Ok(());
+        }
+        self.events.stopped(StopReason::FailFast { host }).await;
+        Err(Over)
+    }
+
+    async fn some_left<T>(&self, hosts: &BTreeMap<HostId, T>) -> Result<(), Over> {
+        if !hosts.is_empty() {
+            return Ok(());
+        }
+        self.events.stopped(StopReason::NoHostLeft).await;
+        Err(Over)
+    }
+
+    /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
+    async fn close(mut self) {
+        let mut closing = JoinSet::new();
+        for connection in self.connections.drain(..) {
+            closing.spawn(async move { connection.close().await });
+        }
+        let all = async { while closing.join_next().await.is_some() {} };
+        let mut watching = self.watching;
+        let third = async {
+            while *self.run.interrupts.borrow() < 3 {
+                interrupt(&mut self.run.interrupts, &mut watching).await;
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = tokio::time::sleep(self.run.settings.closing) => {}
+            () = third => {}
+        }
+    }
+}
+
+/// Waits for the next interrupt; for ever where none can come any more.
+async fn interrupt(interrupts: &mut tokio::sync::watch::Receiver<u32>, watching: &mut bool) {
+    if *watching && interrupts.changed().await.is_ok() {
+        return;
+    }
+    *watching = false;
+    std::future::pending().await
+}
+
+/// Why a task gave no result.
+fn broken(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => defect(&*panic),
+        Err(_) => "was abandoned".to_owned(),
+    }
+}
