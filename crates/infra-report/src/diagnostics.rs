@@ -69,12 +69,27 @@ mod tests {
 
     #[test]
     fn a_misspelt_argument() {
-        assert_snapshot!(render_diagnostic(&misspelt(), 0, false), @"");
+        assert_snapshot!(render_diagnostic(&misspelt(), 0, false), @r#"
+        error: deploy.lua:12: apt.packages has no argument `packges`
+            |
+         12 | apt.packages { packges = { "nginx" } }
+
+        hint: did you mean `packages`?
+        "#);
     }
 
     #[test]
     fn the_calls_that_led_there_show_with_v() {
-        assert_snapshot!(render_diagnostic(&misspelt(), 1, false), @"");
+        assert_snapshot!(render_diagnostic(&misspelt(), 1, false), @r#"
+        error: deploy.lua:12: apt.packages has no argument `packges`
+            |
+         12 | apt.packages { packges = { "nginx" } }
+            by way of
+                site.lua:3
+                deploy.lua:12
+
+        hint: did you mean `packages`?
+        "#);
     }
 
     #[test]
@@ -86,8 +101,14 @@ mod tests {
 
     #[test]
     fn a_message_alone_and_one_of_several_lines() {
-        assert_snapshot!(render_diagnostic(&Diagnostic::misuse("there is no file fleet.lua"), 0, false), @"");
+        assert_snapshot!(render_diagnostic(&Diagnostic::misuse("there is no file fleet.lua"), 0, false), @"error: there is no file fleet.lua");
         let several = Diagnostic::runtime("template index.j2: unexpected end\nexpected `}}`\x1b[2J").at("index.j2", 0).source("{{ name");
-        assert_snapshot!(on_hosts(&several, &["web-01", "web-02", "db"], Page { colour: false, width: 80, verbosity: 0 }), @"");
+        assert_snapshot!(on_hosts(&several, &["web-01", "web-02", "db"], Page { colour: false, width: 80, verbosity: 0 }), @r"
+        error: index.j2: template index.j2: unexpected end
+            expected `}}`\u{1b}[2J
+          |
+          | {{ name
+            on web-[01-02], db (3 hosts)
+        ");
     }
 }

@@ -73,12 +73,33 @@ mod tests {
 
     #[test]
     fn hosts_are_lines() {
-        assert_snapshot!(render_hosts(&inventory(), &[HostId(0), HostId(1), HostId(2)]), @"");
+        assert_snapshot!(render_hosts(&inventory(), &[HostId(0), HostId(1), HostId(2)]), @r#"
+        web-01.example.com  web_servers,staging  role="canary\n" ports=[80,443]
+        @local              -
+        db                  db_servers           _sudo=true
+        "#);
         assert_eq!(render_hosts(&inventory(), &[]), "");
     }
 
     #[test]
     fn hosts_are_json_by_name() {
-        assert_snapshot!(hosts_document(&inventory(), &[HostId(1), HostId(2)]), @"");
+        assert_snapshot!(hosts_document(&inventory(), &[HostId(1), HostId(2)]), @r#"
+        {
+          "@local": {
+            "connector": "local",
+            "groups": [],
+            "data": {}
+          },
+          "db": {
+            "connector": "ssh",
+            "groups": [
+              "db_servers"
+            ],
+            "data": {
+              "_sudo": true
+            }
+          }
+        }
+        "#);
     }
 }

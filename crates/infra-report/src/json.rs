@@ -84,8 +84,7 @@ impl Reporter for Json {
                 self.facts.entry(*host).or_default().push(Value::Object(one));
             }
             Event::RunEnded => {
-                let document =
-                    Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
+                let document = Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -263,7 +262,9 @@ fn failure(failure: &Failure) -> Value {
 fn ending(ending: &Ending) -> Value {
     match ending {
         Ending::Exited(status) => json!({ "how": "exited", "status": status }),
-        Ending::TimedOut { after, still_running } => json!({ "how": "timed-out", "after": seconds(*after), "still_running": still_running }),
+        Ending::TimedOut { after, still_running } => {
+            json!({ "how": "timed-out", "after": seconds(*after), "still_running": still_running })
+        }
         Ending::Killed => json!({ "how": "killed" }),
         Ending::Refused(reason) => json!({ "how": "refused", "reason": reason }),
         Ending::Lost { reason, begun } => json!({ "how": "lost", "reason": reason, "begun": begun }),

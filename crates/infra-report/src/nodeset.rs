@@ -27,8 +27,8 @@ pub fn fold_parts<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
     let mut groups: Vec<Group> = Vec::new();
     let mut places: HashMap<Pattern, usize> = HashMap::new();
     for name in &names {
-        // The last of the most popular ones that come first would differ from run to run; the leftmost does not.
-        let best = patterns(name).into_iter().rev().max_by_key(|(pattern, _)| popular[pattern]);
+        // Of equally popular ones the rightmost wins: it is the host's own number more often than a site's or a rack's.
+        let best = patterns(name).into_iter().max_by_key(|(pattern, _)| popular[pattern]);
         match best {
             Some((pattern, number)) => {
                 let place = *places.entry(pattern.clone()).or_insert_with(|| {

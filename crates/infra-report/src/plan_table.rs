@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use infra_core::event::RunKind;
 use infra_core::host::HostId;
 use infra_core::plan::{HostOutlook, Outlook, Plan, PlannedOperation};
 use infra_core::run_state::RunState;
@@ -50,14 +51,16 @@ pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page)
         };
         let (change, none) = (tally(Outlook::is_change), tally(Outlook::is_none));
         let depends = tally(|outlook| matches!(outlook, Outlook::Depends { .. }));
-        let parts = [(change, "will change"), (none, "no change"), (depends, "depends on an earlier one")];
+        let parts = [(change, "will change"), (none, "no change"), (depends, "depending on an earlier one")];
         let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
         text.push_str(&format!("\n    {size}: {}.\n", parts.join(", ")));
-        let rule = match fail_fast {
-            true => "At the first host that is not ok nothing new is started on any host (--fail-fast).",
-            false => "A host that fails takes no further part; the others go on.",
-        };
-        text.push_str(&format!("    {}\n", page.dim(rule)));
+        if state.kind == Some(RunKind::Deploy) {
+            let rule = match fail_fast {
+                true => "At the first host that is not ok nothing new is started on any host (--fail-fast).",
+                false => "A host that fails takes no further part; the others go on.",
+            };
+            text.push_str(&format!("    {}\n", page.dim(rule)));
+        }
     }
     if page.verbosity > 0 {
         for note in &plan.notes {
@@ -69,7 +72,7 @@ pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page)
 
 fn table(state: &RunState, operations: &[&PlannedOperation], page: Page) -> String {
     let build = |names: bool| {
-        let mut table = Table::new(&["operation", "change", "no change", "depends on"]);
+        let mut table = Table::new(&["operation", "change", "no change", "depends on"]).last_gives_way();
         operations.iter().for_each(|operation| table.row(row(state, operation, names)));
         table
     };

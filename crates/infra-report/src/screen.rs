@@ -24,7 +24,7 @@ use crate::{diagnostics, nodeset, outcome, plan_table, summary};
 /// On a terminal the same lines stand above a progress bar. Up to 20 hosts there is a line for each host and operation; beyond that,
 /// equal ones share a line when the operation ends, and failures are shown at once.
 pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: Box<dyn Write + Send>) -> Box<dyn Reporter> {
-    let width = settings.width.max(40);
+    let width = settings.width.max(48);
     let terminal = settings.terminal.then_some((width, settings.tick));
     Box::new(Screen {
         page: Page { colour: settings.colour, width: usize::from(width), verbosity: settings.verbosity },
@@ -189,13 +189,19 @@ impl Screen {
     /// A stage is over: what it held back is shown.
     fn settle(&mut self) {
         self.surface.end();
+        self.tell();
+    }
+
+    /// What was held back is shown.
+    fn tell(&mut self) {
         for (error, hosts) in std::mem::take(&mut self.unreachable) {
             let text = diagnostics::unreachable(&error, &self.names(&hosts), self.page);
             self.surface.write(&text);
         }
-        for (diagnostic, hosts) in std::mem::take(&mut self.diagnostics) {
+        for (index, (diagnostic, hosts)) in std::mem::take(&mut self.diagnostics).into_iter().enumerate() {
+            let space = if index > 0 { "\n" } else { "" };
             let text = diagnostics::on_hosts(&diagnostic, &self.names(&hosts), self.page);
-            self.surface.write(&text);
+            self.surface.write(&format!("{space}{text}"));
         }
     }
 
@@ -218,7 +224,7 @@ impl Screen {
             None => self.diagnostics.push((diagnostic.clone(), host.into_iter().collect())),
         }
         if self.state.executing {
-            self.settle();
+            self.tell();
         }
     }
 

@@ -13,7 +13,7 @@ pub struct ScreenSettings {
     pub results_terminal: bool,
     /// Whether the human output is coloured.
     pub colour: bool,
-    /// How many columns the human output has.
+    /// How many columns the human output has; fewer than 48 are taken as 48.
     pub width: u16,
     /// The words of the command line, the program's name first: what the command that goes on from a stopped run is made of.
     pub invocation: Vec<String>,

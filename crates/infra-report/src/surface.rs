@@ -84,9 +84,10 @@ impl Surface {
         let waiting = Arc::new(Mutex::new(Waiting { hosts: waiting }));
         // Title, bar, numbers and names share a line: the names get what the others leave, at least a third.
         let width = usize::from(width);
-        let title = cut(title, (width / 3).max(8)).replace(['{', '}'], "");
         let length = if width < 60 { 8 } else { 20 };
+        let title = cut(title, (width / 3).max(8));
         let room = width.saturating_sub(measure_text_width(&title) + length + 2 * digits + 11);
+        let title = title.replace('{', "{{").replace('}', "}}");
         let names = waiting.clone();
         let style = ProgressStyle::with_template(&format!("    {title} [{{bar:{length}}}] {{pos}}/{{len}}  {{waiting}}"))
             .expect("the template has no braces but those of its keys")

@@ -100,6 +100,7 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 pub(crate) struct Table {
     rows: Vec<Vec<Cell>>,
     right: Vec<bool>,
+    last_gives_way: bool,
 }
 
 /// A cell: its text, and the colour it gets after it was cut and padded.
@@ -113,7 +114,12 @@ impl Table {
     pub fn new(heading: &[&str]) -> Self {
         let right = heading.iter().map(|title| title.starts_with('>')).collect();
         let cells = heading.iter().map(|title| (title.trim_start_matches('>').to_owned(), Page::bold as Paint));
-        Self { rows: vec![cells.collect()], right }
+        Self { rows: vec![cells.collect()], right, last_gives_way: false }
+    }
+
+    /// The same, with a last column that is cut as well where cutting the first one is not enough.
+    pub fn last_gives_way(self) -> Self {
+        Self { last_gives_way: true, ..self }
     }
 
     /// One more row; it has as many cells as the heading.
@@ -133,14 +139,17 @@ impl Table {
         widths[0].min(first) + widths[1..].iter().map(|width| width + 2).sum::<usize>()
     }
 
-    /// Its lines, each indented by four columns, fitting the page: the first column gives way, down to 16 columns, then the last.
+    /// Its lines, each indented by four columns, fitting the page: the first column gives way, down to 12 columns, then the last where it may.
+    /// A table that is still too wide has lines that are: a number that is cut would be another number.
     pub fn lines(&self, page: Page) -> Vec<String> {
         let mut widths = self.widths();
         let room = page.width.saturating_sub(4);
         let excess = |widths: &[usize]| (widths.iter().sum::<usize>() + 2 * (widths.len() - 1)).saturating_sub(room);
-        widths[0] -= excess(&widths).min(widths[0].saturating_sub(16));
-        let last = widths.len() - 1;
-        widths[last] -= excess(&widths).min(widths[last].saturating_sub(6));
+        widths[0] -= excess(&widths).min(widths[0].saturating_sub(12));
+        if self.last_gives_way {
+            let last = widths.len() - 1;
+            widths[last] -= excess(&widths).min(widths[last].saturating_sub(6));
+        }
         let line = |row: &Vec<Cell>| {
             let cells = row.iter().zip(&widths).zip(&self.right).map(|(((text, paint), width), right)| {
                 let text = cut(text, *width);
@@ -175,7 +184,7 @@ mod tests {
         table.row(vec![("日本語のとても長いタイトル、画面より広い".into(), bare), ("12".into(), bare)]);
         table.row(vec![("short".into(), bare), ("3".into(), bare)]);
         let lines = table.lines(Page { colour: false, width: 30, verbosity: 0 });
-        assert_eq!(lines, ["    title                    n", "    日本語のとても長いタイ…   12", "    short                    3"]);
+        assert_eq!(lines, ["    title                    n", "    日本語のとても長いタ…   12", "    short                    3"]);
         assert!(lines.iter().all(|line| measure_text_width(line) <= 30));
     }
 

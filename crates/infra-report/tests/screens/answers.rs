@@ -1,0 +1,139 @@
+//! `exec` and `fact`: results on their own writer.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use infra_core::event::{Event, RunKind};
+use infra_core::host::HostId;
+use infra_core::output::Stream;
+use infra_core::plan::OpId;
+use infra_report::{ScreenSettings, screen};
+use insta::assert_snapshot;
+use serde_json::json;
+
+use crate::bench::*;
+
+fn exec(hosts: u32) -> Run {
+    let all = move || 0..hosts;
+    Run::fleet(RunKind::Exec, hosts)
+        .connected()
+        .planned(vec![operation("uname -s", 0, all().map(|host| (host, change("", &[]))))])
+        .then(Event::Executing)
+        .then(Event::OperationStarted { op: OpId(0) })
+        .each(all().map(|host| Event::HostOperationStarted { op: OpId(0), host: HostId(host) }))
+        .each(all().map(|host| output(host, Stream::Stdout, b"Linux \xff\x1b[2J")))
+        .then(output(0, Stream::Stderr, b"warning\x07"))
+        .then(Event::HostOperationEnded { op: OpId(0), host: HostId(0), result: Box::new(changed("", 0.0)) })
+        .each((1..hosts).map(|host| Event::HostOperationEnded {
+            op: OpId(0),
+            host: HostId(host),
+            result: Box::new(failed(exited(2, "uname -s", &["Linux"]), 0.0)),
+        }))
+        .then(Event::OperationEnded { op: OpId(0) })
+        .ended()
+}
+
+#[test]
+fn output_of_one_host_is_as_it_is() {
+    let (human, results) = exec(1).shown(settings());
+    assert_eq!(results, b"Linux \xff\x1b[2J\n");
+    assert_snapshot!(human, @r"
+    --> Connecting to 1 host
+    --> Preparing 1 host
+    --> Running on 1 host
+    warning\u{7}
+    1 host: 1 ok
+    ");
+}
+
+#[test]
+fn output_of_several_hosts_says_whose_it_is() {
+    let (human, results) = exec(3).shown(ScreenSettings { invocation: words("infra web exec -- uname -s"), ..settings() });
+    assert_eq!(results, b"[web-01] Linux \xff\x1b[2J\n[web-02] Linux \xff\x1b[2J\n[web-03] Linux \xff\x1b[2J\n");
+    assert_snapshot!(human, @r"
+    --> Connecting to 3 hosts
+    --> Preparing 3 hosts
+    --> Running on 3 hosts
+    [web-01] warning\u{7}
+    [web-[02-03]] exited with 2
+    3 hosts: 1 ok, 2 failed
+        failed: web-[02-03]
+
+        To go on from there: infra web exec --limit web-02,web-03 -- uname -s
+    ");
+}
+
+#[test]
+fn a_terminal_is_safe_from_the_output_of_hosts() {
+    let (_, results) = exec(1).shown(ScreenSettings { results_terminal: true, ..settings() });
+    assert_eq!(results, "Linux \u{fffd}\\u{1b}[2J\n".as_bytes());
+}
+
+fn fact(host: u32, answer: Result<serde_json::Value, String>) -> Event {
+    Event::FactAnswered { host: HostId(host), fact: "server.hostname".into(), question: json!({}), answer: answer.map(Arc::new) }
+}
+
+#[test]
+fn facts_are_one_document() {
+    let run = Run::fleet(RunKind::Fact, 4)
+        .connected_but(&[3])
+        .then(refused(3))
+        .then(fact(1, Ok(json!("two"))))
+        .then(fact(0, Ok(json!({ "name": "one" }))))
+        .then(fact(2, Err("the command exited with 1: no such\nthing".into())))
+        .ended();
+    let (human, results) = run.shown(settings());
+    assert_snapshot!(String::from_utf8(results).unwrap(), @r#"
+    {
+      "web-01": {
+        "server.hostname": {
+          "name": "one"
+        }
+      },
+      "web-02": {
+        "server.hostname": "two"
+      }
+    }
+    "#);
+    assert_snapshot!(human, @r"
+    --> Connecting to 4 hosts
+    [web-04] unreachable (connect): connection refused by 10.0.0.7 port 22
+
+        hint: is sshd running there?
+    [web-03] server.hostname cannot be read: the command exited with 1: no such ⏎ thing
+    4 hosts: 2 ok, 1 failed, 1 unreachable
+        failed: web-03
+        unreachable: web-04
+    ");
+}
+
+#[test]
+fn a_mistake_leaves_the_results_empty() {
+    let diagnostic = infra_core::diagnostic::Diagnostic::misuse("there is no fact `server.hostnam`");
+    let run = Run::fleet(RunKind::Fact, 1).then(Event::Misused { host: None, diagnostic: Box::new(diagnostic) }).ended();
+    let (human, results) = run.shown(settings());
+    assert!(results.is_empty());
+    assert!(human.contains("error: there is no fact `server.hostnam`\n"), "{human}");
+}
+
+/// A pipe whose reader has gone.
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_told_once() {
+    let human = Kept::default();
+    exec(3).give(screen(settings(), human.boxed(), Box::new(Broken)));
+    assert_eq!(human.text().matches("error: the results cannot be written: no space left on device\n").count(), 1);
+    // A human output that is gone is no reason to stop.
+    exec(3).give(screen(settings(), Box::new(Broken), Box::new(Broken)));
+}

@@ -1,0 +1,8 @@
+//! Every kind of screen, driven by made-up runs.
+
+mod answers;
+mod bench;
+mod deploys;
+mod failures;
+mod json;
+mod terminal;
