@@ -69,10 +69,10 @@ impl Drop for BlackHole {
         self.closing.store(true, Ordering::SeqCst);
         // Wakes the acceptor up. Where even this fails the thread is left to the end of the process.
         let address = SocketAddr::V4(self.address);
-        if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {
-            if let Some(acceptor) = self.acceptor.take() {
-                let _ = acceptor.join();
-            }
+        if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+            && let Some(acceptor) = self.acceptor.take()
+        {
+            let _ = acceptor.join();
         }
     }
 }

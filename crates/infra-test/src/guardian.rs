@@ -2,7 +2,7 @@
 //!
 //! A guardian is a small shell process that reads from a pipe which only the test process holds open. Whatever the bench
 //! is about to make — a process, a mount, a network namespace, a folder — is told to the guardian first. When the pipe
-//! closes, the guardian tidies all of it away. The pipe closes when [`Guardian`] is dropped, and also when the test process
+//! closes, the guardian tidies all of it away. The pipe closes when the value that owns the guardian is dropped, and also when the test process
 //! is killed by a signal that it cannot catch, aborts, or exits without unwinding: so there is one way of tidying up, and
 //! it is the one that every test goes through.
 //!

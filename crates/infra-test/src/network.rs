@@ -146,4 +146,14 @@ impl Place {
         )
         .map(drop)
     }
+
+    /// Makes the controller forget which hardware has this address. Then it finds out at once that nobody has it, and says
+    /// *no route to host* after three seconds.
+    pub(crate) fn forget(&self) -> Result<(), BenchError> {
+        run_well(
+            Command::new(&self.ip).args(["neigh", "flush", "to", &self.address]),
+            DEADLINE,
+        )
+        .map(drop)
+    }
 }

@@ -178,10 +178,7 @@ fn a_machine_is_stopped_cut_off_and_started_again() {
     assert!(matches!(machine.stop(), Err(BenchError::NotRunning(_))));
     let (code, said) = ssh(&fleet, "root", "web-01", "true");
     assert_eq!(code, Some(255), "{said}");
-    assert!(
-        said.contains("No route to host") || said.contains("timed out"),
-        "{said}"
-    );
+    assert!(said.contains("No route to host"), "{said}");
     assert_eq!(
         ssh(&fleet, "root", "web-02", "echo here"),
         (Some(0), "here\n".to_owned())
