@@ -8,7 +8,10 @@
 //! function from arguments and facts to a change.
 
 pub mod facts;
+pub mod file_status;
 pub mod operations;
+pub mod ownership;
 mod registry;
+pub mod text_edit;
 
 pub use registry::{facts, operations, registry};

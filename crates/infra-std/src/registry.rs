@@ -2,12 +2,23 @@
 
 use infra_core::registry::{FactDefinition, OperationDefinition, Registry};
 
-use crate::facts::server;
+use crate::facts::{files, server};
 use crate::operations as op;
 
 /// All facts, by name.
 pub fn facts() -> Vec<FactDefinition> {
-    vec![FactDefinition::of::<server::hostname::Hostname>(), FactDefinition::of::<server::identity::Identity>()]
+    vec![
+        FactDefinition::of::<files::directory::Directory>(),
+        FactDefinition::of::<files::file::File>(),
+        FactDefinition::of::<files::find_in_file::FindInFile>(),
+        FactDefinition::of::<files::hard_link::HardLink>(),
+        FactDefinition::of::<files::link::Link>(),
+        FactDefinition::of::<files::sha256::Sha256>(),
+        FactDefinition::of::<files::text::Text>(),
+        FactDefinition::of::<files::tree_drift::TreeDrift>(),
+        FactDefinition::of::<server::hostname::Hostname>(),
+        FactDefinition::of::<server::identity::Identity>(),
+    ]
 }
 
 /// All operations, by name.

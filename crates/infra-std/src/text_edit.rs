@@ -318,12 +318,14 @@ mod tests {
     fn a_text() -> impl Strategy<Value = String> {
         let line = prop_oneof!["[ab(.+$1 ]{0,5}", "\\PC{0,6}"];
         let ending = prop_oneof![Just("\n"), Just("\r\n"), Just("")];
-        (proptest::collection::vec((line, Just("\n").prop_union(Just("\r\n"))), 0..6), "[ab]{0,3}", ending).prop_map(|(lines, last, ending)| {
-            let mut text: String = lines.into_iter().map(|(body, ending)| format!("{body}{ending}")).collect();
-            text.push_str(&last);
-            text.push_str(ending);
-            text
-        })
+        (proptest::collection::vec((line, Just("\n").prop_union(Just("\r\n"))), 0..6), "[ab]{0,3}", ending).prop_map(
+            |(lines, last, ending)| {
+                let mut text: String = lines.into_iter().map(|(body, ending)| format!("{body}{ending}")).collect();
+                text.push_str(&last);
+                text.push_str(ending);
+                text
+            },
+        )
     }
 
     proptest! {
