@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use infra_test::machine::{Fleet, Machine};
+use infra_test::{Fleet, Machine};
 use infra_test::snapshot::Snapshot;
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use infra_test::machine::{Fleet, Machine};
+use infra_test::{Fleet, Machine};
 use infra_test::snapshot::Snapshot;
 use serde_json::Value;
 
@@ -166,11 +166,20 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// What the plan says (`change`, `no-change`, `depends`) or what came of it (`changed`, `unchanged`, …) for the only operation of a run.
-fn only(document: &Value, what: &str) -> String {
-    let operations = document["operations"].as_array().expect("operations");
+/// What the plan says of the only operation of a run: `change`, `no-change` or `depends`.
+fn outlook(document: &Value) -> String {
+    let operations = document["plan"]["operations"].as_array().expect("operations");
     assert_eq!(operations.len(), 1, "{document:#}");
-    operations[0]["hosts"]["web-01"][what].as_str().unwrap_or_else(|| panic!("no {what} in {document:#}")).to_owned()
+    text(&operations[0]["hosts"]["web-01"]["outlook"], document)
+}
+
+/// What came of it: `changed`, `unchanged`, …
+fn outcome(document: &Value) -> String {
+    text(&document["hosts"]["web-01"]["operations"][0]["outcome"], document)
+}
+
+fn text(value: &Value, document: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("not as expected: {document:#}")).to_owned()
 }
 
 fn infra(folder: &Path, config: &str, dry: bool) -> Value {
@@ -187,21 +196,21 @@ fn look(machine: &Machine, command: &str) -> String {
 fn direction(folder: &Path, config: &str, machine: &Machine, row: &Row, call: &str, seen: (&str, &str)) {
     std::fs::write(folder.join("deploy.lua"), call).expect("a deploy");
     let operation = row.operation;
-    assert_eq!(only(&infra(folder, config, true), "outlook"), "change", "{operation}: the plan on a fresh machine: {call}");
+    assert_eq!(outlook(&infra(folder, config, true)), "change", "{operation}: the plan on a fresh machine: {call}");
     let document = infra(folder, config, false);
-    assert_eq!(only(&document, "outlook"), "change", "{operation}: the plan of the run: {call}");
-    assert_eq!(only(&document, "outcome"), "changed", "{operation}: {call}");
+    assert_eq!(outlook(&document), "change", "{operation}: the plan of the run: {call}");
+    assert_eq!(outcome(&document), "changed", "{operation}: {call}");
     assert_eq!(look(machine, seen.0), seen.1, "{operation}: an independent look: {call}");
 
     let before = machine.snapshot().expect("a snapshot");
     if row.again == Again::Changes {
-        assert_eq!(only(&infra(folder, config, true), "outlook"), "change", "{operation} is not idempotent");
-        assert_eq!(only(&infra(folder, config, false), "outcome"), "changed", "{operation} is not idempotent");
+        assert_eq!(outlook(&infra(folder, config, true)), "change", "{operation} is not idempotent");
+        assert_eq!(outcome(&infra(folder, config, false)), "changed", "{operation} is not idempotent");
         return;
     }
-    assert_eq!(only(&infra(folder, config, true), "outlook"), "no-change", "{operation}: the plan once it is done: {call}");
+    assert_eq!(outlook(&infra(folder, config, true)), "no-change", "{operation}: the plan once it is done: {call}");
     let document = infra(folder, config, false);
-    assert_eq!(only(&document, "outcome"), "unchanged", "{operation}: again: {call}");
+    assert_eq!(outcome(&document), "unchanged", "{operation}: again: {call}");
     let after = machine.snapshot().expect("a snapshot");
     let written = Snapshot::difference(&before, &after);
     assert!(written.is_empty(), "{operation} wrote something although nothing was to do: {written:#?}");

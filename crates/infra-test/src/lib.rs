@@ -4,12 +4,17 @@
 //! machines with systemd, apt and sudo ([`fleet`], [`machine`]). They end with the value that stands for them, and also when the test
 //! process is killed ([`guardian`]).
 //!
+//! [`facts`] has facts that are made up, to diff operations without a host; [`examples`] judges entries of the registry by their own
+//! examples.
+//!
 //! `tests/setup`, run as root, installs and builds what this needs. A missing part is an error that says so, never a
 //! skipped test.
 
 pub mod black_hole;
 mod control_group;
 pub mod error;
+pub mod examples;
+pub mod facts;
 pub mod fleet;
 pub mod guardian;
 pub mod leftovers;

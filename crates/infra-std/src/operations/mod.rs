@@ -1,0 +1,3 @@
+//! What can be wished of a host: `operations/<module>/<operation>.rs` is the operation `<module>.<operation>`.
+
+pub mod server;

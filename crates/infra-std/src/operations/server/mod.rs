@@ -1,0 +1,3 @@
+//! Operations on the machine, its users and its services.
+
+pub mod shell;
