@@ -1,4 +1,4 @@
-//! The record of a run as one JSON document. `docs/src/json.md` describes it.
+//! The record of a run as one JSON document. The book describes it (`docs/src/json.md`).
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! The plan, before it is executed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use infra_core::event::RunKind;
 use infra_core::host::HostId;
@@ -166,7 +167,8 @@ fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String
 /// What changes in a file, with three lines around each change.
 fn diff(path: &str, before: &str, after: &str, page: Page) -> String {
     const INDENT: &str = "            ";
-    let diff = TextDiff::from_lines(before, after);
+    // Past this time the rest of a large file is shown as replaced, rather than that the plan is waited for.
+    let diff = TextDiff::configure().timeout(Duration::from_millis(500)).diff_lines(before, after);
     let mut lines = vec![format!("{INDENT}{}", page.bold(&one_line(path)))];
     for group in diff.grouped_ops(3) {
         lines.push(format!("{INDENT}{}", page.dim("@@")));

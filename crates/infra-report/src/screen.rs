@@ -293,7 +293,8 @@ impl Screen {
     }
 
     fn host_ended(&mut self, op: OpId, host: HostId, result: &HostResult) {
-        let Some(operation) = self.operation(op).cloned() else { return };
+        let plan = self.state.plan.clone();
+        let Some(operation) = plan.as_ref().and_then(|plan| plan.operations.get(op.index())) else { return };
         let elsewhere = match result.outcome {
             Outcome::Elsewhere { host, .. } => self.name(host).to_owned(),
             _ => String::new(),
@@ -332,7 +333,7 @@ impl Screen {
                 // What `exec` printed was shown as it came, and so was everything at -vvv.
                 let with_output = !exec && self.page.verbosity < 3;
                 let step = if exec { Failure { step: None, ..failure.clone() } } else { failure.clone() };
-                let block = outcome::block(&step, (!exec).then_some(&operation), with_output, self.page);
+                let block = outcome::block(&step, (!exec).then_some(operation), with_output, self.page);
                 if !exec || !block.is_empty() {
                     let text = format!("[{}] {title}{words}{took}\n{block}", self.name(host));
                     self.surface.write(&text);

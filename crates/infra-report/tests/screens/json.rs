@@ -8,7 +8,7 @@ use infra_core::connection::Ending;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, RunKind, StopReason};
 use infra_core::host::HostId;
-use infra_core::plan::OpId;
+use infra_core::plan::{OpId, PlannedOperation};
 use infra_report::{Json, VERSION, misuse_document, several};
 use serde_json::{Value, json};
 
@@ -23,14 +23,11 @@ fn document(run: &Run) -> Value {
 /// The run that the book shows.
 fn shown() -> Run {
     let failure = exited(100, "apt-get install -y nginx", &["E: Unable to locate package nginx"]);
+    let install = operation("Install nginx", 12, (0..2).map(|host| (host, change("install nginx", &["apt-get install -y nginx"]))));
     Run::fleet(RunKind::Deploy, 3)
         .connected_but(&[2])
         .then(refused(2))
-        .planned(vec![operation(
-            "Install nginx",
-            12,
-            [(0, change("install nginx", &["apt-get install -y nginx"])), (1, change("install nginx", &["apt-get install -y nginx"]))],
-        )])
+        .planned(vec![PlannedOperation { kind: "apt.packages".into(), ..install }])
         .then(Event::Executing)
         .operation(0, [(0, changed("install nginx", 12.5)), (1, failed(failure, 2.0))])
         .ended()
