@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Fault;
 use crate::event::{Event, HostResult, Outcome, RunKind, StopReason};
 use crate::host::HostId;
-use crate::plan::{OpId, Plan};
+use crate::plan::{OpId, Outlook, Plan};
 
 /// Where a host stands when a run has ended: exactly one of these, the first that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,14 +181,22 @@ impl RunState {
     /// # Panics
     /// When the sum over the buckets is not the number of selected hosts, which would be a defect of infra.
     pub fn account(&self) -> Accounting {
-        let hosts: Vec<_> = self.hosts.iter().map(|(id, state)| (*id, self.bucket(*id, state))).collect();
+        // What is planned on each host, gathered in one walk: a plan for thousands of hosts is not walked once for each.
+        let mut planned: BTreeMap<HostId, Vec<(OpId, &Outlook)>> = BTreeMap::new();
+        for operation in self.plan.iter().flat_map(|plan| &plan.operations) {
+            for host in &operation.hosts {
+                planned.entry(host.host).or_default().push((operation.id, &host.outlook));
+            }
+        }
+        let planned = |id| planned.get(&id).map_or(&[][..], Vec::as_slice);
+        let hosts: Vec<_> = self.hosts.iter().map(|(id, state)| (*id, self.bucket(state, planned(*id)))).collect();
         let accounting = Accounting { hosts };
         let sum: usize = Bucket::ALL.into_iter().map(|bucket| accounting.count(bucket)).sum();
         assert_eq!(sum, self.hosts.len(), "each selected host stands in exactly one bucket");
         accounting
     }
 
-    fn bucket(&self, id: HostId, state: &HostState) -> Bucket {
+    fn bucket(&self, state: &HostState, planned: &[(OpId, &Outlook)]) -> Bucket {
         let outcomes = || state.results.values().map(|result| &result.outcome);
         if outcomes().any(|outcome| matches!(outcome, Outcome::Indeterminate { .. })) {
             return Bucket::Indeterminate;
@@ -204,15 +212,13 @@ impl RunState {
             Some(RunKind::Fact) | None => return Bucket::NotReached,
             _ => {}
         }
-        let Some(plan) = self.plan.as_ref().filter(|_| !self.misused && !self.declined) else { return Bucket::NotReached };
-        let mut planned = plan
-            .operations
-            .iter()
-            .flat_map(|operation| operation.hosts.iter().filter(|one| one.host == id).map(|one| (operation.id, &one.outlook)));
-        if self.kind == Some(RunKind::Dry) {
-            return if planned.all(|(_, outlook)| outlook.is_none()) { Bucket::PlannedNone } else { Bucket::PlannedChanges };
+        if self.plan.is_none() || self.misused || self.declined {
+            return Bucket::NotReached;
         }
-        if !self.executing || planned.any(|(op, _)| !state.results.contains_key(&op)) {
+        if self.kind == Some(RunKind::Dry) {
+            return if planned.iter().all(|(_, outlook)| outlook.is_none()) { Bucket::PlannedNone } else { Bucket::PlannedChanges };
+        }
+        if !self.executing || planned.iter().any(|(op, _)| !state.results.contains_key(op)) {
             return Bucket::NotReached;
         }
         match self.kind {
@@ -247,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::operation::Idempotence;
-    use crate::plan::{HostOutlook, Outlook, PlannedOperation};
+    use crate::plan::{HostOutlook, PlannedOperation};
 
     fn outlook(host: u32, outlook: Outlook) -> HostOutlook {
         HostOutlook { host: HostId(host), call: 0, outlook }
