@@ -8,7 +8,10 @@
 //! function from arguments and facts to a change.
 
 pub mod facts;
+pub mod git_command;
 pub mod operations;
+pub mod packaging;
 mod registry;
+pub mod service_control;
 
 pub use registry::{facts, operations, registry};

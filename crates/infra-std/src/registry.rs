@@ -2,17 +2,42 @@
 
 use infra_core::registry::{FactDefinition, OperationDefinition, Registry};
 
-use crate::facts::server;
-use crate::operations as op;
+use crate::{facts as fact, operations as operation};
 
 /// All facts, by name.
 pub fn facts() -> Vec<FactDefinition> {
-    vec![FactDefinition::of::<server::hostname::Hostname>(), FactDefinition::of::<server::identity::Identity>()]
+    vec![
+        FactDefinition::of::<fact::apt::candidates::Candidates>(),
+        FactDefinition::of::<fact::apt::last_update::LastUpdate>(),
+        FactDefinition::of::<fact::apt::upgrades::Upgrades>(),
+        FactDefinition::of::<fact::deb::architecture::Architecture>(),
+        FactDefinition::of::<fact::deb::held::Held>(),
+        FactDefinition::of::<fact::deb::packages::Packages>(),
+        FactDefinition::of::<fact::deb::provided::Provided>(),
+        FactDefinition::of::<fact::deb::remains::Remains>(),
+        FactDefinition::of::<fact::git::branch::Branch>(),
+        FactDefinition::of::<fact::git::commit::Commit>(),
+        FactDefinition::of::<fact::git::contains::Contains>(),
+        FactDefinition::of::<fact::git::remote_commit::RemoteCommit>(),
+        FactDefinition::of::<fact::git::repository::Repository>(),
+        FactDefinition::of::<fact::git::submodules::Submodules>(),
+        FactDefinition::of::<fact::server::arch::Arch>(),
+        FactDefinition::of::<fact::server::groups::Groups>(),
+        FactDefinition::of::<fact::server::hostname::Hostname>(),
+        FactDefinition::of::<fact::server::identity::Identity>(),
+        FactDefinition::of::<fact::server::kernel::Kernel>(),
+        FactDefinition::of::<fact::server::os_release::OsRelease>(),
+        FactDefinition::of::<fact::server::password_hash::PasswordHash>(),
+        FactDefinition::of::<fact::server::users::Users>(),
+        FactDefinition::of::<fact::server::which::Which>(),
+        FactDefinition::of::<fact::systemd::enabled::Enabled>(),
+        FactDefinition::of::<fact::systemd::status::Status>(),
+    ]
 }
 
 /// All operations, by name.
 pub fn operations() -> Vec<OperationDefinition> {
-    vec![OperationDefinition::of::<op::server::shell::Shell>()]
+    vec![OperationDefinition::of::<operation::server::shell::Shell>()]
 }
 
 /// The standard library as a registry.

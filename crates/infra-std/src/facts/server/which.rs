@@ -1,0 +1,46 @@
+//! The fact `server.which`.
+
+use infra_core::command::Command;
+use infra_core::example::FactExample;
+use infra_core::fact::{Fact, ParseError};
+use infra_core::output::Output;
+use infra_core::resources::{Resource, Resources};
+use infra_core::sh;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a command is found.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Which {
+    /// The name of the command.
+    pub command: String,
+}
+
+impl Fact for Which {
+    const NAME: &'static str = "server.which";
+    const DOC: &'static str =
+        "Where a command is found: its path, or its name alone where the shell itself knows it; `nil` where it is not found.";
+    type Value = Option<String>;
+
+    fn command(&self) -> Command {
+        sh!("command -v {} || :", self.command).into()
+    }
+
+    fn parse(&self, output: &Output) -> Result<Option<String>, ParseError> {
+        let text = output.expect_success()?;
+        Ok(text.lines().next().filter(|path| !path.is_empty()).map(str::to_owned))
+    }
+
+    fn rests_on(&self) -> Resources {
+        let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local", "/opt", "/snap/bin"];
+        let folders = folders.map(|folder| Resource::Tree(folder.to_owned()));
+        Resources::only(folders.into_iter().chain([Resource::Packages, Resource::Session]))
+    }
+
+    fn examples() -> Vec<FactExample> {
+        vec![
+            FactExample::new(&Self { command: "git".to_owned() }, "/usr/bin/git\n", Some("/usr/bin/git".to_owned())),
+            FactExample::new(&Self { command: "nosuch".to_owned() }, "", None),
+        ]
+    }
+}
