@@ -7,6 +7,7 @@
 //! Nothing here does I/O. A fact is a question, the command that asks it and the reading of what the command printed; an operation is a pure
 //! function from arguments and facts to a change.
 
+pub mod accounts;
 pub mod facts;
 pub mod git_command;
 pub mod operations;

@@ -37,7 +37,13 @@ pub fn facts() -> Vec<FactDefinition> {
 
 /// All operations, by name.
 pub fn operations() -> Vec<OperationDefinition> {
-    vec![OperationDefinition::of::<operation::server::shell::Shell>()]
+    vec![
+        OperationDefinition::of::<operation::server::group::Group>(),
+        OperationDefinition::of::<operation::server::script::Script>(),
+        OperationDefinition::of::<operation::server::service::Service>(),
+        OperationDefinition::of::<operation::server::shell::Shell>(),
+        OperationDefinition::of::<operation::systemd::service::Service>(),
+    ]
 }
 
 /// The standard library as a registry.

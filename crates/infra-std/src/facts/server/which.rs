@@ -32,9 +32,10 @@ impl Fact for Which {
     }
 
     fn rests_on(&self) -> Resources {
-        let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local", "/opt", "/snap/bin"];
-        let folders = folders.map(|folder| Resource::Tree(folder.to_owned()));
-        Resources::only(folders.into_iter().chain([Resource::Packages, Resource::Session]))
+        // A new program of another name in one of these folders changes nothing.
+        let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"];
+        let places = folders.map(|folder| Resource::Path(format!("{folder}/{}", self.command)));
+        Resources::only(places.into_iter().chain([Resource::Session]))
     }
 
     fn examples() -> Vec<FactExample> {
