@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod deb;
+pub mod files;
 pub mod git;
 pub mod server;
 pub mod systemd;
