@@ -50,6 +50,7 @@ pub fn operations() -> Vec<OperationDefinition> {
         OperationDefinition::of::<operation::server::script::Script>(),
         OperationDefinition::of::<operation::server::service::Service>(),
         OperationDefinition::of::<operation::server::shell::Shell>(),
+        OperationDefinition::of::<operation::server::user::User>(),
         OperationDefinition::of::<operation::systemd::service::Service>(),
     ]
 }

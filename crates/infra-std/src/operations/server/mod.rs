@@ -4,3 +4,4 @@ pub mod group;
 pub mod script;
 pub mod service;
 pub mod shell;
+pub mod user;
