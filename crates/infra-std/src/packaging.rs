@@ -1,0 +1,48 @@
+//! What operations and facts about packages share.
+
+use std::collections::BTreeSet;
+
+use infra_core::command::Shell;
+use infra_core::resources::{Resource, Resources};
+use infra_core::sh;
+
+/// How long apt and dpkg wait for another one that holds their lock, in seconds.
+pub const LOCK_TIMEOUT: u32 = 600;
+
+/// The architecture on a line of its own, then what dpkg-query(1) prints of every package in this format; nothing where there is no dpkg.
+pub fn dpkg_query(format: &str) -> Shell {
+    sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg --print-architecture; dpkg-query -W -f {}; fi", format)
+}
+
+/// What installing, upgrading and removing packages may touch: what their files and their scripts change. The homes of users are not among it.
+pub fn touched_by_packages() -> Resources {
+    // Built by hand: what a package drops into /etc/profile.d counts from the next login on, so the session is not touched.
+    let trees = ["/etc", "/usr", "/var", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/srv", "/boot", "/run"];
+    let trees = trees.map(|tree| Resource::Tree(tree.to_owned()));
+    let spaces = [Resource::Packages, Resource::Services, Resource::Users, Resource::Kernel, Resource::Network];
+    Resources::Only(trees.into_iter().chain(spaces).collect::<BTreeSet<_>>())
+}
+
+/// `a`, `a and b`, `a, b and 3 more`: names for a person, not too many.
+pub fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] if names.len() <= 6 => format!("{} and {last}", first.join(", ")),
+        more => format!("{} and {} more", more[..5].join(", "), more.len() - 5),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_for_people() {
+        assert_eq!(listed::<&str>(&[]), "");
+        assert_eq!(listed(&["a"]), "a");
+        assert_eq!(listed(&["a", "b"]), "a and b");
+        assert_eq!(listed(&["a", "b", "c", "d", "e", "f", "g", "h"]), "a, b, c, d, e and 3 more");
+    }
+}
