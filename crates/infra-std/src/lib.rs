@@ -8,9 +8,11 @@
 //! function from arguments and facts to a change.
 
 pub mod facts;
+pub mod file_content;
 pub mod file_status;
 pub mod operations;
 pub mod ownership;
+pub mod placement;
 mod registry;
 pub mod text_edit;
 

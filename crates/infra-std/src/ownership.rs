@@ -133,7 +133,8 @@ fn change_owner(user: Option<&str>, group: Option<&str>, path: &str, link: bool)
     }
 }
 
-fn change_mode(mode: u32, path: &str, clears: bool) -> Shell {
+/// The command that sets a mode; `clears` when it takes set-id bits from a directory.
+pub fn change_mode(mode: u32, path: &str, clears: bool) -> Shell {
     sh!("chmod -- {} {}", mode_digits(mode, clears), path)
 }
 

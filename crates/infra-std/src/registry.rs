@@ -23,7 +23,15 @@ pub fn facts() -> Vec<FactDefinition> {
 
 /// All operations, by name.
 pub fn operations() -> Vec<OperationDefinition> {
-    vec![OperationDefinition::of::<op::server::shell::Shell>()]
+    vec![
+        OperationDefinition::of::<op::files::directory::Directory>(),
+        OperationDefinition::of::<op::files::file::File>(),
+        OperationDefinition::of::<op::files::line::Line>(),
+        OperationDefinition::of::<op::files::link::Link>(),
+        OperationDefinition::of::<op::files::put::Put>(),
+        OperationDefinition::of::<op::files::template::Template>(),
+        OperationDefinition::of::<op::server::shell::Shell>(),
+    ]
 }
 
 /// The standard library as a registry.
