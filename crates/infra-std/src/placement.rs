@@ -135,14 +135,21 @@ pub fn place(
         }
     }
     let mut maker = maker.ok_or_else(|| DiffError::refused(format!("no directory above {path} exists")))?;
-    let mut place = Place { maker: maker.clone(), commands: vec![sh!("mkdir -p -- {}", above[0])], made: Vec::new() };
+    let mut place = Place { maker: maker.clone(), commands: Vec::new(), made: Vec::new() };
+    let owner = ownership.without_mode();
+    if owner.is_none() {
+        place.commands.push(sh!("mkdir -p -- {}", above[0]));
+    }
     for (index, directory) in missing.into_iter().enumerate().rev() {
         let mut fresh = maker.directory();
-        if index > 0 {
-            // mkdir(1) lets its caller into the directories that it makes on the way, whatever the umask.
-            fresh.mode |= 0o300;
+        if owner.is_none() {
+            // On the way, mkdir(1) lets its caller into the directories that it makes, whatever the umask.
+            fresh.mode |= if index > 0 { 0o300 } else { 0 };
+        } else {
+            // One by one: each hands on the group that it was given, not the one that it was made with.
+            place.commands.push(sh!("mkdir -p -- {}", directory));
         }
-        let settled = ownership.without_mode().settle(&directory, &fresh, Target::Directory, who.umask);
+        let settled = owner.settle(&directory, &fresh, Target::Directory, who.umask);
         place.commands.extend(settled.commands);
         maker = Maker::new(who, &settled.after);
         place.made.push((directory, settled.after.directory_node(true)));
@@ -247,9 +254,10 @@ impl Obstacle<'_> {
         let name = path.rsplit('/').next().unwrap_or(path);
         Ok(match (self.backup, self.backup_dir.map(normal_path)) {
             (false, _) => sh!("rm -rf -- {}", path),
-            (true, None) => sh!("mv -- {} {}.\"$(date +%Y%m%d%H%M%S)\"", path, path),
+            (true, None) => set_aside(sh!("mv"), path, path),
             (true, Some(dir)) => {
-                sh!("mkdir -p -- {} && mv -- {} {}.\"$(date +%Y%m%d%H%M%S)\"", dir, path, format!("{}/{name}", dir.trim_end_matches('/')))
+                let kept = format!("{}/{name}", dir.trim_end_matches('/'));
+                sh!("mkdir -p -- {} && {}", dir, set_aside(sh!("mv"), path, &kept))
             }
         })
     }
@@ -262,6 +270,16 @@ impl Obstacle<'_> {
             (true, Some(dir)) => Resources::tree(path).and(Resources::tree(dir)).and(may_touch_parents(dir)),
         }
     }
+}
+
+/// Moves or copies (`how`) something to a name made of `base` and the time, one that is not taken.
+pub fn set_aside(how: Shell, path: &str, base: &str) -> Shell {
+    sh!(
+        "kept={}.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && {} -- {} \"$kept\"",
+        base,
+        how,
+        path
+    )
 }
 
 #[cfg(test)]
@@ -292,7 +310,10 @@ mod tests {
         let table = MadeUp::new().fact(&Directory::at("/a"), Found::Nothing).fact(&Directory::at("/"), there(0o2755));
         let wishes = Ownership { user: Some("app"), ..Ownership::default() };
         let place = place(&Facts::new(&table), "/a/b/f", &who(), &Found::Nothing, true, &wishes).expect("a place");
-        assert_eq!(Shell::join(" && ", place.commands).as_str(), "mkdir -p -- /a/b && chown -- app /a && chown -- app /a/b");
+        assert_eq!(
+            Shell::join(" && ", place.commands).as_str(),
+            "mkdir -p -- /a && chown -- app /a && mkdir -p -- /a/b && chown -- app /a/b"
+        );
         let node = DirectoryNode { mode: Some(0o2750), user: Some("app".into()), group: Some("www".into()), fresh: true };
         assert_eq!(place.made, [("/a".to_owned(), node.clone()), ("/a/b".to_owned(), node)]);
         let file = place.maker.file();

@@ -3,6 +3,7 @@
 use infra_core::change::Change;
 use infra_core::command::Shell;
 use infra_core::example::Example;
+use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::mode::Mode;
 use infra_core::node::Node;
@@ -18,7 +19,7 @@ use crate::facts::files::directory::Directory as DirectoryFact;
 use crate::facts::files::tree_drift::{Drift, TreeDrift};
 use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::file_content::with_parents;
-use crate::file_status::{Found, Status, findable};
+use crate::file_status::{Found, Status, tree_root};
 use crate::ownership::{Ownership, Permissions, Target, change_mode, mode_digits};
 use crate::placement::{Obstacle, check_path, check_removable, may_touch_parents, parent, place};
 
@@ -133,35 +134,29 @@ impl Directory {
     }
 
     fn change_owners(&self, path: &str) -> Option<Shell> {
-        let root = findable(path);
+        let root = tree_root(path);
         Some(match (self.user.as_deref(), self.group.as_deref()) {
             (Some(user), Some(group)) => sh!(
-                "find -H {} '(' ! -user {} -o ! -group {} ')' -exec chown -h -- {} {} +",
+                "find {} '(' ! -user {} -o ! -group {} ')' -exec chown -h -- {} {} +",
                 root,
                 user,
                 group,
                 format!("{user}:{group}"),
                 "{}"
             ),
-            (Some(user), None) => sh!("find -H {} ! -user {} -exec chown -h -- {} {} +", root, user, user, "{}"),
-            (None, Some(group)) => sh!("find -H {} ! -group {} -exec chgrp -h -- {} {} +", root, group, group, "{}"),
+            (Some(user), None) => sh!("find {} ! -user {} -exec chown -h -- {} {} +", root, user, user, "{}"),
+            (None, Some(group)) => sh!("find {} ! -group {} -exec chgrp -h -- {} {} +", root, group, group, "{}"),
             (None, None) => return None,
         })
     }
 
     fn change_modes(&self, path: &str) -> Option<Shell> {
-        let root = findable(path);
+        let root = tree_root(path);
         Some(match self.mode.as_ref()? {
             Mode::Bits(bits) => {
-                sh!(
-                    "find -H {} ! -type l ! -perm {} -exec chmod -- {} {} +",
-                    root,
-                    mode_digits(*bits, false),
-                    mode_digits(*bits, true),
-                    "{}"
-                )
+                sh!("find {} ! -type l ! -perm {} -exec chmod -- {} {} +", root, mode_digits(*bits, false), mode_digits(*bits, true), "{}")
             }
-            symbolic => sh!("find -H {} ! -type l -exec chmod -- {} {} +", root, symbolic, "{}"),
+            symbolic => sh!("find {} ! -type l -exec chmod -- {} {} +", root, symbolic, "{}"),
         })
     }
 }
@@ -219,13 +214,13 @@ impl Operation for Directory {
             return Ok(Change::none("the directory is as wished"));
         }
         let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(Resources::path(path));
-        Ok(match status.link_target {
-            None => change.node(path, Node::Directory(settled.after.directory_node(false))),
-            // The link stays a link; its directory is another path's matter.
-            Some(_) => {
-                let after = Status::foreseen(settled.after.mode, &settled.after.user, &settled.after.group, None);
-                change.answer(&DirectoryFact::at(path), &Found::Is(Status { link_target: status.link_target.clone(), ..after }))
-            }
+        let node = settled.after.directory_node(false);
+        let Some(target) = &status.link_target else { return Ok(change.node(path, Node::Directory(node))) };
+        // The link stays a link, and what it leads to is another path's matter.
+        let question = DirectoryFact::at(path);
+        Ok(match question.foresee(&Node::Directory(node)) {
+            Some(Found::Is(after)) => change.answer(&question, &Found::Is(Status { link_target: Some(target.clone()), ..after })),
+            _ => change,
         })
     }
 
@@ -250,14 +245,14 @@ impl Operation for Directory {
                 .steps(["chmod -- 2775 /srv/app"]),
             with("Find what has drifted below", recursive.clone(), directory(0o750, "app"))
                 .fact(&drift, Some(Drift { entries: 40, owner: 2, mode: 1 }))
-                .steps(["find -H /srv/app ! -user app -exec chown -h -- app '{}' + && find -H /srv/app ! -type l ! -perm 750 -exec chmod -- 00750 \
+                .steps(["find /srv/app/. ! -user app -exec chown -h -- app '{}' + && find /srv/app/. ! -type l ! -perm 750 -exec chmod -- 00750 \
                          '{}' +"]),
             with("Leave a tree that is as wished", recursive, directory(0o750, "app"))
                 .fact(&drift, Some(Drift { entries: 40, owner: 0, mode: 0 }))
                 .nothing("all it holds are as wished"),
             with("Refuse to replace a file", json!({ "path": "/srv/app" }), Found::Other).refused("/srv/app exists and is not a directory"),
             with("Replace a file", json!({ "path": "/srv/app", "force": true, "force_backup_dir": "/var/old" }), Found::Other)
-                .steps(["mkdir -p -- /var/old && mv -- /srv/app /var/old/app.\"$(date +%Y%m%d%H%M%S)\" && mkdir -- /srv/app"]),
+                .steps(["mkdir -p -- /var/old && kept=/var/old/app.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && mv -- /srv/app \"$kept\" && mkdir -- /srv/app"]),
             Example::new("Remove a directory", json!({ "path": "/srv/app", "present": false }))
                 .fact(&app(), directory(0o755, "root"))
                 .steps(["rm -rf -- /srv/app"]),

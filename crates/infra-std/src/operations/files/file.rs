@@ -179,7 +179,7 @@ impl Operation for File {
                 .steps(["chown -- app:app /var/log/app.log && chmod -- 640 /var/log/app.log"]),
             with("Refuse to touch a directory", wish, Found::Other).refused("/var/log/app.log exists and is not a file"),
             with("Move something else away", json!({ "path": "/var/log/app.log", "force": true }), Found::Other)
-                .steps(["mv -- /var/log/app.log /var/log/app.log.\"$(date +%Y%m%d%H%M%S)\" && touch -- /var/log/app.log"]),
+                .steps(["kept=/var/log/app.log.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && mv -- /var/log/app.log \"$kept\" && touch -- /var/log/app.log"]),
             with("Make it executable", json!({ "path": "/var/log/app.log", "mode": "+x" }), file(0o755, "root")).nothing("as wished"),
             Example::new("Remove a file", json!({ "path": "/var/log/app.log", "present": false }))
                 .fact(&log(), file(0o644, "root"))
@@ -194,7 +194,7 @@ impl Operation for File {
                 .fact(&Directory::at("/srv"), directory())
                 .fact(&Directory::at("/"), directory())
                 .fact(&Identity {}, root.clone())
-                .steps(["mkdir -p -- /srv/app/run && chown -- app /srv/app && chown -- app /srv/app/run && touch -- /srv/app/run/pid && \
+                .steps(["mkdir -p -- /srv/app && chown -- app /srv/app && mkdir -p -- /srv/app/run && chown -- app /srv/app/run && touch -- /srv/app/run/pid && \
                          chown -- app /srv/app/run/pid"]),
         ]
     }

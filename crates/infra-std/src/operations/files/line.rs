@@ -19,7 +19,7 @@ use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::file_content::{Destination, NewContent, SHOWN_LIMIT, Standing, digest_of, stand};
 use crate::file_status::{Found, Status};
 use crate::ownership::Ownership;
-use crate::placement::{Obstacle, check_path, parent};
+use crate::placement::{Obstacle, check_path, parent, set_aside};
 use crate::text_edit::{Edited, LinePattern, LineWish, PatternError, edit_lines};
 
 /// Makes sure that a line is in a file, reads as it should, or is not there.
@@ -153,7 +153,7 @@ impl Operation for Line {
         }
         let mut change = Change::new(reason(&edited));
         if self.backup {
-            change = change.run(sh!("cp -p -- {} {}.\"$(date +%Y%m%d%H%M%S)\"", path, path));
+            change = change.run(set_aside(sh!("cp -p"), path, path));
         }
         let node = FileNode {
             size: Some(edited.text.len() as u64),
@@ -198,7 +198,7 @@ impl Operation for Line {
             base("Nothing to remove", json!({ "path": path, "line": "^X11", "present": false }), Found::Nothing).nothing("no such line"),
             base("Make the file", json!({ "path": path, "line": "UsePAM yes" }), Found::Nothing).steps([upload]),
             base("Keep the file as it was", json!({ "path": path, "line": "UsePAM yes", "backup": true }), text(""))
-                .steps(["cp -p -- /etc/ssh/sshd_config /etc/ssh/sshd_config.\"$(date +%Y%m%d%H%M%S)\"", upload]),
+                .steps(["kept=/etc/ssh/sshd_config.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && cp -p -- /etc/ssh/sshd_config \"$kept\"", upload]),
             base(
                 "Refuse a replacement without end",
                 json!({ "path": path, "line": "^Port (.*)", "replace": "Port 1$1" }),

@@ -83,7 +83,7 @@ impl Link {
     fn symbolic(&self, facts: &Facts<'_>, path: &str) -> Result<Change, DiffError> {
         let (link, above, who): (_, _, WhoAsks) = facts.get((&LinkFact::at(path), &parent(path), &Identity {}))?;
         let node = |settled: &Settled| {
-            let (user, group) = (Some(settled.after.user.clone()), Some(settled.after.group.clone()));
+            let (user, group) = (settled.after.known_user(), settled.after.known_group());
             Node::Link(LinkNode { target: self.target().to_owned(), user, group })
         };
         match link {
