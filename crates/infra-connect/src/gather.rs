@@ -202,6 +202,9 @@ impl Inner {
                 break;
             }
         }
+        if interrupted {
+            self.settle(&mut exchange, &mut answers, |answers| answers.ear.settled()).await;
+        }
         if (spoilt.is_some() || interrupted)
             && let Some((group, privileged)) = answers.ear.target()
         {

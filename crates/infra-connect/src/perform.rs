@@ -101,6 +101,11 @@ impl Ear {
         self.begun[side(stream)]
     }
 
+    /// Whether the process group of the command is known, or will never be.
+    pub(crate) fn settled(&self) -> bool {
+        self.group.is_some() || self.done()
+    }
+
     /// Whether the first shell was there.
     pub(crate) fn up(&self) -> bool {
         self.up.is_some()
@@ -190,6 +195,7 @@ impl Inner {
         let mut ear = Ear::new(Some(sink));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
+            self.settle(&mut exchange, &mut ear, Ear::settled).await;
             let killing = self.stop(ear.target(), user, &task.cleanup);
             let still_running = hear_out(&mut exchange, &mut ear, killing).await;
             return match (stopped, ear.target()) {
@@ -272,6 +278,17 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// Waits a little for the process group of a command that is to be killed: it may be about to leave that of the first shell.
+    pub(crate) async fn settle<L: Listener>(&self, exchange: &mut Exchange, listener: &mut L, settled: impl Fn(&L) -> bool) {
+        let end = Instant::now() + LAG;
+        while self.abilities.setsid && !settled(listener) {
+            tokio::select! {
+                step = exchange.step(listener) => if step == Step::Closed { break },
+                () = tokio::time::sleep_until(end) => break,
+            }
+        }
     }
 
     /// Kills a command. Gives the process group that is still there.
