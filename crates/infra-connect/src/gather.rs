@@ -1,0 +1,259 @@
+//! Facts: many questions in one request.
+
+use std::sync::Arc;
+
+use infra_core::connection::{Lost, Question};
+use infra_core::output::{Output, Stream};
+use infra_core::sh;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::envelope::{self, Mark};
+use crate::exchange::{Exchange, Listener, Step};
+use crate::payload::Payload;
+use crate::perform::{Ear, until};
+use crate::reached::{Inner, Refusal};
+use crate::receipts::{Marks, Piece};
+use crate::{privilege, script};
+
+type Answer = Result<Output, String>;
+
+/// Listens to the answers of one request.
+struct Answers {
+    /// Privilege, and what was said before the first question.
+    ear: Ear,
+    limit: usize,
+    /// The question whose output each stream holds now.
+    current: [usize; 2],
+    partial: Vec<Output>,
+    answered: Vec<bool>,
+    /// When the last question was answered, or the first one asked.
+    since: Instant,
+}
+
+impl Answers {
+    fn first_open(&self) -> Option<usize> {
+        self.answered.iter().position(|answered| !answered)
+    }
+
+    fn too_long(&self) -> bool {
+        self.first_open().is_some_and(|open| self.partial[open].stdout.len() + self.partial[open].stderr.len() > self.limit)
+    }
+}
+
+impl Listener for Answers {
+    fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
+        let side = usize::from(stream == Stream::Stderr);
+        match piece {
+            Piece::Mark(Mark::Answer(place), status) => {
+                self.current[side] = place + 1;
+                self.partial[place].status = i32::try_from(status).unwrap_or(i32::MAX);
+                if self.current.iter().all(|current| *current > place) {
+                    self.answered[place] = true;
+                    self.since = Instant::now();
+                }
+            }
+            Piece::Bytes(bytes) if self.ear.has_begun(stream) => {
+                let Some(output) = self.partial.get_mut(self.current[side]) else { return };
+                let kept = if stream == Stream::Stdout { &mut output.stdout } else { &mut output.stderr };
+                // One byte more than the limit says that there was more; the rest is let go.
+                let room = (self.limit + 1).saturating_sub(kept.len());
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            piece => {
+                if matches!(piece, Piece::Mark(Mark::Begin, _)) {
+                    self.since = Instant::now();
+                }
+                self.ear.hear(stream, piece);
+            }
+        }
+    }
+
+    fn closed(&mut self, stream: Stream) {
+        self.ear.closed(stream);
+    }
+}
+
+/// What came of one request: answers by place, as far as it got.
+struct Round {
+    answers: Vec<Option<Answer>>,
+}
+
+impl Inner {
+    /// Answers all questions, in one request for each user among them; the requests run at once.
+    pub(crate) async fn gather(self: &Arc<Self>, questions: Vec<Question>) -> Result<Vec<Answer>, Lost> {
+        let mut groups: Vec<(Option<String>, Vec<usize>)> = Vec::new();
+        for (place, question) in questions.iter().enumerate() {
+            match groups.iter_mut().find(|(user, _)| *user == question.context.sudo) {
+                Some((_, places)) => places.push(place),
+                None => groups.push((question.context.sudo.clone(), vec![place])),
+            }
+        }
+        let count = questions.len();
+        let questions = Arc::new(questions);
+        let mut requests = JoinSet::new();
+        for (user, places) in groups {
+            let (inner, questions) = (self.clone(), questions.clone());
+            requests.spawn(async move { inner.ask_all(user.as_deref(), &questions, places).await });
+        }
+        let mut answers: Vec<Option<Answer>> = vec![None; count];
+        while let Some(request) = requests.join_next().await {
+            let answered = match request {
+                Ok(answered) => answered?,
+                Err(error) => return Err(Lost { reason: format!("a request came to no end: {error}") }),
+            };
+            for (place, answer) in answered {
+                answers[place] = Some(answer);
+            }
+        }
+        Ok(answers.into_iter().map(|answer| answer.expect("each question is in one group")).collect())
+    }
+
+    /// Answers the questions of one user. What one question spoils is asked again for the others, in a new request.
+    async fn ask_all(
+        self: &Arc<Self>,
+        user: Option<&str>,
+        questions: &[Question],
+        places: Vec<usize>,
+    ) -> Result<Vec<(usize, Answer)>, Lost> {
+        let mut answered = Vec::new();
+        let mut open = Vec::new();
+        for place in places {
+            match ask(&questions[place]) {
+                Ok(text) => open.push((place, text)),
+                Err(reason) => answered.push((place, Err(reason))),
+            }
+        }
+        let mut kills = self.kills();
+        let _flight = self.flight();
+        while !open.is_empty() {
+            let texts: Vec<&str> = open.iter().map(|(_, text)| text.as_str()).collect();
+            let round = self.ask_once(user, &texts, &mut kills).await?;
+            let mut left = Vec::new();
+            for (question, answer) in open.into_iter().zip(round.answers) {
+                match answer {
+                    Some(answer) => answered.push((question.0, answer)),
+                    None => left.push(question),
+                }
+            }
+            open = left;
+        }
+        Ok(answered)
+    }
+
+    /// One request. At least one of its questions is answered.
+    async fn ask_once(
+        self: &Arc<Self>,
+        user: Option<&str>,
+        texts: &[&str],
+        kills: &mut tokio::sync::watch::Receiver<u64>,
+    ) -> Result<Round, Lost> {
+        let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
+        let killed = "it was not asked to its end, as the run was interrupted";
+        let mut marks = Marks::new();
+        let locale = self.abilities.locale();
+        let begin = marks.add(Mark::Begin).say("0");
+        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
+        for (place, question) in texts.iter().enumerate() {
+            text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
+        }
+        let text = envelope::command(&mut marks, self.abilities, user, &text);
+        let session = tokio::select! {
+            session = self.session() => session,
+            _ = kills.changed() => return Ok(all(killed)),
+        };
+        let (process, _permit) = match session {
+            Ok(session) => session,
+            Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
+            Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
+        };
+        let mut exchange = Exchange::new(process, marks, text, Payload::none());
+        let mut answers = Answers {
+            ear: Ear::new(None),
+            limit: self.settings.fact_limit,
+            current: [0; 2],
+            partial: vec![Output::default(); texts.len()],
+            answered: vec![false; texts.len()],
+            since: Instant::now(),
+        };
+        let deadline = self.settings.fact_deadline;
+        let mut spoilt = None;
+        let mut interrupted = false;
+        let mut lag = None;
+        while !answers.ear.done() {
+            if answers.ear.nearly_done() && lag.is_none() {
+                lag = Some(Instant::now() + crate::perform::LAG);
+            }
+            let due = answers.since + deadline;
+            tokio::select! {
+                step = exchange.step(&mut answers) => if step == Step::Closed { break },
+                () = until(lag) => break,
+                () = tokio::time::sleep_until(due) => {
+                    if answers.since.elapsed() >= deadline {
+                        spoilt = Some(format!("its command did not end within {} s", deadline.as_secs_f64()));
+                    }
+                }
+                _ = kills.changed() => interrupted = true,
+            }
+            if answers.too_long() {
+                spoilt = Some(format!("its command printed more than {} bytes", answers.limit));
+            }
+            if spoilt.is_some() || interrupted {
+                break;
+            }
+        }
+        if interrupted {
+            self.settle(&mut exchange, &mut answers, |answers| answers.ear.settled()).await;
+        }
+        if (spoilt.is_some() || interrupted)
+            && let Some((group, privileged)) = answers.ear.target()
+        {
+            // Nobody reads its outputs any more; and the questions that are left need the place.
+            drop(exchange);
+            self.kill_group(group, user.filter(|_| privileged), &sh!(":")).await;
+        } else if spoilt.is_some() && !answers.ear.up() {
+            return Err(Lost { reason: format!("the host did not start a shell within {} s", deadline.as_secs_f64()) });
+        } else if spoilt.is_none() && !interrupted && answers.ear.end().is_none() && answers.ear.refused_by().is_none() {
+            return Err(Lost { reason: exchange.reason().await });
+        }
+        if interrupted {
+            spoilt = Some(killed.to_owned());
+        }
+        if !answers.ear.has_begun(Stream::Stdout) {
+            let reason = match answers.ear.refused_by() {
+                Some((status, printed)) => privilege::refusal(user.unwrap_or("root"), status, &printed),
+                None => spoilt.unwrap_or_else(|| answers.ear.prelude()),
+            };
+            return Ok(all(&reason));
+        }
+        Ok(answers.sort(spoilt, interrupted))
+    }
+}
+
+impl Answers {
+    /// The answers by place. The first question without one is the one that spoilt the rest.
+    fn sort(mut self, spoilt: Option<String>, interrupted: bool) -> Round {
+        let first_open = self.first_open();
+        let ended = self.ear.end().unwrap_or_default();
+        let mut answers = Vec::new();
+        for (place, output) in std::mem::take(&mut self.partial).into_iter().enumerate() {
+            answers.push(if self.answered[place] {
+                let size = output.stdout.len() + output.stderr.len();
+                Some(if size > self.limit { Err(format!("its command printed more than {} bytes", self.limit)) } else { Ok(output) })
+            } else if Some(place) == first_open || interrupted {
+                let reason = spoilt.clone();
+                Some(Err(reason.unwrap_or_else(|| format!("its command ended the shell that it ran in (exit status {ended})"))))
+            } else {
+                None
+            });
+        }
+        Round { answers }
+    }
+}
+
+/// What stands in the subshell of a question.
+fn ask(question: &Question) -> Result<String, String> {
+    let environment = script::environment(&question.context.env)?;
+    let text = format!("{}{environment}{}", script::directory(&question.context), script::evaluate(&question.command.script));
+    if text.contains('\0') { Err("a command cannot hold a NUL character".to_owned()) } else { Ok(text) }
+}

@@ -1,0 +1,153 @@
+//! What follows the scripts on the input of a command, and how it is sent in bounded memory.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use infra_core::change::Content;
+use infra_core::digest::Sha256Builder;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// How much is written at once; each of these counts as progress.
+const CHUNK: usize = 32 * 1024;
+
+/// Bytes for a command's input.
+pub(crate) enum Payload {
+    /// The command reads them as they come, so it begins with its script.
+    Stream(Arc<Vec<u8>>),
+    /// The command checks them by digest before it does anything, so it does not begin before the last of them.
+    Checked(Content),
+}
+
+impl Payload {
+    /// Nothing at all.
+    pub(crate) fn none() -> Self {
+        Self::Stream(Arc::default())
+    }
+}
+
+/// How far the sending is.
+pub(crate) struct Progress {
+    begun: AtomicBool,
+    moved: Mutex<Instant>,
+    fault: Mutex<Option<String>>,
+}
+
+impl Progress {
+    /// Nothing was sent yet.
+    pub(crate) fn new() -> Self {
+        Self { begun: AtomicBool::new(false), moved: Mutex::new(Instant::now()), fault: Mutex::new(None) }
+    }
+
+    /// Whether the host may have all it needs to change something.
+    pub(crate) fn begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// When bytes last went out.
+    pub(crate) fn moved(&self) -> Instant {
+        *self.moved.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// What was wrong on this side, as a sentence fragment.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().expect("nothing panics while it holds this lock").clone()
+    }
+
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    fn fail(&self, fault: String) {
+        *self.fault.lock().expect("nothing panics while it holds this lock") = Some(fault);
+    }
+
+    fn advance(&self) {
+        *self.moved.lock().expect("nothing panics while it holds this lock") = Instant::now();
+    }
+}
+
+struct Writer {
+    stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    progress: Arc<Progress>,
+}
+
+impl Writer {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        for chunk in bytes.chunks(CHUNK) {
+            self.stdin.write_all(chunk).await?;
+            self.progress.advance();
+        }
+        Ok(())
+    }
+}
+
+/// Sends the scripts and the payload, and ends the input. A host that does not want to read all of it is no error here: its receipt tells.
+pub(crate) async fn send(stdin: Pin<Box<dyn AsyncWrite + Send>>, scripts: String, payload: Payload, progress: Arc<Progress>) {
+    let mut writer = Writer { stdin, progress };
+    // The last line is the one that lets the last shell begin.
+    let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let waits = matches!(&payload, Payload::Checked(content) if content.size() > 0);
+    let sent = async {
+        writer.write(&scripts.as_bytes()[..last]).await?;
+        if !waits {
+            writer.progress.begin();
+        }
+        writer.write(&scripts.as_bytes()[last..]).await?;
+        match payload {
+            Payload::Stream(bytes) => writer.write(&bytes).await?,
+            Payload::Checked(Content::Bytes(bytes)) => {
+                let at = bytes.len().saturating_sub(1);
+                writer.write(&bytes[..at]).await?;
+                writer.progress.begin();
+                writer.write(&bytes[at..]).await?;
+            }
+            Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
+                if let Err(fault) = send_file(&mut writer, &path, size, &sha256).await? {
+                    writer.progress.fail(fault);
+                }
+            }
+        }
+        writer.stdin.shutdown().await
+    };
+    // Broken pipes show as the end of the outputs.
+    let _: std::io::Result<()> = sent.await;
+}
+
+/// Sends a file of this machine. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
+async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str) -> std::io::Result<Result<(), String>> {
+    let changed = || format!("the local file {path} changed after it was read");
+    let mut file = match tokio::fs::File::open(path).await {
+        Ok(file) => file,
+        Err(error) => return Ok(Err(format!("the local file {path} cannot be read: {error}"))),
+    };
+    let mut digest = Sha256Builder::default();
+    let mut buffer = vec![0; CHUNK];
+    let mut left = size;
+    loop {
+        let read = match file.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => return Ok(Err(format!("the local file {path} cannot be read: {error}"))),
+        };
+        let Some(remaining) = left.checked_sub(read as u64) else { return Ok(Err(changed())) };
+        left = remaining;
+        digest.update(&buffer[..read]);
+        if left == 0 {
+            // These bytes are not sent before the whole is known to be what was meant.
+            if digest.finish() != sha256 {
+                return Ok(Err(changed()));
+            }
+            writer.progress.begin();
+            writer.write(&buffer[..read]).await?;
+            // One look further: a file that has grown is another file.
+            return Ok(match file.read(&mut buffer).await {
+                Ok(0) => Ok(()),
+                _ => Err(changed()),
+            });
+        }
+        writer.write(&buffer[..read]).await?;
+    }
+    Ok(if left == 0 && digest.finish() == sha256 { Ok(()) } else { Err(changed()) })
+}

@@ -1,0 +1,353 @@
+//! One step of a change on a host, from its beginning to its ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use infra_core::change::Action;
+use infra_core::command::Shell;
+use infra_core::connection::{Ending, OutputSink, Perform};
+use infra_core::output::Stream;
+use tokio::time::Instant;
+
+use crate::envelope::{self, Mark};
+use crate::exchange::{Exchange, Listener, Step};
+use crate::payload::Payload;
+use crate::reached::{Inner, Refusal};
+use crate::receipts::{Marks, Piece};
+use crate::{privilege, script, upload};
+
+/// How long the second output may lag behind the first one's receipt or end.
+pub(crate) const LAG: Duration = Duration::from_secs(2);
+/// How much is kept of what was printed before a command began.
+const PRELUDE: usize = 4096;
+
+/// A step, made ready for the wire.
+struct Task {
+    marks: Marks<Mark>,
+    script: String,
+    payload: Payload,
+    limit: Limit,
+    cleanup: Shell,
+    /// The destination, for an upload: it has no output, and 0 is its only good end.
+    dest: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Limit {
+    None,
+    Whole(Duration),
+    /// From the last bytes that went out.
+    Stall(Duration),
+}
+
+/// Listens to one command.
+pub(crate) struct Ear {
+    sink: Option<OutputSink>,
+    prelude: [Vec<u8>; 2],
+    begun: [bool; 2],
+    over: [bool; 2],
+    up: Option<u32>,
+    group: Option<u32>,
+    end: Option<i32>,
+    down: Option<i32>,
+}
+
+fn side(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+impl Ear {
+    pub(crate) fn new(sink: Option<OutputSink>) -> Self {
+        Self { sink, prelude: [Vec::new(), Vec::new()], begun: [false; 2], over: [false; 2], up: None, group: None, end: None, down: None }
+    }
+
+    /// Whether nothing more is waited for.
+    pub(crate) fn done(&self) -> bool {
+        self.over == [true; 2]
+    }
+
+    /// Whether one of the outputs is over, so that the other one should soon be.
+    pub(crate) fn nearly_done(&self) -> bool {
+        self.over[0]
+    }
+
+    /// The exit status of the command, by its receipt.
+    pub(crate) fn end(&self) -> Option<i32> {
+        self.end
+    }
+
+    /// The process group to kill, and whether it is that of the user we changed to.
+    pub(crate) fn target(&self) -> Option<(u32, bool)> {
+        self.group.map(|group| (group, true)).or_else(|| self.up.map(|group| (group, self.begun[0])))
+    }
+
+    /// What was said before the command began: a reason on the first output, words of some tool on the second.
+    pub(crate) fn prelude(&self) -> String {
+        let text = |stream: usize| String::from_utf8_lossy(&self.prelude[stream]).trim().to_owned();
+        let (reason, detail) = (text(0), text(1));
+        let last = |text: &str| text.lines().next_back().unwrap_or_default().trim().to_owned();
+        match (last(&reason), last(&detail)) {
+            (reason, detail) if detail.is_empty() => reason,
+            (reason, detail) if reason.is_empty() => detail,
+            (reason, detail) => format!("{reason}: {detail}"),
+        }
+    }
+
+    /// Whether the command has begun, as this stream says.
+    pub(crate) fn has_begun(&self, stream: Stream) -> bool {
+        self.begun[side(stream)]
+    }
+
+    /// Whether the process group of the command is known, or will never be.
+    pub(crate) fn settled(&self) -> bool {
+        self.group.is_some() || self.done()
+    }
+
+    /// Whether the first shell was there.
+    pub(crate) fn up(&self) -> bool {
+        self.up.is_some()
+    }
+
+    /// The exit status of a change of user that never came to its command, and what was printed.
+    pub(crate) fn refused_by(&self) -> Option<(i32, String)> {
+        self.down.filter(|_| self.group.is_none() && !self.begun[0] && self.end.is_none()).map(|status| (status, self.printed()))
+    }
+
+    fn printed(&self) -> String {
+        self.prelude.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Listener for Ear {
+    fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
+        let at = side(stream);
+        match piece {
+            Piece::Bytes(_) if self.over[at] => {}
+            Piece::Bytes(bytes) if self.begun[at] => {
+                if let Some(sink) = &self.sink {
+                    sink(stream, bytes);
+                }
+            }
+            Piece::Bytes(bytes) => {
+                self.prelude[at].extend_from_slice(bytes);
+                let excess = self.prelude[at].len().saturating_sub(PRELUDE);
+                self.prelude[at].drain(..excess);
+            }
+            Piece::Mark(Mark::Up, pid) => {
+                self.up = u32::try_from(pid).ok();
+                self.prelude[at].clear();
+            }
+            Piece::Mark(Mark::Group, pid) => self.group = u32::try_from(pid).ok(),
+            Piece::Mark(Mark::Begin, _) => self.begun[at] = true,
+            Piece::Mark(Mark::End, status) => {
+                self.end = self.end.or(i32::try_from(status).ok());
+                self.over[at] = true;
+            }
+            Piece::Mark(Mark::Down, status) => {
+                self.down = i32::try_from(status).ok();
+                self.over[at] = true;
+            }
+            Piece::Mark(Mark::Answer(_), _) => {}
+        }
+    }
+
+    fn closed(&mut self, stream: Stream) {
+        self.over[side(stream)] = true;
+    }
+}
+
+/// Why a command was stopped by us.
+#[derive(Clone, Copy, PartialEq)]
+enum Stopped {
+    TimedOut,
+    Killed,
+}
+
+impl Inner {
+    /// Does one step of a change.
+    pub(crate) async fn perform(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink) -> Ending {
+        let user = step.context.sudo.as_deref();
+        let task = match self.prepare(&step).await {
+            Ok(task) => task,
+            Err(reason) => return Ending::Refused(reason),
+        };
+        let mut kills = self.kills();
+        let _flight = self.flight();
+        let scripts = |mut marks: Marks<Mark>, script: &str| {
+            let text = envelope::command(&mut marks, self.abilities, user, script);
+            (marks, text)
+        };
+        let (marks, text) = scripts(task.marks, &task.script);
+        let session = tokio::select! {
+            session = self.session() => session,
+            _ = kills.changed() => return Ending::Killed,
+        };
+        let (process, _permit) = match session {
+            Ok(session) => session,
+            Err(Refusal::Refused(reason)) => return Ending::Refused(reason),
+            Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
+        };
+        let started = Instant::now();
+        let mut exchange = Exchange::new(process, marks, text, task.payload);
+        let mut ear = Ear::new(Some(sink));
+        let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
+        if let Some(stopped) = stopped {
+            self.settle(&mut exchange, &mut ear, Ear::settled).await;
+            let killing = self.stop(ear.target(), user, &task.cleanup);
+            let still_running = hear_out(&mut exchange, &mut ear, killing).await;
+            return match (stopped, ear.target()) {
+                (Stopped::Killed, _) => Ending::Killed,
+                (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after: started.elapsed(), still_running },
+                (Stopped::TimedOut, None) => {
+                    let reason = format!("the host did not start a shell within {} s", started.elapsed().as_secs());
+                    Ending::Lost { reason, begun: exchange.progress().begun() }
+                }
+            };
+        }
+        self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await
+    }
+
+    async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
+        let mut marks = Marks::new();
+        let whole = step.timeout.map_or(Limit::None, Limit::Whole);
+        // 64 random bits: not to be guessed by who would put something in its place.
+        let name = format!(".infra-{:016x}", rand::random::<u64>());
+        let task = match step.action {
+            Action::Run(command) => {
+                let begin = marks.add(Mark::Begin);
+                let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
+                let script = script::run(command, step.context, &begin)?;
+                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None }
+            }
+            Action::Script(run) => {
+                let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;
+                let begin = marks.add(Mark::Begin);
+                let place = script::place(&name);
+                let script = script::program(run, &interpreter, &place, step.context, &begin)?;
+                let cleanup = infra_core::sh!("{}; rm -f -- \"$infra_t\"", place);
+                Task { script, marks, payload: Payload::Checked(run.content.clone()), limit: whole, cleanup, dest: None }
+            }
+            Action::Upload(wanted) => Task {
+                script: upload::script(wanted, &name).as_str().to_owned(),
+                marks,
+                payload: Payload::Checked(wanted.content.clone()),
+                limit: Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall)),
+                cleanup: upload::cleanup(wanted, &name),
+                dest: Some(wanted.dest.clone()),
+            },
+        };
+        if task.script.contains('\0') {
+            return Err("a command cannot hold a NUL character".to_owned());
+        }
+        Ok(task)
+    }
+
+    /// Listens until the command is over, its time is up or it is to be killed.
+    async fn listen(
+        &self,
+        exchange: &mut Exchange,
+        ear: &mut Ear,
+        limit: Limit,
+        kills: &mut tokio::sync::watch::Receiver<u64>,
+    ) -> Option<Stopped> {
+        let started = Instant::now();
+        let mut lag: Option<Instant> = None;
+        while !ear.done() {
+            let deadline = match limit {
+                Limit::None => None,
+                Limit::Whole(limit) => Some(started + limit),
+                Limit::Stall(limit) => Some(exchange.progress().moved() + limit),
+            };
+            if ear.nearly_done() && lag.is_none() {
+                lag = Some(Instant::now() + LAG);
+            }
+            tokio::select! {
+                step = exchange.step(ear) => if step == Step::Closed { break },
+                () = until(lag) => break,
+                () = until(deadline) => {
+                    // An upload may have moved while we slept.
+                    let stalled = |limit| exchange.progress().moved().elapsed() >= limit;
+                    if !matches!(limit, Limit::Stall(limit) if !stalled(limit)) && !ear.nearly_done() {
+                        return Some(Stopped::TimedOut);
+                    }
+                }
+                _ = kills.changed(), if !ear.nearly_done() => return Some(Stopped::Killed),
+            }
+        }
+        None
+    }
+
+    /// Waits a little for the process group of a command that is to be killed: it may be about to leave that of the first shell.
+    pub(crate) async fn settle<L: Listener>(&self, exchange: &mut Exchange, listener: &mut L, settled: impl Fn(&L) -> bool) {
+        let end = Instant::now() + LAG;
+        while self.abilities.setsid && !settled(listener) {
+            tokio::select! {
+                step = exchange.step(listener) => if step == Step::Closed { break },
+                () = tokio::time::sleep_until(end) => break,
+            }
+        }
+    }
+
+    /// Kills a command. Gives the process group that is still there.
+    async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, user: Option<&str>, cleanup: &Shell) -> Option<u32> {
+        let (group, privileged) = target?;
+        let gone = self.kill_group(group, user.filter(|_| privileged), cleanup).await;
+        (!gone).then_some(group)
+    }
+
+    async fn judge(&self, exchange: &mut Exchange, ear: &Ear, user: Option<&str>, dest: Option<&str>) -> Ending {
+        let begun = exchange.progress().begun();
+        let refused = |reason: String| {
+            Ending::Refused(match dest {
+                Some(dest) => format!("{dest} was not written: {reason}"),
+                None => reason,
+            })
+        };
+        if let Some((status, printed)) = ear.refused_by() {
+            return refused(privilege::refusal(user.unwrap_or("root"), status, &printed));
+        }
+        match ear.end {
+            Some(status) if ear.begun[0] => Ending::Exited(status),
+            Some(0) if dest.is_some() => Ending::Exited(0),
+            // Its shell was killed, by somebody else: the file may have been in place already.
+            Some(status) if dest.is_some() && status > 128 && begun => {
+                Ending::Lost { reason: format!("the shell that wrote the file was killed (exit status {status})"), begun }
+            }
+            Some(status) => {
+                let said = exchange.progress().fault().unwrap_or_else(|| ear.prelude());
+                refused(if said.is_empty() { format!("its shell ended with exit status {status}") } else { said })
+            }
+            None => Ending::Lost { reason: exchange.reason().await, begun },
+        }
+    }
+}
+
+/// Waits for a moment, or for ever.
+pub(crate) async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Goes on listening while a command is killed, and a little longer, for its last words.
+async fn hear_out<T>(exchange: &mut Exchange, ear: &mut Ear, killing: impl Future<Output = T>) -> T {
+    let mut killing = std::pin::pin!(killing);
+    let result = loop {
+        tokio::select! {
+            result = &mut killing => break result,
+            step = exchange.step(ear) => if step == Step::Closed { break killing.await },
+        }
+    };
+    let end = Instant::now() + Duration::from_millis(500);
+    while !ear.done() {
+        tokio::select! {
+            step = exchange.step(ear) => if step == Step::Closed { break },
+            () = tokio::time::sleep_until(end) => break,
+        }
+    }
+    result
+}

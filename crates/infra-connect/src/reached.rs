@@ -1,0 +1,224 @@
+//! A host that was reached: everything above [`Spawn`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use infra_core::BoxFuture;
+use infra_core::command::Shell;
+use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::output::{Output, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::task::JoinHandle;
+
+use crate::envelope::{self, Abilities, Mark};
+use crate::exchange::{Exchange, Listener, Step};
+use crate::payload::Payload;
+use crate::perform::Ear;
+use crate::receipts::{Marks, Piece};
+use crate::settings::Settings;
+use crate::spawn::{Process, Spawn, SpawnError};
+
+/// How long the killing of a process group may take, on a host that may not answer.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A host that was reached, by whatever connector.
+pub struct Reached {
+    inner: Arc<Inner>,
+    /// Reads what the first shell still prints, so that it never waits for us.
+    drain: JoinHandle<()>,
+}
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        self.drain.abort();
+    }
+}
+
+/// What several tasks share.
+pub(crate) struct Inner {
+    spawner: Arc<dyn Spawn>,
+    pub(crate) abilities: Abilities,
+    pub(crate) settings: Arc<Settings>,
+    work: Semaphore,
+    /// One session is kept for killing what runs in the others.
+    control: Semaphore,
+    busy: AtomicUsize,
+    kills: watch::Sender<u64>,
+    flights: watch::Sender<usize>,
+}
+
+/// Why a command was not started.
+pub(crate) enum Refusal {
+    Refused(String),
+    Lost(String),
+}
+
+/// A place among the sessions of a host.
+pub(crate) struct Permit<'a> {
+    inner: &'a Inner,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.inner.busy.fetch_sub(1, Ordering::AcqRel);
+        self.permit = None;
+    }
+}
+
+/// A command in flight, as [`Connection::kill`] counts them.
+pub(crate) struct Flight<'a>(&'a Inner);
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.flights.send_modify(|flights| *flights -= 1);
+    }
+}
+
+struct Hello {
+    number: Option<i64>,
+    said: Vec<u8>,
+    closed: usize,
+}
+
+impl Listener for Hello {
+    fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
+        match piece {
+            Piece::Bytes(bytes) if self.said.len() < 4096 => self.said.extend_from_slice(bytes),
+            Piece::Bytes(_) => {}
+            Piece::Mark(_, number) if stream == Stream::Stdout => self.number = Some(number),
+            Piece::Mark(..) => {}
+        }
+    }
+
+    fn closed(&mut self, _: Stream) {
+        self.closed += 1;
+    }
+}
+
+impl Reached {
+    /// Hears the first words of a host from the first of its shells, and takes it over.
+    ///
+    /// A connector whose connection lives as long as its first shell keeps a second handle of that shell's input.
+    ///
+    /// # Errors
+    /// When it is no shell, with what it said instead, as a sentence fragment. There is no deadline here: the caller has one.
+    pub async fn meet(settings: Arc<Settings>, spawner: Arc<dyn Spawn>, first: Process) -> Result<Self, String> {
+        let mut marks = Marks::new();
+        let text = envelope::hello(&mut marks);
+        let mut exchange = Exchange::new(first, marks, text, Payload::none());
+        let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
+        while hello.number.is_none() {
+            if exchange.step(&mut hello).await == Step::Closed && hello.number.is_none() {
+                let reason = exchange.reason().await;
+                let said = String::from_utf8_lossy(&hello.said);
+                let said = infra_core::output::printable(said.trim());
+                return Err(if said.is_empty() { reason } else { format!("{reason}; it said: {said}") });
+            }
+        }
+        let abilities = Abilities::from_number(hello.number.unwrap_or_default());
+        let sessions = spawner.sessions().max(2);
+        let inner = Inner {
+            spawner,
+            abilities,
+            settings,
+            work: Semaphore::new(sessions - 1),
+            control: Semaphore::new(1),
+            busy: AtomicUsize::new(0),
+            kills: watch::Sender::new(0),
+            flights: watch::Sender::new(0),
+        };
+        let outputs = exchange.into_outputs();
+        let drain = tokio::spawn(async move {
+            let [stdout, stderr] = outputs;
+            tokio::join!(discard(stdout), discard(stderr));
+        });
+        Ok(Self { inner: Arc::new(inner), drain })
+    }
+}
+
+async fn discard(stream: Option<std::pin::Pin<Box<dyn AsyncRead + Send>>>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+impl Inner {
+    /// Tells when all that is in flight is to be killed.
+    pub(crate) fn kills(&self) -> watch::Receiver<u64> {
+        self.kills.subscribe()
+    }
+
+    /// Counts a command as in flight.
+    pub(crate) fn flight(&self) -> Flight<'_> {
+        self.flights.send_modify(|flights| *flights += 1);
+        Flight(self)
+    }
+
+    /// A shell for a command, once there is a place for it.
+    ///
+    /// A host that wants fewer sessions than we would use gets fewer: the place is given up, and another one waited for.
+    pub(crate) async fn session(&self) -> Result<(Process, Permit<'_>), Refusal> {
+        loop {
+            let permit = self.work.acquire().await.map_err(|_| Refusal::Lost("the connection was closed".to_owned()))?;
+            let others = self.busy.fetch_add(1, Ordering::AcqRel);
+            let mut permit = Permit { inner: self, permit: Some(permit) };
+            match self.spawner.spawn().await {
+                Ok(process) => return Ok((process, permit)),
+                Err(SpawnError::Refused(_)) if others > 0 => {
+                    if let Some(permit) = permit.permit.take() {
+                        permit.forget();
+                    }
+                }
+                Err(SpawnError::Refused(reason)) => return Err(Refusal::Refused(reason)),
+                Err(SpawnError::Lost(reason)) => return Err(Refusal::Lost(reason)),
+            }
+        }
+    }
+
+    /// Kills a process group by a shell of `user`. Says whether it is gone.
+    pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
+        let killing = async {
+            let _permit = self.control.acquire().await.ok()?;
+            let process = self.spawner.spawn().await.ok()?;
+            let mut marks = Marks::new();
+            let script = crate::process_group::kill(group, cleanup);
+            let text = envelope::command(&mut marks, self.abilities, user, script.as_str());
+            let mut exchange = Exchange::new(process, marks, text, Payload::none());
+            let mut ear = Ear::new(None);
+            while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
+            ear.end()
+        };
+        tokio::time::timeout(KILL_DEADLINE, killing).await.ok().flatten() == Some(0)
+    }
+}
+
+impl Connection for Reached {
+    fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>> {
+        Box::pin(self.inner.gather(questions))
+    }
+
+    fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
+        Box::pin(self.inner.perform(step, sink))
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut flights = self.inner.flights.subscribe();
+            self.inner.kills.send_modify(|kills| *kills += 1);
+            // Each command in flight does its own killing, which has a deadline. The sender lives as long as we do.
+            let _ = flights.wait_for(|flights| *flights == 0).await;
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.inner.work.close();
+            self.inner.control.close();
+            self.inner.spawner.close().await;
+            self.drain.abort();
+        })
+    }
+}
