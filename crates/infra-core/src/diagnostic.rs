@@ -27,6 +27,8 @@ pub enum Fault {
     Misuse,
     /// A script that failed while it ran on one host: it fails that host alone.
     Runtime,
+    /// The host, not what was written: a fact that cannot be read, a connection that broke. It fails that host alone.
+    Host,
 }
 
 /// One thing that is wrong: what, where, and what to write instead.
@@ -55,6 +57,11 @@ impl Diagnostic {
     /// A script that failed while it ran.
     pub fn runtime(message: impl Into<String>) -> Self {
         Self { fault: Fault::Runtime, ..Self::misuse(message) }
+    }
+
+    /// Something about a host.
+    pub fn host(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Host, ..Self::misuse(message) }
     }
 
     /// With a place.

@@ -152,7 +152,7 @@ impl RunState {
                 let state = self.host(*host);
                 state.answered = true;
                 if let Err(message) = answer {
-                    state.failed = Some((Fault::Runtime, format!("the fact {fact} cannot be read: {message}")));
+                    state.failed = Some((Fault::Host, format!("the fact {fact} cannot be read: {message}")));
                 }
             }
             Event::Stopped { reason } => {
@@ -238,7 +238,7 @@ impl RunState {
         if self.misused {
             return 2;
         }
-        let failed_scripts = self.hosts.values().filter(|host| matches!(host.failed, Some((Fault::Misuse, _)))).count();
+        let failed_scripts = self.hosts.values().filter(|host| matches!(host.failed, Some((Fault::Misuse | Fault::Runtime, _)))).count();
         if !self.hosts.is_empty() && failed_scripts == self.hosts.len() {
             return 2;
         }
@@ -331,6 +331,16 @@ mod tests {
         let declined = state(RunKind::Deploy, [Event::PlanReady { plan: plan() }, Event::Declined]);
         assert_eq!(declined.account().count(Bucket::NotReached), 2);
         assert_eq!(declined.exit_code(), 1);
+    }
+
+    #[test]
+    fn where_no_host_is_left_the_exit_code_says_whether_the_scripts_failed() {
+        let failed = |host, diagnostic| Event::HostFailed { host: HostId(host), diagnostic: Box::new(diagnostic) };
+        let runtime = || crate::diagnostic::Diagnostic::runtime("attempt to index a nil value");
+        let host = || crate::diagnostic::Diagnostic::host("the connection was lost");
+        assert_eq!(state(RunKind::Deploy, [failed(0, runtime()), failed(1, runtime())]).exit_code(), 2);
+        assert_eq!(state(RunKind::Deploy, [failed(0, runtime()), failed(1, host())]).exit_code(), 1);
+        assert_eq!(state(RunKind::Deploy, [failed(0, runtime())]).exit_code(), 1);
     }
 
     #[test]

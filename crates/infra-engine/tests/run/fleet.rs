@@ -1,0 +1,533 @@
+//! A fleet in memory: hosts whose commands do what the test says, scripts that are lists, and runs over them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use infra_core::change::Action;
+use infra_core::condition::{Condition, Did};
+use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::event::{Event, Outcome, RunKind};
+use infra_core::fact::{SharedFact, erase};
+use infra_core::global_arguments::{Context, GlobalArguments};
+use infra_core::host::{Connector, Host, HostId};
+use infra_core::inventory::Inventory;
+use infra_core::output::{Output, Stream};
+use infra_core::plan::{OpId, Outlook, Plan};
+use infra_core::run_state::{Bucket, RunState};
+use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Script, Step};
+use infra_core::{BoxFuture, Map, Value};
+use infra_engine::{Approve, Run, Settings};
+use serde_json::json;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::library::{TextAt, registry};
+
+/// What a command does on a host, where it is not simply done.
+#[derive(Clone)]
+pub enum Behaviour {
+    Exit(i32),
+    Print(&'static str, i32),
+    Ending(Ending),
+    /// It goes on until it is released, or killed.
+    Block,
+    /// It goes on, whatever is done.
+    Immortal,
+    Panic,
+}
+
+/// A host in memory.
+#[derive(Default)]
+pub struct Machine {
+    pub texts: Mutex<BTreeMap<String, String>>,
+    /// Questions of each request.
+    pub gathers: Mutex<Vec<Vec<String>>>,
+    pub performed: Mutex<Vec<String>>,
+    pub closed: Mutex<u32>,
+    killed: Notify,
+    releases: Mutex<HashMap<String, Arc<Notify>>>,
+}
+
+impl Machine {
+    pub fn release(&self, command: &str) {
+        self.releases.lock().unwrap().entry(command.to_owned()).or_default().notify_one();
+    }
+}
+
+/// One line of a script.
+#[derive(Clone)]
+pub enum Line {
+    Call(Box<OperationCall>),
+    /// Asks for the text at these paths; the answers are kept in [`Fleet::answers`].
+    Ask(Vec<&'static str>),
+    Fail(Diagnostic),
+    Panic,
+    /// Never comes to its end.
+    Hang,
+}
+
+type ScriptOf = dyn Fn(&str) -> Vec<Line> + Send + Sync;
+
+/// A fleet and the script that its hosts run.
+pub struct Fleet {
+    pub names: Vec<&'static str>,
+    pub machines: BTreeMap<String, Arc<Machine>>,
+    pub behaviours: HashMap<(String, String), Behaviour>,
+    pub unreachable: Vec<&'static str>,
+    /// Hosts that never answer while they are connected to.
+    pub black_holes: Vec<&'static str>,
+    pub connector: Connector,
+    pub settings: Settings,
+    pub approve: Option<bool>,
+    pub answers: Arc<Mutex<Vec<Answer>>>,
+    pub asked: Arc<Mutex<u32>>,
+    script: Arc<ScriptOf>,
+}
+
+/// What came of a run.
+pub struct Ran {
+    pub state: RunState,
+    pub events: Vec<Event>,
+}
+
+impl Fleet {
+    pub fn new(names: &[&'static str], script: impl Fn(&str) -> Vec<Line> + Send + Sync + 'static) -> Self {
+        Self {
+            names: names.to_vec(),
+            machines: names.iter().map(|name| ((*name).to_owned(), Arc::default())).collect(),
+            behaviours: HashMap::new(),
+            unreachable: Vec::new(),
+            black_holes: Vec::new(),
+            connector: Connector::Ssh,
+            settings: Settings::default(),
+            approve: Some(true),
+            answers: Arc::default(),
+            asked: Arc::default(),
+            script: Arc::new(script),
+        }
+    }
+
+    pub fn kind(mut self, kind: RunKind) -> Self {
+        self.settings.kind = kind;
+        self
+    }
+
+    pub fn behaves(mut self, host: &str, command: &str, behaviour: Behaviour) -> Self {
+        self.behaviours.insert((host.to_owned(), command.to_owned()), behaviour);
+        self
+    }
+
+    pub fn text(self, host: &str, path: &str, text: &str) -> Self {
+        self.machines[host].texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
+        self
+    }
+
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    fn inventory(&self) -> Inventory {
+        let host = |(id, name): (usize, &&str)| {
+            Arc::new(Host {
+                id: HostId(id as u32),
+                name: (*name).to_owned(),
+                connector: self.connector.clone(),
+                address: (*name).to_owned(),
+                groups: Vec::new(),
+                data: Map::new(),
+            })
+        };
+        Inventory { hosts: self.names.iter().enumerate().map(host).collect(), ..Inventory::default() }
+    }
+
+    /// Begins a run; the events come out of the receiver one by one.
+    pub fn begin(&self) -> (Run, mpsc::Receiver<Event>, watch::Sender<u32>) {
+        let (events, receiver) = mpsc::channel(4);
+        let (interrupt, interrupts) = watch::channel(0);
+        let inventory = Arc::new(self.inventory());
+        let made = Arc::new(MadeUp {
+            machines: self.machines.clone(),
+            behaviours: self.behaviours.clone(),
+            unreachable: self.unreachable.clone(),
+            black_holes: self.black_holes.clone(),
+            script: self.script.clone(),
+            answers: self.answers.clone(),
+            approve: self.approve,
+            asked: self.asked.clone(),
+        });
+        let run = Run {
+            hosts: inventory.hosts.iter().map(|host| host.id).collect(),
+            inventory,
+            registry: Arc::new(registry()),
+            language: made.clone(),
+            connect: made.clone(),
+            settings: self.settings.clone(),
+            approve: made,
+            interrupts,
+            events,
+        };
+        (run, receiver, interrupt)
+    }
+
+    /// Runs to the end.
+    pub async fn run(&self) -> Ran {
+        self.run_watched(|_, _| ()).await
+    }
+
+    /// Runs to the end, showing each event to the test, which may interrupt the run.
+    pub async fn run_watched(&self, mut watch: impl FnMut(&Event, &watch::Sender<u32>)) -> Ran {
+        let (run, mut receiver, interrupt) = self.begin();
+        let watching = async {
+            let mut events = Vec::new();
+            while let Some(event) = receiver.recv().await {
+                watch(&event, &interrupt);
+                events.push(event);
+            }
+            events
+        };
+        let (state, events) = tokio::join!(run.deploy(), watching);
+        self.finished(state, events)
+    }
+
+    pub async fn facts(&self, paths: &[&str]) -> Ran {
+        let (run, mut receiver, _interrupt) = self.begin();
+        let watching = async {
+            let mut events = Vec::new();
+            while let Some(event) = receiver.recv().await {
+                events.push(event);
+            }
+            events
+        };
+        let questions = paths.iter().map(|path| text_at(path)).collect();
+        let (state, events) = tokio::join!(run.facts(questions, Context::default()), watching);
+        self.finished(state, events)
+    }
+
+    /// What holds after every run: the grammar of its events, the accounting, the record folded from the events, every connection closed.
+    pub fn finished(&self, state: RunState, events: Vec<Event>) -> Ran {
+        crate::grammar::check(&events);
+        let mut folded = RunState::default();
+        events.iter().for_each(|event| folded.fold(event));
+        assert_eq!(folded.account(), state.account());
+        assert_eq!(state.account().hosts.len(), self.names.len());
+        for event in &events {
+            if let Event::HostConnected { host, .. } = event {
+                let closed = std::mem::take(&mut *self.machines[self.names[host.index()]].closed.lock().unwrap());
+                // Who interrupts three times does not wait for it.
+                assert!(closed == 1 || state.interrupted >= 3, "a connection was closed {closed} times");
+            }
+        }
+        Ran { state, events }
+    }
+
+    pub fn performed(&self, host: &str) -> Vec<String> {
+        self.machines[host].performed.lock().unwrap().clone()
+    }
+
+    pub fn gathers(&self, host: &str) -> Vec<Vec<String>> {
+        self.machines[host].gathers.lock().unwrap().clone()
+    }
+}
+
+impl Ran {
+    pub fn buckets(&self) -> Vec<Bucket> {
+        self.state.account().hosts.into_iter().map(|(_, bucket)| bucket).collect()
+    }
+
+    pub fn plan(&self) -> Arc<Plan> {
+        self.state.plan.clone().expect("a plan was made")
+    }
+
+    /// The outlooks of one host in the plan's order.
+    pub fn outlooks(&self, host: u32) -> Vec<Outlook> {
+        let plan = self.plan();
+        plan.operations
+            .iter()
+            .flat_map(|operation| operation.hosts.iter().filter(|one| one.host == HostId(host)).map(|one| one.outlook.clone()))
+            .collect()
+    }
+
+    /// `change`, `none` or `depends on …` for each operation of a host.
+    pub fn forecast(&self, host: u32) -> Vec<String> {
+        let word = |outlook: Outlook| match outlook {
+            Outlook::Change { .. } => "change".to_owned(),
+            Outlook::NoChange { .. } => "none".to_owned(),
+            Outlook::Depends { on, .. } => format!("depends on {on}"),
+        };
+        self.outlooks(host).into_iter().map(word).collect()
+    }
+
+    pub fn outcome(&self, op: u32, host: u32) -> Option<Outcome> {
+        self.state.hosts[&HostId(host)].results.get(&OpId(op)).map(|result| result.outcome.clone())
+    }
+
+    /// The order in which hosts began and ended operations: `+op/host` and `-op/host`.
+    pub fn trace(&self) -> Vec<String> {
+        let line = |event: &Event| match event {
+            Event::HostOperationStarted { op, host } => Some(format!("+{}/{}", op.0, host.0)),
+            Event::HostOperationEnded { op, host, .. } => Some(format!("-{}/{}", op.0, host.0)),
+            _ => None,
+        };
+        self.events.iter().filter_map(line).collect()
+    }
+
+    /// The largest number of hosts that were at work at once.
+    pub fn most_at_once(&self) -> usize {
+        let mut now = BTreeMap::new();
+        let mut most = 0;
+        for event in &self.events {
+            match event {
+                Event::HostOperationStarted { op, host } => drop(now.insert((*op, *host), ())),
+                Event::HostOperationEnded { op, host, .. } => drop(now.remove(&(*op, *host))),
+                _ => {}
+            }
+            most = most.max(now.len());
+        }
+        most
+    }
+
+    pub fn stopped(&self) -> Option<infra_core::event::StopReason> {
+        self.state.stopped.clone()
+    }
+}
+
+pub fn text_at(path: &str) -> SharedFact {
+    erase(TextAt { path: path.to_owned() })
+}
+
+/// Numbers the calls of a script by their places.
+pub fn script(lines: Vec<Line>) -> Vec<Line> {
+    let mut number = 0;
+    let mut numbered = lines;
+    for line in &mut numbered {
+        if let Line::Call(call) = line {
+            call.call = number;
+            number += 1;
+        }
+    }
+    numbered
+}
+
+/// A call on this line of the deploy.
+pub fn call(line: u32, kind: &str, arguments: Value) -> OperationCall {
+    let Value::Object(arguments) = arguments else { panic!("arguments are a map") };
+    OperationCall {
+        call: 0,
+        kind: kind.to_owned(),
+        name: None,
+        path: Vec::new(),
+        arguments,
+        conditions: Vec::new(),
+        when: Vec::new(),
+        globals: GlobalArguments::default(),
+        chain: vec![Location { file: "deploy.lua".into(), line }],
+        deploy: 0,
+    }
+}
+
+pub fn write(line: u32, path: &str, text: &str) -> OperationCall {
+    call(line, "made.write", json!({ "path": path, "text": text }))
+}
+
+pub fn shell(line: u32, command: &str) -> OperationCall {
+    call(line, "made.shell", json!({ "command": command }))
+}
+
+/// A command that touches nothing.
+pub fn touchless(line: u32, command: &str) -> OperationCall {
+    call(line, "made.touchless", json!({ "commands": [command] }))
+}
+
+/// What a test says of a call, written behind it.
+pub trait With: Sized {
+    fn line(self) -> Line;
+    fn globals(self, change: impl FnOnce(&mut GlobalArguments)) -> Self;
+    fn when(self, call: u32, did: Did) -> Self;
+    fn named(self, name: &str) -> Self;
+}
+
+impl With for OperationCall {
+    fn line(self) -> Line {
+        Line::Call(Box::new(self))
+    }
+
+    fn globals(mut self, change: impl FnOnce(&mut GlobalArguments)) -> Self {
+        change(&mut self.globals);
+        self
+    }
+
+    fn when(mut self, call: u32, did: Did) -> Self {
+        self.when.push(Condition::Outcome(call, did));
+        self
+    }
+
+    fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+}
+
+/// A script of these calls.
+pub fn calls(calls: impl IntoIterator<Item = OperationCall>) -> Vec<Line> {
+    script(calls.into_iter().map(With::line).collect())
+}
+
+struct MadeUp {
+    machines: BTreeMap<String, Arc<Machine>>,
+    behaviours: HashMap<(String, String), Behaviour>,
+    unreachable: Vec<&'static str>,
+    black_holes: Vec<&'static str>,
+    script: Arc<ScriptOf>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    approve: Option<bool>,
+    asked: Arc<Mutex<u32>>,
+}
+
+impl Approve for MadeUp {
+    fn approve(&self, _: Arc<Plan>) -> BoxFuture<'_, bool> {
+        *self.asked.lock().unwrap() += 1;
+        Box::pin(async {
+            match self.approve {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl Connect for MadeUp {
+    fn connect<'a>(&'a self, host: &'a Arc<Host>) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>> {
+        Box::pin(async {
+            if self.black_holes.contains(&host.name.as_str()) {
+                std::future::pending::<()>().await;
+            }
+            if self.unreachable.contains(&host.name.as_str()) {
+                return Err(ConnectError { step: ConnectStep::Connect, message: "no route to host".into(), hint: None });
+            }
+            let of_host = |((name, command), behaviour): (&(String, String), &Behaviour)| {
+                (*name == host.name).then(|| (command.clone(), behaviour.clone()))
+            };
+            let behaviours = self.behaviours.iter().filter_map(of_host).collect();
+            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours }) as Arc<dyn Connection>)
+        })
+    }
+}
+
+struct Wire {
+    machine: Arc<Machine>,
+    behaviours: HashMap<String, Behaviour>,
+}
+
+impl Connection for Wire {
+    fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>> {
+        Box::pin(async move {
+            let commands: Vec<String> = questions.iter().map(|question| question.command.script.as_str().to_owned()).collect();
+            self.machine.gathers.lock().unwrap().push(commands.clone());
+            let mut outputs = Vec::new();
+            for command in commands {
+                match self.behaviours.get(&command) {
+                    Some(Behaviour::Exit(status)) => outputs.push(Ok(Output { status: *status, ..Output::default() })),
+                    Some(Behaviour::Ending(Ending::Lost { reason, .. })) => return Err(Lost { reason: reason.clone() }),
+                    Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
+                    Some(Behaviour::Panic) => panic!("the wire broke"),
+                    Some(Behaviour::Block | Behaviour::Immortal) => std::future::pending().await,
+                    Some(Behaviour::Print(..)) | None => {
+                        let path = command.strip_prefix("read ").expect("facts read paths");
+                        let text = self.machine.texts.lock().unwrap().get(path).cloned();
+                        outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
+                    }
+                }
+            }
+            Ok(outputs)
+        })
+    }
+
+    fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
+        Box::pin(async move {
+            let command = match step.action {
+                Action::Run(command) => command.script.as_str().to_owned(),
+                Action::Upload(upload) => format!("upload {}", upload.dest),
+                Action::Script(_) => "script".to_owned(),
+            };
+            self.machine.performed.lock().unwrap().push(command.clone());
+            let blocked = async {
+                let release = self.machine.releases.lock().unwrap().entry(command.clone()).or_default().clone();
+                tokio::select! {
+                    () = release.notified() => Ending::Exited(0),
+                    () = self.machine.killed.notified() => Ending::Killed,
+                }
+            };
+            match self.behaviours.get(&command) {
+                Some(Behaviour::Exit(code)) => Ending::Exited(*code),
+                Some(Behaviour::Print(text, code)) => {
+                    sink(Stream::Stdout, text.as_bytes());
+                    Ending::Exited(*code)
+                }
+                Some(Behaviour::Ending(ending)) => ending.clone(),
+                Some(Behaviour::Panic) => panic!("the wire broke"),
+                Some(Behaviour::Block) => blocked.await,
+                Some(Behaviour::Immortal) => std::future::pending().await,
+                None => {
+                    if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {
+                        self.machine.texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
+                    }
+                    Ending::Exited(0)
+                }
+            }
+        })
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        self.machine.killed.notify_one();
+        Box::pin(async {})
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        *self.machine.closed.lock().unwrap() += 1;
+        Box::pin(async {})
+    }
+}
+
+impl Language for MadeUp {
+    fn script(&self, host: &Arc<Host>) -> Box<dyn Script> {
+        Box::new(Lines { lines: (self.script)(&host.name).into(), answers: self.answers.clone() })
+    }
+}
+
+struct Lines {
+    lines: VecDeque<Line>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+}
+
+impl Script for Lines {
+    fn resume(&mut self, answers: Vec<Answer>) -> BoxFuture<'_, Step> {
+        Box::pin(async move {
+            self.answers.lock().unwrap().extend(answers);
+            let mut calls = Vec::new();
+            while let Some(line) = self.lines.pop_front() {
+                let next = match line {
+                    Line::Call(call) => {
+                        calls.push(*call);
+                        continue;
+                    }
+                    Line::Ask(paths) => {
+                        let request = |path: &&str| FactRequest { fact: text_at(path), context: Context::default() };
+                        Next::Ask(paths.iter().map(request).collect())
+                    }
+                    Line::Fail(diagnostic) => Next::Failed(Box::new(diagnostic)),
+                    Line::Panic => panic!("the script broke"),
+                    Line::Hang => std::future::pending().await,
+                };
+                return Step { calls, next };
+            }
+            Step { calls, next: Next::Done }
+        })
+    }
+}
+
+/// So many seconds.
+pub fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
