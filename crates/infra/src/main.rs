@@ -20,7 +20,7 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let verbosity = arguments.verbose;
+    let (verbosity, json) = (arguments.verbose, arguments.json);
     let ended = Settings::resolve(arguments).map_err(Trouble::misuse).and_then(|settings| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -33,6 +33,6 @@ fn main() -> ExitCode {
     });
     match ended {
         Ok(code) => ExitCode::from(code),
-        Err(trouble) => trouble.report(verbosity),
+        Err(trouble) => trouble.report(verbosity, json),
     }
 }

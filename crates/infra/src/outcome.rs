@@ -8,27 +8,33 @@ use infra_core::diagnostic::Diagnostic;
 /// Why no run began.
 #[derive(Debug)]
 pub struct Trouble {
-    diagnostic: Box<Diagnostic>,
+    /// What is wrong: never empty.
+    diagnostics: Vec<Diagnostic>,
     code: u8,
 }
 
 impl Trouble {
     /// Something was written wrongly: exit code 2.
     pub fn misuse(diagnostic: Diagnostic) -> Self {
-        Self { diagnostic: Box::new(diagnostic), code: 2 }
+        Self { diagnostics: vec![diagnostic], code: 2 }
     }
 
     /// Something does not work that should: exit code 1.
     pub fn failure(message: impl Into<String>) -> Self {
-        Self { diagnostic: Box::new(Diagnostic::runtime(message)), code: 1 }
+        Self { diagnostics: vec![Diagnostic::runtime(message)], code: 1 }
     }
 
-    /// Says it on standard error.
-    pub fn report(self, verbosity: u8) -> ExitCode {
+    /// Says it on standard error, and with `json` as a document on standard output too.
+    pub fn report(self, verbosity: u8, json: bool) -> ExitCode {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let text = infra_report::render_diagnostic(&self.diagnostic, verbosity, colour);
-        // Where standard error is gone, the exit code still tells.
-        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+        // Where an output is gone, the exit code still tells.
+        let _ = self.diagnostics.iter().try_for_each(|diagnostic| {
+            let text = infra_report::render_diagnostic(diagnostic, verbosity, colour);
+            writeln!(std::io::stderr(), "{}", text.trim_end())
+        });
+        if let (true, Some(first)) = (json, self.diagnostics.first()) {
+            let _ = std::io::stdout().write_all(infra_report::misuse_document(first).as_bytes());
+        }
         ExitCode::from(self.code)
     }
 }
@@ -42,5 +48,11 @@ impl From<Diagnostic> for Trouble {
 impl From<Box<Diagnostic>> for Trouble {
     fn from(diagnostic: Box<Diagnostic>) -> Self {
         Self::misuse(*diagnostic)
+    }
+}
+
+impl From<Vec<Diagnostic>> for Trouble {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self { diagnostics, code: 2 }
     }
 }

@@ -1,13 +1,13 @@
 //! Puts the crates together and runs what is meant.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Reporter, RunKind};
-use infra_core::global_arguments::{Context, GlobalArguments};
+use infra_core::global_arguments::Context;
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
@@ -83,12 +83,13 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         Work::Operations(language) => language.clone(),
         Work::Facts(_) => Arc::new(ad_hoc::Nothing),
     };
+    let sockets = infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new));
     let run = Run {
         inventory: wires.inventory,
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::new(infra_connect::Settings::default())),
+        connect: Arc::new(infra_connect::Wire::new(infra_connect::Settings::new(sockets))),
         settings: infra_engine::Settings { kind, parallel: settings.parallel, fail_fast: settings.fail_fast, ..Default::default() },
         approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
         interrupts: wires.interrupts,
