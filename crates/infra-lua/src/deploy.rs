@@ -1,0 +1,253 @@
+//! Deploys: loaded once, evaluated by each host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use infra_core::BoxFuture;
+use infra_core::diagnostic::Diagnostic;
+use infra_core::host::Host;
+use infra_core::inventory::Inventory;
+use infra_core::registry::Registry;
+use infra_core::script::{Answer, Language, Next, Script, Step};
+
+use crate::evaluation::{Evaluation, House, Limits};
+use crate::once::{Kept, OnceStore, Outcome, Teller, Turn};
+use crate::pool::{Clock, Lost, Pool};
+use crate::requests::{Reply, Request};
+use crate::source::{Source, SourceError, Sources};
+use crate::state::{Machine, Need};
+use crate::text_functions::shown_command;
+use crate::world::{self, LocalCommand, LocalOutput, World};
+
+/// Deploy files, read, checked and compiled.
+pub struct Deploy {
+    house: Arc<House>,
+}
+
+impl Deploy {
+    /// Reads deploy files, which every host will run in this order.
+    ///
+    /// Relative paths are below the world's working directory. Nothing is run yet.
+    ///
+    /// # Errors
+    /// All that is wrong with the files as they are written: misuse.
+    pub fn load(
+        files: &[PathBuf],
+        inventory: Arc<Inventory>,
+        registry: Arc<Registry>,
+        world: Arc<dyn World>,
+        limits: Limits,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let sources = Sources::new(world.clone());
+        let files = load_files(&*world, &sources, files, true)?;
+        Ok(Self { house: Arc::new(House::new(world, sources, registry, inventory, files, limits)) })
+    }
+
+    /// The deploy files by the names under which messages and chains have them, in the order of their places on the command line.
+    pub fn files(&self) -> Vec<String> {
+        self.house.files.iter().map(|file| file.name.clone()).collect()
+    }
+}
+
+/// Reads and compiles files, or says all that is wrong with them.
+pub(crate) fn load_files(
+    world: &dyn World,
+    sources: &Sources,
+    files: &[PathBuf],
+    deploy: bool,
+) -> Result<Vec<Arc<Source>>, Vec<Diagnostic>> {
+    let mut loaded = Vec::new();
+    let mut wrong = Vec::new();
+    for file in files {
+        match sources.load(&world::absolute(world, file), deploy) {
+            Ok(source) => loaded.push(source),
+            Err(SourceError::Wrong(mut found)) => wrong.append(&mut found),
+            Err(SourceError::Unreadable(why)) => wrong.push(unreadable(file, &why)),
+        }
+    }
+    if wrong.is_empty() { Ok(loaded) } else { Err(wrong) }
+}
+
+fn unreadable(file: &Path, why: &str) -> Diagnostic {
+    Diagnostic::misuse(format!("the file `{}` cannot be read: {why}", file.display()))
+}
+
+impl House {
+    pub(crate) fn new(
+        world: Arc<dyn World>,
+        sources: Sources,
+        registry: Arc<Registry>,
+        inventory: Arc<Inventory>,
+        files: Vec<Arc<Source>>,
+        limits: Limits,
+    ) -> Self {
+        let by_name = inventory.hosts.iter().map(|host| (host.name.clone(), host.id)).collect();
+        let (pool, once) = (Pool::new(), OnceStore::default());
+        Self { world, sources, registry, inventory, by_name, files, limits, pool, once }
+    }
+}
+
+impl Language for Deploy {
+    fn script(&self, host: &Arc<Host>) -> Box<dyn Script> {
+        Box::new(HostScript { driver: Driver::new(self.house.clone(), Some(host.clone())) })
+    }
+}
+
+/// Drives one evaluation: on the threads of scripts while it runs, asynchronously while it waits.
+pub(crate) struct Driver {
+    evaluation: Arc<Evaluation>,
+    clock: Arc<Clock>,
+    machine: Option<Machine>,
+    started: bool,
+    ended: bool,
+    /// For the bodies of `once` that this evaluation is running, outermost first.
+    telling: Vec<Teller>,
+}
+
+/// What an evaluation stopped for.
+pub(crate) enum Stop {
+    Facts(Vec<infra_core::script::FactRequest>),
+    Done,
+    Failed(Box<Diagnostic>),
+}
+
+impl Driver {
+    pub fn new(house: Arc<House>, host: Option<Arc<Host>>) -> Self {
+        let clock = Arc::new(Clock::new(house.limits.running_time));
+        let evaluation = Evaluation::new(house, host);
+        Self { evaluation, clock, machine: None, started: false, ended: false, telling: Vec::new() }
+    }
+
+    pub fn evaluation(&self) -> &Arc<Evaluation> {
+        &self.evaluation
+    }
+
+    /// The state after the end.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machine.as_ref()
+    }
+
+    /// Goes on until facts are needed or the end is reached.
+    pub async fn run(&mut self, mut reply: Option<Reply>) -> Stop {
+        if self.ended {
+            return Stop::Failed(Box::new(Diagnostic::runtime("the script has ended already")));
+        }
+        loop {
+            let stop = match self.step(reply.take()).await {
+                Need::Request(Request::Facts(asked)) => return Stop::Facts(asked),
+                Need::Request(Request::Command { key, command, ok }) => {
+                    reply = Some(Reply::Output(self.command(&key, command, &ok).await));
+                    continue;
+                }
+                Need::Request(Request::Once { key }) => {
+                    reply = Some(match self.evaluation.house.once.turn(&key).await {
+                        Turn::Mine(teller) => {
+                            self.telling.push(teller);
+                            Reply::Mine
+                        }
+                        Turn::Done(outcome) => Reply::Done(outcome),
+                    });
+                    continue;
+                }
+                Need::Request(Request::OnceDone { outcome }) => {
+                    if let Some(teller) = self.telling.pop() {
+                        teller.tell(outcome);
+                    }
+                    continue;
+                }
+                Need::Done => Stop::Done,
+                Need::Failed(diagnostic) => Stop::Failed(diagnostic),
+            };
+            self.ended = true;
+            // Others must not wait for what will not come any more.
+            self.telling.clear();
+            return stop;
+        }
+    }
+
+    async fn step(&mut self, reply: Option<Reply>) -> Need {
+        if self.started && self.machine.is_none() {
+            return Need::Failed(Box::new(Diagnostic::runtime("the script was given up while it ran")));
+        }
+        self.started = true;
+        let machine = self.machine.take();
+        let (evaluation, clock) = (self.evaluation.clone(), self.clock.clone());
+        let work = move || {
+            let mut machine = match machine {
+                Some(machine) => machine,
+                None => match Machine::new(&evaluation, &clock) {
+                    Ok(machine) => machine,
+                    Err(wrong) => return (None, Need::Failed(wrong)),
+                },
+            };
+            let need = machine.step(reply);
+            // A state that is of no more use is freed here, not on a thread of the runtime.
+            let keep = !matches!(need, Need::Failed(_)) && !(matches!(need, Need::Done) && evaluation.host.is_some());
+            (keep.then_some(machine), need)
+        };
+        match self.evaluation.house.pool.run(&self.clock, work).await {
+            Ok((machine, need)) => {
+                self.machine = machine;
+                need
+            }
+            Err(Lost::Overtime) => Need::Failed(Box::new(
+                Diagnostic::runtime(format!(
+                    "the script ran for more than {} s inside one function of Lua, and was left behind",
+                    self.clock.limit().as_secs_f64()
+                ))
+                .hint("look for a pattern on a long string, or a sort that does not end"),
+            )),
+            Err(Lost::Panicked) => Need::Failed(Box::new(Diagnostic::runtime("the script ended by a defect of infra itself"))),
+        }
+    }
+
+    async fn command(&self, key: &str, command: LocalCommand, ok: &[i32]) -> Outcome {
+        let house = &self.evaluation.house;
+        match house.once.turn(key).await {
+            Turn::Done(outcome) => outcome,
+            Turn::Mine(teller) => {
+                let shown = shown_command(&command.argv);
+                let outcome = match house.world.run(command).await {
+                    Ok(output) => output_of(&shown, output, ok),
+                    Err(error) => Err(format!("local_command: `{shown}` could not be run: {error}")),
+                };
+                teller.tell(outcome.clone());
+                outcome
+            }
+        }
+    }
+}
+
+fn output_of(shown: &str, output: LocalOutput, ok: &[i32]) -> Outcome {
+    let LocalOutput { status, mut stdout, stderr } = output;
+    if status.is_some_and(|status| ok.contains(&status)) {
+        while stdout.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            stdout.pop();
+        }
+        return Ok(Kept::Output(Arc::new(stdout)));
+    }
+    let ended = status.map_or_else(|| "was killed by a signal".to_owned(), |status| format!("exited with {status}"));
+    let said = String::from_utf8_lossy(if stderr.iter().all(u8::is_ascii_whitespace) { &stdout } else { &stderr }).trim().to_owned();
+    let tail: Vec<&str> = said.lines().rev().take(5).collect();
+    let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+    Err(if tail.is_empty() { format!("local_command: `{shown}` {ended}") } else { format!("local_command: `{shown}` {ended}: {tail}") })
+}
+
+struct HostScript {
+    driver: Driver,
+}
+
+impl Script for HostScript {
+    fn resume(&mut self, answers: Vec<Answer>) -> BoxFuture<'_, Step> {
+        Box::pin(async move {
+            let reply = self.driver.started.then_some(Reply::Answers(answers));
+            let next = match self.driver.run(reply).await {
+                Stop::Facts(asked) => Next::Ask(asked),
+                Stop::Done => Next::Done,
+                Stop::Failed(diagnostic) => Next::Failed(diagnostic),
+            };
+            let calls = std::mem::take(&mut self.driver.evaluation.state().calls);
+            Step { calls, next }
+        })
+    }
+}

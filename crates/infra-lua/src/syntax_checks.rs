@@ -1,0 +1,385 @@
+//! Checks of what a deploy says before it runs: conditions that are used as truth values, which are always true for Lua.
+
+use std::collections::HashSet;
+
+use full_moon::ast::{
+    Assignment, Ast, BinOp, Block, ElseIf, Expression, FunctionBody, FunctionName, GenericFor, If, Index, LocalAssignment, LocalFunction,
+    NumericFor, Parameter, Prefix, Repeat, Suffix, UnOp, Var, While,
+};
+use full_moon::tokenizer::TokenReference;
+use full_moon::visitors::Visitor;
+use full_moon::{LuaVersion, parse_fallible};
+use infra_core::diagnostic::Diagnostic;
+
+/// What a person reads off a handle that is known only later.
+const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
+
+/// The stack of the thread that walks through a syntax tree, in bytes: a long sum is a deep tree.
+const STACK: usize = 256 * 1024 * 1024;
+
+/// All that is wrong with the text of a file that Lua itself takes, in the order of its lines.
+pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
+    if !CONDITIONS.iter().any(|condition| text.contains(condition)) && !text.contains(" and ") {
+        return Vec::new();
+    }
+    let found = std::thread::scope(|scope| {
+        let walk = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || walk(text));
+        // Where no thread can be had, or the tree cannot be walked, the checks while the script runs remain.
+        walk.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    });
+    let mut found: Vec<Finding> = found;
+    found.sort_by_key(|finding| finding.line);
+    found
+        .into_iter()
+        .map(|Finding { line, message, hint }| {
+            let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+            Diagnostic::misuse(message).at(name, u32::try_from(line).unwrap_or(0)).source(source).hint(hint)
+        })
+        .collect()
+}
+
+fn walk(text: &str) -> Vec<Finding> {
+    let parsed = parse_fallible(text, LuaVersion::lua54());
+    if !parsed.errors().is_empty() {
+        return Vec::new();
+    }
+    let mut checker = Checker::default();
+    checker.visit_ast(parsed.ast());
+    checker.finish()
+}
+
+struct Finding {
+    line: usize,
+    message: String,
+    hint: String,
+}
+
+/// A local variable.
+struct Local {
+    name: String,
+    /// The condition that it was given when it was declared, and the line.
+    condition: Option<(String, usize)>,
+    assigned_again: bool,
+    used: bool,
+    /// Where it is used as a truth value or compared.
+    tests: Vec<(usize, Test)>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Test {
+    Truth,
+    Comparison,
+}
+
+#[derive(Default)]
+struct Checker {
+    locals: Vec<Local>,
+    /// The names that are visible: by block, those of the innermost last.
+    scopes: Vec<Vec<(String, usize)>>,
+    /// Where the names on the left of assignments stand, by byte.
+    assigned: HashSet<usize>,
+    findings: Vec<Finding>,
+}
+
+fn line_of(node: &impl full_moon::node::Node) -> usize {
+    node.start_position().map_or(0, |position| position.line())
+}
+
+fn byte_of(token: &TokenReference) -> usize {
+    token.token().start_position().bytes()
+}
+
+fn text_of(token: &TokenReference) -> String {
+    token.token().to_string()
+}
+
+/// The expression without the parentheses around it.
+fn bare(mut expression: &Expression) -> &Expression {
+    while let Expression::Parentheses { expression: inner, .. } = expression {
+        expression = inner;
+    }
+    expression
+}
+
+/// `handle.did_change` where the expression reads a condition.
+fn condition_in(expression: &Expression) -> Option<String> {
+    let Expression::Var(Var::Expression(var)) = bare(expression) else { return None };
+    let name = match var.suffixes().last()? {
+        Suffix::Index(Index::Dot { name, .. }) => text_of(name),
+        Suffix::Index(Index::Brackets { expression, .. }) => match &**expression {
+            Expression::String(text) => text_of(text).trim_matches(['"', '\'']).to_owned(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    CONDITIONS.contains(&name.as_str()).then(|| var.to_string().trim().to_owned())
+}
+
+impl Checker {
+    fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
+        let place = self.locals.len();
+        self.locals.push(Local { name: name.clone(), condition, assigned_again: false, used: false, tests: Vec::new() });
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.push((name, place));
+        }
+    }
+
+    fn lookup(&mut self, name: &str) -> Option<&mut Local> {
+        let place =
+            self.scopes.iter().rev().flat_map(|scope| scope.iter().rev()).find(|(known, _)| known == name).map(|(_, place)| *place)?;
+        self.locals.get_mut(place)
+    }
+
+    fn used(&mut self, token: &TokenReference) {
+        let is_assigned = self.assigned.contains(&byte_of(token));
+        if let Some(local) = self.lookup(&text_of(token)) {
+            if is_assigned {
+                local.assigned_again = true;
+            } else {
+                local.used = true;
+            }
+        }
+    }
+
+    /// Looks at an expression that is taken as true or false.
+    fn test(&mut self, expression: &Expression, test: Test) {
+        if let Some(condition) = condition_in(expression) {
+            self.report(line_of(expression), &condition, test);
+            return;
+        }
+        match bare(expression) {
+            Expression::Var(Var::Name(name)) => {
+                let line = line_of(expression);
+                if let Some(local) = self.lookup(&text_of(name)) {
+                    local.tests.push((line, test));
+                }
+            }
+            Expression::BinaryOperator { binop: BinOp::And(_) | BinOp::Or(_), rhs, .. } if test == Test::Truth => self.test(rhs, test),
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, line: usize, condition: &str, test: Test) {
+        let what = match test {
+            Test::Truth => "is used as a truth value, but it is known only when the operations have run",
+            Test::Comparison => "is compared, but it is known only when the operations have run",
+        };
+        let hint = if condition.ends_with("will_change") {
+            "`will_change` is not available yet: give did_change to `_if` or to a boolean argument".to_owned()
+        } else {
+            format!("give it to the operations that depend on it: _if = {condition}")
+        };
+        self.findings.push(Finding { line, message: format!("the condition `{condition}` {what}"), hint });
+    }
+
+    fn finish(mut self) -> Vec<Finding> {
+        for local in std::mem::take(&mut self.locals) {
+            let Some((condition, line)) = local.condition else { continue };
+            if local.assigned_again {
+                continue;
+            }
+            for (line, test) in &local.tests {
+                self.report(*line, &local.name, *test);
+            }
+            if !local.used {
+                let message = format!("the condition `{condition}` is read into `{}` and never used", local.name);
+                let hint = format!("give it to an operation: _if = {}", local.name);
+                self.findings.push(Finding { line, message, hint });
+            }
+        }
+        self.findings
+    }
+}
+
+impl Visitor for Checker {
+    fn visit_ast(&mut self, ast: &Ast) {
+        use full_moon::visitors::Visit as _;
+        ast.nodes().visit(self);
+    }
+
+    fn visit_block(&mut self, _: &Block) {
+        self.scopes.push(Vec::new());
+    }
+
+    fn visit_block_end(&mut self, _: &Block) {
+        self.scopes.pop();
+    }
+
+    fn visit_function_body(&mut self, body: &FunctionBody) {
+        self.scopes.push(Vec::new());
+        for parameter in body.parameters() {
+            if let Parameter::Name(name) = parameter {
+                self.declare(text_of(name), None);
+            }
+        }
+    }
+
+    fn visit_function_body_end(&mut self, _: &FunctionBody) {
+        self.scopes.pop();
+    }
+
+    fn visit_generic_for(&mut self, node: &GenericFor) {
+        self.scopes.push(Vec::new());
+        for name in node.names() {
+            self.declare(text_of(name), None);
+        }
+    }
+
+    fn visit_generic_for_end(&mut self, _: &GenericFor) {
+        self.scopes.pop();
+    }
+
+    fn visit_numeric_for(&mut self, node: &NumericFor) {
+        self.scopes.push(Vec::new());
+        self.declare(text_of(node.index_variable()), None);
+    }
+
+    fn visit_numeric_for_end(&mut self, _: &NumericFor) {
+        self.scopes.pop();
+    }
+
+    fn visit_local_function(&mut self, node: &LocalFunction) {
+        self.declare(text_of(node.name()), None);
+    }
+
+    fn visit_local_assignment_end(&mut self, node: &LocalAssignment) {
+        let values: Vec<&Expression> = node.expressions().iter().collect();
+        for (at, name) in node.names().iter().enumerate() {
+            let condition = values.get(at).and_then(|value| condition_in(value)).map(|condition| (condition, line_of(name)));
+            self.declare(text_of(name), condition);
+        }
+    }
+
+    fn visit_assignment(&mut self, node: &Assignment) {
+        for var in node.variables() {
+            if let Var::Name(name) = var {
+                self.assigned.insert(byte_of(name));
+            }
+        }
+    }
+
+    fn visit_var(&mut self, node: &Var) {
+        if let Var::Name(name) = node {
+            self.used(name);
+        }
+    }
+
+    fn visit_prefix(&mut self, node: &Prefix) {
+        if let Prefix::Name(name) = node {
+            self.used(name);
+        }
+    }
+
+    fn visit_function_name(&mut self, node: &FunctionName) {
+        if let Some(name) = node.names().iter().next() {
+            self.used(name);
+        }
+    }
+
+    fn visit_if(&mut self, node: &If) {
+        self.test(node.condition(), Test::Truth);
+    }
+
+    fn visit_else_if(&mut self, node: &ElseIf) {
+        self.test(node.condition(), Test::Truth);
+    }
+
+    fn visit_while(&mut self, node: &While) {
+        self.test(node.condition(), Test::Truth);
+    }
+
+    fn visit_repeat(&mut self, node: &Repeat) {
+        self.test(node.until(), Test::Truth);
+    }
+
+    fn visit_expression(&mut self, node: &Expression) {
+        match node {
+            Expression::UnaryOperator { unop: UnOp::Not(_), expression } => self.test(expression, Test::Truth),
+            Expression::BinaryOperator { lhs, binop, rhs } => match binop {
+                BinOp::And(_) => self.test(lhs, Test::Truth),
+                BinOp::Or(_) => {
+                    self.test(lhs, Test::Truth);
+                    if let Expression::BinaryOperator { binop: BinOp::And(_), rhs: middle, .. } = bare(lhs)
+                        && let Expression::Symbol(symbol) = bare(middle)
+                        && matches!(text_of(symbol).as_str(), "false" | "nil")
+                    {
+                        let symbol = text_of(symbol);
+                        let message = format!("`x and {symbol} or y` is always y, because {symbol} is not true");
+                        let hint = format!("write if x then v = {symbol} else v = y end, or turn it around: not x and y");
+                        self.findings.push(Finding { line: line_of(node), message, hint });
+                    }
+                }
+                BinOp::TwoEqual(_) | BinOp::TildeEqual(_) => {
+                    // A comparison with nil asks whether there is a condition at all.
+                    let is_nil = |side: &Expression| matches!(bare(side), Expression::Symbol(symbol) if text_of(symbol) == "nil");
+                    if !is_nil(lhs) && !is_nil(rhs) {
+                        self.test(lhs, Test::Comparison);
+                        self.test(rhs, Test::Comparison);
+                    }
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<u32> {
+        check("deploy.lua", text).iter().map(|found| found.location.as_ref().expect("a line").line).collect()
+    }
+
+    #[test]
+    fn conditions_as_truth_values_are_found() {
+        for text in [
+            "if conf.did_change then end",
+            "if a then elseif (conf.did_change) then end",
+            "while conf.did_not_change do end",
+            "repeat until conf.did_error",
+            "local x = not conf.did_succeed",
+            "local x = conf.did_change and 1",
+            "local x = conf.did_change or 1",
+            "if a and conf.did_change then end",
+            "f(conf['did_change'] == true)",
+            "if f().did_change then end",
+            "local changed = conf.did_change if changed then end",
+            "local changed = conf.did_change f(function() return not changed end)",
+            "local a, changed = 1, conf.did_change f(changed and 1, a)",
+            "local v = x and false or y",
+            "if conf.will_change then end",
+        ] {
+            assert_eq!(lines(text), [1], "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_in_their_places_are_not() {
+        for text in [
+            "f { _if = conf.did_change, restarted = a and conf.did_change }",
+            "local changed = conf.did_change f { _if = changed }",
+            "local changed = conf.did_change changed = true if changed then end",
+            "local changed = conf.did_change f(changed) do local changed = 1 if changed then end end",
+            "local changed = conf.did_change f(changed) f(function(changed) if changed then end end)",
+            "local changed = conf.did_change f(changed) for changed = 1, 2 do if changed then end end",
+            "local v = x and 1 or y",
+            "if conf and conf.did_change ~= nil then end",
+            "if f(conf.did_change) then end",
+        ] {
+            assert_eq!(lines(text), Vec::<u32>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unused_conditions_are_found_on_their_line() {
+        assert_eq!(lines("local a = 1\nlocal changed =\n  conf.did_change\nf(a)"), [2]);
+    }
+
+    #[test]
+    fn a_long_sum_is_no_trouble() {
+        let sum = vec!["1"; 20_000].join(" + ");
+        assert_eq!(lines(&format!("local x = {sum}\nif conf.did_change then end")), [2]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Deploys that are right: what their scripts do.
+#![allow(missing_docs)]
+
+mod bench;
+
+use bench::{calls, load, run, run_script};
+use infra_core::condition::{Condition, Did};
+use serde_json::json;
+
+#[tokio::test]
+async fn operations_are_registered_in_order() {
+    let calls = calls(
+        r#"
+local common = { update = true, packages = "curl" }
+if host.groups.web_servers then
+  apt.packages(common, { name = "Install nginx", packages = { "nginx" }, cache_time = 3600.0 })
+end
+local conf = files.template { content = "port {{ port }}\n", dest = "/etc/x", mode = 644, vars = { port = host:get("http_port", 1) } }
+systemd.service { service = "nginx", running = true, reloaded = conf.did_change, _sudo = true }
+server.shell { commands = "true", _if = { conf.did_change, any_changed(conf, nil) } }
+"#,
+    )
+    .await;
+    assert_eq!(calls.len(), 4);
+    assert_eq!(calls[0].name.as_deref(), Some("Install nginx"));
+    assert_eq!(json!(calls[0].arguments), json!({ "cache_time": 3600, "packages": ["nginx"], "update": true }));
+    assert_eq!(calls[0].chain[0].to_string(), "deploy.lua:4");
+    assert_eq!(calls[1].arguments["vars"], json!({ "port": 80 }));
+    assert_eq!(calls[1].arguments["scope"]["host"]["name"], json!("web-1"));
+    assert!(calls[1].arguments["scope"].get("inventory").is_none());
+    assert_eq!(calls[2].conditions, [("reloaded".to_owned(), Condition::Outcome(1, Did::Change))]);
+    assert!(!calls[2].arguments.contains_key("reloaded"));
+    assert_eq!(calls[2].globals.sudo, Some(true));
+    let any = Condition::Any(vec![Condition::Outcome(1, Did::Change), Condition::Always(false)]);
+    assert_eq!(calls[3].when, [Condition::All(vec![Condition::Outcome(1, Did::Change), any])]);
+}
+
+#[tokio::test]
+async fn facts_are_asked_and_answered() {
+    let deploy = r#"
+local name = host:fact("server.hostname")
+local all = host:facts { conf = { "files.file", path = "/etc/x" }, gone = { "files.file", { path = "/missing", _sudo = true } } }
+assert(all.gone == nil and all.conf.size == 12)
+local wrapped = coroutine.wrap(function()
+  coroutine.yield(1)
+  coroutine.yield(host:fact("server.hostname"))
+end)
+assert(wrapped() == 1)
+server.shell { commands = { name, all.conf.path, wrapped() } }
+"#;
+    let ran = run(&[("deploy.lua", deploy)]).await.expect("a deploy");
+    assert_eq!(ran.failed, None);
+    assert_eq!(ran.calls[0].arguments["commands"], json!(["web-1", "/etc/x", "web-1"]));
+    assert_eq!(ran.asked[1], [r#"files.file {"path":"/etc/x"}"#, r#"files.file {"path":"/missing"}"#]);
+    assert_eq!((ran.asked.len(), ran.contexts[2].sudo.as_deref()), (3, Some("root")));
+}
+
+#[tokio::test]
+async fn blocks_files_and_functions_are_in_the_chain() {
+    let files = [
+        (
+            "deploy.lua",
+            r#"config.sudo = true
+local tools = require("lib.tools")
+with({ _env = { A = "1" }, _if = true }, function()
+  deploy("nginx", { _env = { B = "2" } }, function()
+    tools.install("nginx")
+    assert(include("tasks/site.lua", { port = 80 }) == "done")
+  end)
+end)
+server.shell { commands = "after" }
+local co = coroutine.wrap(function() tools.install("x") end)
+co()
+"#,
+        ),
+        ("lib/tools.lua", "local M = {}\nfunction M.install(p)\n  return apt.packages { packages = p }\nend\nreturn M\n"),
+        (
+            "tasks/site.lua",
+            "local data = ...\nconfig.timeout = data.port\nfiles.put { src = \"site.conf\", dest = \"site.conf\", _chdir = \"/etc\" }\nreturn \"done\"\n",
+        ),
+        ("tasks/site.conf", "x"),
+    ];
+    let ran = run(&files).await.expect("a deploy");
+    assert_eq!(ran.failed, None);
+    let chain = |at: usize| ran.calls[at].chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(chain(0), "deploy.lua:3 deploy.lua:4 deploy.lua:5 lib/tools.lua:3");
+    assert_eq!(chain(1), "deploy.lua:3 deploy.lua:4 deploy.lua:6 tasks/site.lua:3");
+    assert_eq!(chain(3), "deploy.lua:11 deploy.lua:10 lib/tools.lua:3");
+    assert_eq!(ran.calls[0].path, ["nginx"]);
+    let env: Vec<(&str, &str)> = ran.calls[0].globals.env.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(env, [("A", "1"), ("B", "2")]);
+    assert_eq!((ran.calls[1].globals.timeout, ran.calls[1].globals.sudo), (Some(80.0), Some(true)));
+    assert_eq!(ran.calls[1].arguments["src"], json!("/deploy/tasks/site.conf"));
+    assert_eq!(ran.calls[1].arguments["dest"], json!("/etc/site.conf"));
+    assert_eq!((ran.calls[2].globals.timeout, ran.calls[2].path.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn what_runs_once_runs_once_for_all_hosts() {
+    let deploy = r#"
+local a = local_command { "echo", "a", 1 }
+local b = once(function() return { a, local_command { "echo", "b" } } end)
+for _ = 1, 2 do local_command { "echo", "again" } end
+local ok, why = pcall(local_command, { "false" })
+server.shell { commands = { a, b[2], tostring(ok), why } }
+"#;
+    let (world, inventory, deploy) = load(&[("deploy.lua", deploy)]).await.expect("a deploy");
+    let (one, two, three) =
+        tokio::join!(run_script(&deploy, &inventory, 0), run_script(&deploy, &inventory, 1), run_script(&deploy, &inventory, 2));
+    for ran in [one, two, three] {
+        assert_eq!(ran.failed, None);
+        let why = "deploy.lua:5: local_command: `false` exited with 1: it is false";
+        assert_eq!(ran.calls[0].arguments["commands"], json!(["a 1", "b", "false", why]));
+    }
+    assert_eq!(world.ran.lock().expect("a lock").len(), 5);
+}
+
+#[tokio::test]
+async fn hosts_and_groups_are_what_the_inventory_says() {
+    let deploy = r#"
+assert(host.name == "web-1" and host.groups[1] == "web_servers" and #host.groups == 1)
+assert(host.groups.db_servers == false)
+assert(host.data.http_port == 80 and host.data.role == nil)
+assert(host:get("none", 7) == 7)
+host.data.http_port = 8080
+assert(host.data.http_port == 8080)
+assert(inventory:host("web-2").data.role == "canary" and inventory:host("web-2").data.http_port == 80)
+local names = {}
+for _, other in ipairs(inventory.hosts) do names[#names + 1] = other.name end
+assert(table.concat(names, " ") == "web-1 web-2 db-1")
+assert(#inventory:group("web_servers") == 2 and inventory.groups.db_servers[1].name == "db-1" and #inventory:group("all") == 3)
+local keys = {}
+for key in pairs({ b = 1, a = 2, [10] = 3, [2] = 4 }) do keys[#keys + 1] = tostring(key) end
+assert(table.concat(keys, " ") == "2 10 a b")
+for key, value in pairs(host.data) do keys[#keys + 1] = key .. "=" .. value end
+assert(keys[5] == "http_port=8080")
+print("hello", 1, { 1 })
+host:log("there")
+assert(render("{{ host.name }} {{ x }} {{ host.data.http_port }}\n", { x = 1 }) == "web-1 1 8080\n")
+assert(render("{% for h in inventory.groups.db_servers %}{{ h.name }}{% endfor %}") == "db-1")
+assert(sh("rm {} {}", "a b", { 1, "c d" }) == "rm 'a b' 1 'c d'" and quote("x y") == "'x y'")
+assert(("a,b"):split(",")[2] == "b" and (" x "):trim() == "x" and ("a.b"):replace(".", "-") == "a-b")
+assert(("abc"):contains("b") and ("abc"):starts_with("ab") and not ("abc"):ends_with("b"))
+assert(json.encode(json.decode('{"a":[],"b":{},"c":[1,null]}')) == '{"a":[],"b":{},"c":[1,null]}')
+assert(env("HOME") == "/home/toy" and env("NOPE", "x") == "x" and os.getenv("HOME") == "/home/toy")
+assert(load("return 1 + 1")() == 2)
+assert(read_file("data.txt") == "data\n")
+Version = "1.0"
+assert(Version == "1.0")
+"#;
+    let (world, inventory, deploy) = load(&[("deploy.lua", deploy), ("data.txt", "data\n")]).await.expect("a deploy");
+    let ran = run_script(&deploy, &inventory, 0).await;
+    assert_eq!(ran.failed, None);
+    assert_eq!(*world.log.lock().expect("a lock"), ["web-1: hello\t1\t[1]", "web-1: there"]);
+}
