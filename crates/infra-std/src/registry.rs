@@ -46,6 +46,9 @@ pub fn facts() -> Vec<FactDefinition> {
 /// All operations, by name.
 pub fn operations() -> Vec<OperationDefinition> {
     vec![
+        OperationDefinition::of::<operation::apt::packages::Packages>(),
+        OperationDefinition::of::<operation::apt::update::Update>(),
+        OperationDefinition::of::<operation::git::repo::Repo>(),
         OperationDefinition::of::<operation::server::group::Group>(),
         OperationDefinition::of::<operation::server::script::Script>(),
         OperationDefinition::of::<operation::server::service::Service>(),

@@ -1,4 +1,6 @@
 //! What can be wished of a host: `operations/<module>/<operation>.rs` is the operation `<module>.<operation>`.
 
+pub mod apt;
+pub mod git;
 pub mod server;
 pub mod systemd;
