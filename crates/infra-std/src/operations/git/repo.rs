@@ -127,7 +127,7 @@ impl Operation for Repo {
                     "remove it, or choose another `dest`: what is there is not overwritten",
                 )),
                 Kind::Repository => {
-                    let target = self.target(facts, &tree, remote.flatten(), local.as_ref().and_then(|(_, commit)| commit.clone()))?;
+                    let target = self.target(facts, &tree, remote.flatten(), local.clone().unwrap_or_default())?;
                     let (has_branch, has_name) = local.map_or((false, false), |(branch, name)| (branch.is_some(), name.is_some()));
                     self.update(tree, &target, has_branch, has_name, !stale.is_empty())
                 }
@@ -272,7 +272,13 @@ impl Repo {
         Ok(self.with_answers(change, tree))
     }
 
-    fn target(&self, facts: &Facts<'_>, tree: &WorkTree, remote: Option<RemoteRef>, known: Option<String>) -> Result<Target, DiffError> {
+    fn target(
+        &self,
+        facts: &Facts<'_>,
+        tree: &WorkTree,
+        remote: Option<RemoteRef>,
+        known: (Option<String>, Option<String>),
+    ) -> Result<Target, DiffError> {
         let Some(name) = &self.branch else {
             let Some(current) = &tree.branch else { return Ok(Target::Left("on no branch, so there is nothing to pull")) };
             if !self.pull {
@@ -293,13 +299,15 @@ impl Repo {
             Some(remote) => self.ahead_or(facts, tree, remote),
             None if is_digest(name) => Ok(Target::Commit(name.clone())),
             None if self.pull => Err(self.no_such_ref(name)),
-            // The remote was not asked: what the clone itself knows decides whether it is a branch.
-            None if tree.branch.as_deref() == Some(name) || (tree.commit.is_some() && known == tree.commit) => {
-                Ok(Target::Left("already there"))
-            }
-            None => Ok(match facts.get(&self.remote(Some(name.clone())))?.ok_or_else(|| self.no_such_ref(name))? {
-                RemoteRef { name, tag: true, commit } => Target::Tag { name, commit },
-                RemoteRef { name, .. } => Target::Branch { name, commit: None },
+            // The remote was not asked, so what the clone itself knows decides what is meant.
+            None => Ok(match known {
+                _ if tree.branch.as_ref() == Some(name) => Target::Branch { name: name.clone(), commit: None },
+                (Some(_), _) => Target::Branch { name: name.clone(), commit: None },
+                (None, Some(commit)) => Target::Tag { name: name.clone(), commit },
+                (None, None) => match facts.get(&self.remote(Some(name.clone())))?.ok_or_else(|| self.no_such_ref(name))? {
+                    RemoteRef { name, tag: true, commit } => Target::Tag { name, commit },
+                    RemoteRef { name, commit, .. } => Target::Branch { name, commit: Some(commit) },
+                },
             }),
         }
     }
