@@ -14,6 +14,41 @@ pub fn dpkg_query(format: &str) -> Shell {
     sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg --print-architecture; dpkg-query -W -f {}; fi", format)
 }
 
+/// Brings the package index up to date and notes when.
+///
+/// Unlike other locks of apt, that of the lists has no option to wait for it, so the script does. A source that cannot be read is a failure:
+/// by itself apt-get(8) would go on with what it has.
+pub const UPDATE: &str = "waited=0
+while :; do
+  status=0
+  { said=$(DEBIAN_FRONTEND=noninteractive apt-get -o APT::Update::Error-Mode=any update 2>&1 >&3) || status=$?; } 3>&1
+  printf '%s\\n' \"$said\" >&2
+  if [ $status = 0 ]; then break; fi
+  case $said in *\"Could not get lock\"*) ;; *) exit $status ;; esac
+  if [ $waited -ge 600 ]; then exit $status; fi
+  sleep 5
+  waited=$((waited + 5))
+done
+mkdir -p /var/lib/apt/periodic && touch /var/lib/apt/periodic/update-success-stamp";
+
+/// [`UPDATE`] as a command.
+pub fn apt_update() -> Shell {
+    Shell::fill(UPDATE, &[]).expect("the text has no holes")
+}
+
+/// What bringing the package index up to date touches.
+pub fn touched_by_update() -> Resources {
+    Resources::only(["/var/lib/apt", "/var/cache/apt"].map(|tree| Resource::Tree(tree.to_owned())))
+}
+
+/// The words that begin a command of apt-get(8) that changes packages: it asks nothing, waits for locks, and leaves configuration files that were
+/// changed on the host as they are.
+pub fn apt_get() -> Shell {
+    let lock = format!("DPkg::Lock::Timeout={LOCK_TIMEOUT}");
+    let (new, old) = ("Dpkg::Options::=--force-confdef", "Dpkg::Options::=--force-confold");
+    sh!("DEBIAN_FRONTEND=noninteractive apt-get -y -o {} -o {} -o {}", lock, new, old)
+}
+
 /// What installing, upgrading and removing packages may touch: what their files and their scripts change. The homes of users are not among it.
 pub fn touched_by_packages() -> Resources {
     // Built by hand: what a package drops into /etc/profile.d counts from the next login on, so the session is not touched.
