@@ -1,26 +1,50 @@
 //! The one way out of the engine: each event is folded into the record of the run and sent on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use infra_core::event::{Event, StopReason};
+use infra_core::host::HostId;
+use infra_core::plan::OpId;
 use infra_core::run_state::RunState;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// Where events go.
 #[derive(Clone)]
 pub(crate) struct EventStream {
     sender: mpsc::Sender<Event>,
-    state: Arc<Mutex<RunState>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What has been told by now.
+#[derive(Default)]
+struct Told {
+    state: RunState,
+    /// The hosts that are at work, each on its operation.
+    working: BTreeSet<(OpId, HostId)>,
 }
 
 impl EventStream {
     pub(crate) fn new(sender: mpsc::Sender<Event>) -> Self {
-        Self { sender, state: Arc::default() }
+        Self { sender, told: Arc::default() }
     }
 
-    /// Folds the event and waits for its place in the channel. A reader that has gone does not hold up the run.
+    /// Folds the event and waits for its place in the channel; both are one, so that the record is folded in the order in which events are read. A
+    /// reader that has gone does not hold up the run.
     pub(crate) async fn emit(&self, event: Event) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).fold(&event);
+        let mut told = self.told.lock().await;
+        match &event {
+            Event::HostOperationStarted { op, host } => {
+                told.working.insert((*op, *host));
+            }
+            Event::HostOperationEnded { op, host, .. } => {
+                told.working.remove(&(*op, *host));
+            }
+            // What a worker still had to say when it was left behind comes too late.
+            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } if !told.working.contains(&(*op, *host)) => return,
+            _ => {}
+        }
+        told.state.fold(&event);
         let _ = self.sender.send(event).await;
     }
 
@@ -30,7 +54,7 @@ impl EventStream {
     }
 
     /// The record so far.
-    pub(crate) fn state(&self) -> RunState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) async fn state(&self) -> RunState {
+        self.told.lock().await.state.clone()
     }
 }

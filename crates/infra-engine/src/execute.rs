@@ -55,7 +55,14 @@ impl Execution {
         let mut kills: JoinSet<()> = JoinSet::new();
         let mut leave_at: Option<Instant> = None;
         let mut watching = true;
-        let mut orders: VecDeque<Order> = self.policy.begin().into();
+        // An interrupt that came before is not late: nothing is started at all.
+        let interrupted_before = self.interrupts.has_changed().unwrap_or(false);
+        let mut orders: VecDeque<Order> = if interrupted_before {
+            let times = *self.interrupts.borrow_and_update();
+            self.interrupted(times, &in_flight).await.into()
+        } else {
+            self.policy.begin().into()
+        };
         loop {
             while let Some(order) = orders.pop_front() {
                 let more = self.obey(order, &mut in_flight).await;

@@ -247,7 +247,7 @@ pub(crate) fn skipped(call: &OperationCall, calls: &[OperationCall], known: &imp
 
 fn cannot_be_planned(call: &OperationCall, error: &DiffError) -> Diagnostic {
     let hint = if let DiffError::Refused { hint, .. } = error { hint.clone() } else { None };
-    placed(call, Diagnostic::runtime(format!("«{}» cannot be planned: {error}", call.title())).maybe_hint(hint))
+    placed(call, Diagnostic::host(format!("«{}» cannot be planned: {error}", call.title())).maybe_hint(hint))
 }
 
 /// A diagnostic that names the place of the call.

@@ -17,7 +17,7 @@ mod describe;
 mod event_stream;
 mod execute;
 mod fact_store;
-pub mod graph;
+mod graph;
 mod host_run;
 mod judgement;
 mod local_files;
@@ -25,7 +25,7 @@ mod operation_run;
 mod output_lines;
 mod overlay;
 mod plan_building;
-pub mod policy;
+mod policy;
 mod prepare;
 mod run;
 

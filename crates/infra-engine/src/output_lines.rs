@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use infra_core::connection::OutputSink;
 use infra_core::event::Event;
@@ -55,6 +56,8 @@ pub(crate) struct Splitter {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     kept: Kept,
+    /// How many bytes were let go for want of room.
+    lost: Arc<AtomicU64>,
 }
 
 /// Says that the command has ended.
@@ -68,11 +71,13 @@ impl OutputLines {
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
-        let splitter = Splitter { receiver: self.receiver, events, op, host, stdout: Vec::new(), stderr: Vec::new(), kept };
+        let lost: Arc<AtomicU64> = Arc::default();
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        let splitter = Splitter { receiver: self.receiver, events, op, host, stdout, stderr, kept, lost: lost.clone() };
         let sender = self.sender.clone();
         let sink: OutputSink = Arc::new(move |stream, bytes: &[u8]| {
             for piece in bytes.chunks(LINE) {
-                send(&sender, Piece::Bytes(stream, piece.to_vec()));
+                send(&sender, Piece::Bytes(stream, piece.to_vec()), &lost);
             }
         });
         (sink, splitter, EndOfOutput(self.sender))
@@ -80,14 +85,18 @@ impl OutputLines {
 }
 
 /// Hands on a piece; where too many wait, the reader of the pipe waits as well, and so in the end does the command. After its end nothing is taken.
-fn send(sender: &mpsc::Sender<Piece>, piece: Piece) {
+fn send(sender: &mpsc::Sender<Piece>, piece: Piece, lost: &AtomicU64) {
     let Err(mpsc::error::TrySendError::Full(piece)) = sender.try_send(piece) else { return };
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
             tokio::task::block_in_place(|| drop(handle.block_on(sender.send(piece))));
         }
-        // A runtime of one thread cannot wait here without standing still: what does not fit is let go, which memory's bound demands.
-        Ok(_) => {}
+        // A runtime of one thread cannot wait here without standing still: what does not fit is let go and counted.
+        Ok(_) => {
+            if let Piece::Bytes(_, bytes) = piece {
+                lost.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        }
         Err(_) => drop(sender.blocking_send(piece)),
     }
 }
@@ -114,6 +123,10 @@ impl Splitter {
             if !rest.is_empty() {
                 self.line(stream, rest).await;
             }
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
         }
         self.kept
     }
@@ -154,9 +167,20 @@ impl Splitter {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_is_let_go_on_a_single_thread_is_counted() {
+        let big = vec![b'x'; LINE];
+        let pieces = vec![&big[..]; WAITING + 2];
+        let last = lines_of(&pieces).await.pop().expect("there are lines");
+        assert_eq!(String::from_utf8_lossy(&last), format!("… {} bytes of output came too fast and are not shown …", 2 * LINE));
+    }
+
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
-        let (sink, splitter, end) = OutputLines::new().parts(EventStream::new(sender), OpId(0), HostId(0), Kept::default());
+        let (op, host) = (OpId(0), HostId(0));
+        let events = EventStream::new(sender);
+        events.emit(Event::HostOperationStarted { op, host }).await;
+        let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
         for piece in pieces {
             sink(Stream::Stdout, piece);
         }
@@ -165,8 +189,9 @@ mod tests {
         let mut lines = Vec::new();
         receiver.close();
         while let Some(event) = receiver.recv().await {
-            let Event::Output { line, .. } = event else { panic!("only output is emitted") };
-            lines.push(line);
+            if let Event::Output { line, .. } = event {
+                lines.push(line);
+            }
         }
         lines
     }

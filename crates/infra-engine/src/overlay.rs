@@ -25,24 +25,30 @@ pub(crate) struct Layer {
     pub(crate) effects: Vec<Effect>,
 }
 
+/// A question, with what is worked out of it once for all layers.
+struct Wanted<'a> {
+    fact: &'a dyn AnyFact,
+    path: Option<String>,
+    rests_on: Resources,
+}
+
 impl Layer {
     /// What this operation makes of the question; none where it leaves it alone.
-    fn decide(&self, fact: &dyn AnyFact) -> Option<Lookup> {
+    fn decide(&self, wanted: &Wanted<'_>) -> Option<Lookup> {
         let unknown = || Some(Lookup::Unknown(self.from.clone()));
-        let question = std::cell::OnceCell::new();
         for effect in self.effects.iter().rev() {
-            if let Effect::Answer { fact: name, question: asked, answer } = effect
-                && name == fact.name()
-                && asked == question.get_or_init(|| fact.question())
+            if let Effect::Answer { fact, question, answer } = effect
+                && fact == wanted.fact.name()
+                && *question == wanted.fact.question()
             {
                 return Some(Lookup::Known(Arc::new(answer.clone())));
             }
         }
-        if let Some(path) = fact.path().map(normal_path)
-            && let Some((at, node)) = self.nearest_node(&path)
+        if let Some(path) = &wanted.path
+            && let Some((at, node)) = self.nearest_node(path)
         {
             let standing = match node {
-                node if at == path => Some(node),
+                node if at == *path => Some(node),
                 Node::Absent | Node::File(_) => Some(&Node::Absent),
                 Node::Directory(directory) if directory.fresh => Some(&Node::Absent),
                 // What is below a link is somewhere else, and only the host knows where.
@@ -50,10 +56,10 @@ impl Layer {
                 Node::Directory(_) => None,
             };
             if let Some(node) = standing {
-                return fact.foresee(node).map(|answer| Lookup::Known(Arc::new(answer))).or_else(unknown);
+                return wanted.fact.foresee(node).map(|answer| Lookup::Known(Arc::new(answer))).or_else(unknown);
             }
         }
-        if self.touches.overlaps(&fact.rests_on()) { unknown() } else { None }
+        if self.touches.overlaps(&wanted.rests_on) { unknown() } else { None }
     }
 
     /// The node that says most of a path: at the path itself, else at the nearest directory above it.
@@ -103,13 +109,13 @@ impl<'a> View<'a> {
 
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
-        let rests_on = fact.rests_on();
+        let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on() };
         if self.seen.borrow().touched_by.is_none()
-            && let Some(layer) = self.layers.iter().find(|layer| layer.touches.overlaps(&rests_on))
+            && let Some(layer) = self.layers.iter().find(|layer| layer.touches.overlaps(&wanted.rests_on))
         {
             self.seen.borrow_mut().touched_by = Some(layer.from.clone());
         }
-        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&**fact)) {
+        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted)) {
             return decided;
         }
         let asked = Asked::new(fact.clone(), self.context);
@@ -124,3 +130,6 @@ impl FactSource for View<'_> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ pub(crate) async fn evaluate(run: &HostRun, mut script: Box<dyn Script>) -> Resu
         let step = script.resume(std::mem::take(&mut answers)).await;
         calls.extend(step.calls);
         match step.next {
-            Next::Ask(requests) => answers = ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::runtime(lost.to_string())))?,
+            Next::Ask(requests) => answers = ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?,
             Next::Done => break,
             Next::Failed(diagnostic) => return Err(diagnostic),
         }
@@ -38,7 +38,7 @@ pub(crate) async fn evaluate(run: &HostRun, mut script: Box<dyn Script>) -> Resu
     match calls.iter().enumerate().find(|(at, call)| call.call as usize != *at) {
         Some((at, call)) => {
             let message = format!("a defect of infra: call {} of the script has the number {}", at, call.call);
-            Err(Box::new(placed(call, Diagnostic::runtime(message))))
+            Err(Box::new(placed(call, Diagnostic::host(message))))
         }
         None => Ok(calls),
     }
@@ -75,10 +75,10 @@ pub(crate) async fn plan(run: &HostRun, calls: Vec<OperationCall>, runs_once: bo
                 "«{}» cannot be planned: after {ROUNDS} rounds it still asks for facts that were not asked before",
                 waiting.title()
             );
-            return Err(Box::new(placed(waiting, Diagnostic::runtime(message))));
+            return Err(Box::new(placed(waiting, Diagnostic::host(message))));
         }
         run.locals.read(wanted.locals).await;
-        run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::runtime(lost.to_string())))?;
+        run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?;
     }
     Ok(Prepared { calls, outlooks })
 }

@@ -61,12 +61,12 @@ impl Run {
             && let Ok(panic) = error.try_into_panic()
         {
             for host in hosts {
-                let diagnostic = Box::new(Diagnostic::runtime(defect(&*panic)));
+                let diagnostic = Box::new(Diagnostic::host(defect(&*panic)));
                 events.emit(Event::HostFailed { host, diagnostic }).await;
             }
         }
         events.emit(Event::RunEnded).await;
-        let state = events.state();
+        let state = events.state().await;
         state.account();
         state
     }
@@ -248,7 +248,7 @@ impl Ongoing {
                     continue;
                 }
                 Ok(Err(diagnostic)) => diagnostic,
-                Err(error) => Box::new(Diagnostic::runtime(broken(error))),
+                Err(error) => Box::new(Diagnostic::host(broken(error))),
             };
             if diagnostic.fault == Fault::Misuse {
                 misused.store(true, Ordering::Relaxed);

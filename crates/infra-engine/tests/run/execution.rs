@@ -160,3 +160,34 @@ async fn hosts_that_call_in_opposite_orders_each_keep_their_own() {
     assert_eq!(ran.buckets(), [Bucket::Changed; 2]);
     assert_eq!(ran.plan().notes.len(), 1, "{:?}", ran.plan().notes);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_holds_up_the_command_and_loses_nothing() {
+    let lines = 40_000;
+    let line = "x".repeat(99);
+    let text: &'static str = String::leak(format!("{line}\n").repeat(lines));
+    let fleet = Fleet::new(&["a", "b"], |_| calls([touchless(1, "speak")])).behaves("a", "speak", Behaviour::Print(text, 0));
+    let ran = fleet.run().await;
+    let shown = ran.events.iter().filter(|event| matches!(event, Event::Output { line, .. } if line.len() == 99)).count();
+    assert_eq!(shown, lines);
+    let kept = &ran.state.hosts[&HostId(0)].results[&OpId(0)].stdout;
+    assert!(kept.len() < 200_000 && kept.contains("bytes not kept"));
+}
+
+#[tokio::test]
+async fn commands_and_facts_run_as_the_operation_says() {
+    let fleet = Fleet::new(&["a"], |_| {
+        calls([write(1, "/x", "1").globals(|globals| {
+            globals.sudo = Some(true);
+            globals.env = Some([("LANG".to_owned(), "C".to_owned())].into());
+            globals.chdir = Some("/srv".into());
+            globals.timeout = Some(2.5);
+        })])
+    });
+    fleet.run().await;
+    let contexts = fleet.machines["a"].contexts.lock().unwrap().clone();
+    let [(asked, None), (performed, Some(timeout))] = &contexts[..] else { panic!("one question and one command: {contexts:?}") };
+    assert_eq!(*timeout, std::time::Duration::from_millis(2500));
+    assert_eq!((performed.sudo.as_deref(), performed.chdir.as_deref()), (Some("root"), Some("/srv")));
+    assert_eq!(*asked, performed.for_facts(), "facts inherit all but the directory");
+}

@@ -2,12 +2,12 @@
 
 use infra_core::condition::Did;
 use infra_core::connection::Ending;
-use infra_core::event::{Outcome, StopReason};
+use infra_core::event::{Event, Outcome, StopReason};
 use infra_core::host::HostId;
 use infra_core::run_state::Bucket;
 use serde_json::json;
 
-use crate::fleet::{Behaviour, Fleet, With, call, calls, seconds, touchless};
+use crate::fleet::{Approval, Behaviour, Fleet, With, call, calls, seconds, touchless};
 
 fn failure(outcome: Option<Outcome>) -> infra_core::event::Failure {
     match outcome {
@@ -85,20 +85,10 @@ async fn other_exit_codes_may_be_a_success() {
 
 #[tokio::test]
 async fn a_panic_is_the_failure_of_its_host() {
-    let fleet = Fleet::new(&["a", "b", "c"], |_| {
-        calls([
-            touchless(1, "one"),
-            call(2, "made.write", json!({ "path": "/x", "text": "boom" })),
-            call(3, "made.broken", json!({ "path": "/x" })),
-        ])
-    });
-    let mut fleet = fleet.behaves("a", "one", Behaviour::Panic);
-    // On `b` the text is never written, so that the operation that panics over it does not.
-    fleet = fleet.behaves("b", "write /x boom", Behaviour::Exit(0));
-    let ran = fleet.run().await;
-    // In the plan the text is foreseen, so that it panics there already, on every host.
-    assert_eq!(ran.buckets(), [Bucket::Failed; 3]);
-    assert_eq!(ran.stopped(), Some(StopReason::NoHostLeft));
+    // In prepare, where the diff panics over a text that only one host has.
+    let fleet = Fleet::new(&["a", "b"], |_| calls([call(1, "made.broken", json!({ "path": "/x" })), touchless(2, "two")]));
+    let ran = fleet.text("a", "/x", "boom").run().await;
+    assert_eq!(ran.buckets(), [Bucket::Failed, Bucket::Changed]);
 
     let fleet = Fleet::new(&["a", "b"], |_| calls([touchless(1, "one"), touchless(2, "two")])).behaves("a", "one", Behaviour::Panic);
     let ran = fleet.run().await;
@@ -118,7 +108,7 @@ async fn fail_fast_lets_what_is_in_flight_end() {
     let machine = fleet.machines["b"].clone();
     let ran = fleet
         .run_watched(move |event, _| {
-            if let infra_core::event::Event::Stopped { .. } = event {
+            if let Event::Stopped { .. } = event {
                 machine.release("one");
             }
         })
@@ -152,4 +142,24 @@ async fn everyone_failing_ends_the_run() {
     let ran = fleet.run().await;
     assert_eq!(ran.stopped(), Some(StopReason::NoHostLeft));
     assert_eq!(ran.buckets(), [Bucket::Failed]);
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_any_host_fails_all_and_still_ends_the_run() {
+    let mut fleet = Fleet::new(&["a", "b"], |_| calls([touchless(1, "one")]));
+    fleet.approve = Approval::Panic;
+    let (run, mut receiver, _interrupt) = fleet.begin();
+    let collecting = async {
+        let mut events = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            events.push(event);
+        }
+        events
+    };
+    let (state, events) = tokio::join!(run.deploy(), collecting);
+    assert_eq!(state.account().count(Bucket::Failed), 2);
+    assert_eq!(state.exit_code(), 1);
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::RunEnded)).count(), 1);
+    assert_eq!(events.last(), Some(&Event::RunEnded));
+    assert_eq!(fleet.performed("a"), Vec::<String>::new());
 }

@@ -37,6 +37,16 @@ pub enum Behaviour {
     Panic,
 }
 
+/// How the question before execution is answered.
+#[derive(Clone, Copy)]
+pub enum Approval {
+    Yes,
+    No,
+    Never,
+    Panic,
+    YesAndInterrupt,
+}
+
 /// A host in memory.
 #[derive(Default)]
 pub struct Machine {
@@ -45,6 +55,8 @@ pub struct Machine {
     pub gathers: Mutex<Vec<Vec<String>>>,
     pub performed: Mutex<Vec<String>>,
     pub closed: Mutex<u32>,
+    /// As whom each question and command came, and a command's deadline.
+    pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     killed: Notify,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
 }
@@ -79,7 +91,7 @@ pub struct Fleet {
     pub black_holes: Vec<&'static str>,
     pub connector: Connector,
     pub settings: Settings,
-    pub approve: Option<bool>,
+    pub approve: Approval,
     pub answers: Arc<Mutex<Vec<Answer>>>,
     pub asked: Arc<Mutex<u32>>,
     script: Arc<ScriptOf>,
@@ -101,7 +113,7 @@ impl Fleet {
             black_holes: Vec::new(),
             connector: Connector::Ssh,
             settings: Settings::default(),
-            approve: Some(true),
+            approve: Approval::Yes,
             answers: Arc::default(),
             asked: Arc::default(),
             script: Arc::new(script),
@@ -155,6 +167,7 @@ impl Fleet {
             script: self.script.clone(),
             answers: self.answers.clone(),
             approve: self.approve,
+            interrupt: interrupt.clone(),
             asked: self.asked.clone(),
         });
         let run = Run {
@@ -381,7 +394,8 @@ struct MadeUp {
     black_holes: Vec<&'static str>,
     script: Arc<ScriptOf>,
     answers: Arc<Mutex<Vec<Answer>>>,
-    approve: Option<bool>,
+    approve: Approval,
+    interrupt: watch::Sender<u32>,
     asked: Arc<Mutex<u32>>,
 }
 
@@ -390,8 +404,14 @@ impl Approve for MadeUp {
         *self.asked.lock().unwrap() += 1;
         Box::pin(async {
             match self.approve {
-                Some(answer) => answer,
-                None => std::future::pending().await,
+                Approval::Yes => true,
+                Approval::No => false,
+                Approval::Never => std::future::pending().await,
+                Approval::Panic => panic!("the question broke"),
+                Approval::YesAndInterrupt => {
+                    self.interrupt.send_replace(1);
+                    true
+                }
             }
         })
     }
@@ -425,6 +445,7 @@ impl Connection for Wire {
         Box::pin(async move {
             let commands: Vec<String> = questions.iter().map(|question| question.command.script.as_str().to_owned()).collect();
             self.machine.gathers.lock().unwrap().push(commands.clone());
+            self.machine.contexts.lock().unwrap().extend(questions.into_iter().map(|question| (question.context, None)));
             let mut outputs = Vec::new();
             for command in commands {
                 match self.behaviours.get(&command) {
@@ -452,6 +473,7 @@ impl Connection for Wire {
                 Action::Script(_) => "script".to_owned(),
             };
             self.machine.performed.lock().unwrap().push(command.clone());
+            self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
             let blocked = async {
                 let release = self.machine.releases.lock().unwrap().entry(command.clone()).or_default().clone();
                 tokio::select! {

@@ -5,7 +5,7 @@ use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::Bucket;
 
-use crate::fleet::{Behaviour, Fleet, Line, calls, touchless};
+use crate::fleet::{Approval, Behaviour, Fleet, Line, calls, touchless};
 
 fn blocked() -> Fleet {
     Fleet::new(&["a", "b"], |_| calls([touchless(1, "one"), touchless(2, "two")])).settings(|settings| settings.parallel = Some(1)).behaves(
@@ -99,9 +99,19 @@ async fn before_execute_once_is_enough() {
 }
 
 #[tokio::test]
+async fn before_the_first_operation_nothing_is_started() {
+    let mut fleet = Fleet::new(&["a"], |_| calls([touchless(1, "one")]));
+    fleet.approve = Approval::YesAndInterrupt;
+    let ran = fleet.run().await;
+    assert_eq!(ran.trace(), Vec::<String>::new());
+    assert_eq!(ran.buckets(), [Bucket::NotReached]);
+    assert_eq!(ran.state.exit_code(), 130);
+}
+
+#[tokio::test]
 async fn at_the_question_it_means_no() {
     let mut fleet = Fleet::new(&["a"], |_| calls([touchless(1, "one")]));
-    fleet.approve = None;
+    fleet.approve = Approval::Never;
     let ran = fleet
         .run_watched(|event, interrupt| {
             if let Event::PlanReady { .. } = event {

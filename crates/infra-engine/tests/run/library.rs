@@ -111,6 +111,22 @@ operation! {
 }
 
 operation! {
+    /// Nothing at a path.
+    Remove "made.remove" { path: String }
+
+    fn touches(&self) -> Resources {
+        Resources::path(self.path.as_str())
+    }
+
+    fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
+        if facts.get(&TextAt { path: self.path.clone() })?.is_none() {
+            return Ok(Change::none("is not there"));
+        }
+        Ok(Change::new("remove").run(sh!("remove {}", self.path)).node(&self.path, Node::Absent))
+    }
+}
+
+operation! {
     /// A command that may do anything.
     RunShell "made.shell" { command: String }
 
@@ -219,6 +235,7 @@ pub fn registry() -> Registry {
     registry.add_fact(FactDefinition::of::<TextAt>());
     registry.add_operation(OperationDefinition::of::<Write>());
     registry.add_operation(OperationDefinition::of::<MakeDirectory>());
+    registry.add_operation(OperationDefinition::of::<Remove>());
     registry.add_operation(OperationDefinition::of::<RunShell>());
     registry.add_operation(OperationDefinition::of::<Touchless>());
     registry.add_operation(OperationDefinition::of::<Restart>());

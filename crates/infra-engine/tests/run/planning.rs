@@ -9,7 +9,7 @@ use infra_core::plan::Outlook;
 use infra_core::run_state::Bucket;
 use serde_json::json;
 
-use crate::fleet::{Behaviour, Fleet, Line, With, call, calls, script, shell, touchless, write};
+use crate::fleet::{Approval, Behaviour, Fleet, Line, With, call, calls, script, shell, touchless, write};
 
 #[tokio::test]
 async fn all_operations_of_a_host_are_read_in_one_request_for_each_round() {
@@ -53,11 +53,12 @@ async fn a_second_run_changes_nothing_and_its_plan_said_so() {
 }
 
 #[tokio::test]
-async fn what_stands_in_a_fresh_directory_is_predicted_without_asking() {
+async fn what_stands_in_a_fresh_directory_is_predicted() {
     let fleet = Fleet::new(&["a"], |_| {
         calls([call(1, "made.directory", json!({ "path": "/srv/app" })), write(2, "/srv/app/x", "1"), write(3, "/srv/app/x", "1")])
     })
-    // It would say so if it were asked: what is below a directory that is made afresh is not there.
+    // An answer that cannot be: below a directory that is made afresh there is nothing, whatever the host said.
+    .text("a", "/srv/app/x", "1")
     .kind(RunKind::Dry);
     let ran = fleet.run().await;
     assert_eq!(ran.forecast(0), ["change", "change", "none"]);
@@ -105,14 +106,12 @@ async fn a_fact_error_or_refusal_fails_the_host_only_where_nothing_before_could_
 
 #[tokio::test]
 async fn a_refusal_that_rests_on_what_was_predicted_depends_on_it() {
-    // The first write is known to the last letter, so the copy sees the text, and refuses over another path that a command touches.
     let fleet = Fleet::new(&["a"], |_| {
-        let mut lines = calls([shell(1, "make").named("Make"), call(2, "made.broken", json!({ "path": "/x" }))]);
-        lines.truncate(2);
-        lines
+        calls([call(1, "made.remove", json!({ "path": "/x" })).named("Remove"), call(2, "made.copy", json!({ "from": "/x", "to": "/y" }))])
     })
+    .text("a", "/x", "1")
     .kind(RunKind::Dry);
-    assert_eq!(fleet.run().await.forecast(0), ["change", "depends on Make"]);
+    assert_eq!(fleet.run().await.forecast(0), ["change", "depends on Remove"]);
 }
 
 #[tokio::test]
@@ -271,7 +270,7 @@ async fn nobody_left_ends_the_run() {
 #[tokio::test]
 async fn the_question_and_its_refusal() {
     let mut fleet = Fleet::new(&["a", "b"], |_| calls([write(1, "/x", "1")]));
-    fleet.approve = Some(false);
+    fleet.approve = Approval::No;
     let ran = fleet.run().await;
     assert_eq!(ran.buckets(), [Bucket::NotReached; 2]);
     assert_eq!(ran.state.exit_code(), 1);
