@@ -192,8 +192,9 @@ fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String]) -> 
     if rest.is_empty() || !repeats || state.declined || invocation.is_empty() {
         return None;
     }
+    // Where all hosts are left, the way on is the command that was just typed.
     if rest.len() == accounting.hosts.len() {
-        return Some(words(invocation));
+        return None;
     }
     let list = if rest.len() > FEW { nodeset::fold_parts(rest).join(",") } else { rest.join(",") };
     // What stands behind `--` is not ours.

@@ -175,7 +175,7 @@ fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         width: size.map_or(100, |(_, columns)| columns),
-        invocation: std::env::args().collect(),
+        invocation: invocation(),
         fail_fast: settings.fail_fast,
         started: Some(started),
         tick: Some(Duration::from_millis(200)),
@@ -187,4 +187,15 @@ fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
         all.push(infra_report::Json::new(Box::new(std::io::stdout()), Some(started)));
     }
     all
+}
+
+/// The words of the command line, with the program under its name alone.
+fn invocation() -> Vec<String> {
+    let mut words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = Path::new(&*program).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }

@@ -591,8 +591,6 @@ fn an_interrupted_run_says_what_is_in_flight() {
     2 hosts: 2 not reached
         not reached: web-[01-02]
         stopped: interrupted
-
-        To go on from there: infra fleet.lua deploy.lua
     ");
 }
 

@@ -80,8 +80,6 @@ fn an_outcome_that_is_not_known() {
 
     1 host: 1 indeterminate
         indeterminate: web-01
-
-        To go on from there: infra fleet.lua deploy.lua
     ");
 }
 
