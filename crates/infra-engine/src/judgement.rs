@@ -153,6 +153,9 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
                 match (unsettled(run, error, seen, before), depends.is_some()) {
                     (Ok(on), _) => depends = Some(on),
                     (Err(_), true) => {}
+                    (Err(error), false) if call.globals.ignore_errors.unwrap_or(false) => {
+                        return Judgement::Settled(elsewhere(call, before, fails_and_is_ignored(&error)));
+                    }
                     (Err(error), false) => return Judgement::Impossible(Box::new(cannot_be_planned(call, &error))),
                 }
             }
@@ -186,6 +189,11 @@ fn elsewhere(call: &OperationCall, before: &Prefix<'_>, mut settled: Settled) ->
         }
     }
     settled
+}
+
+/// `_ignore_errors` leaves the host ok, also where it is certain by now that the operation fails: it does nothing.
+fn fails_and_is_ignored(error: &DiffError) -> Settled {
+    Settled { outlook: Outlook::NoChange { reason: format!("fails, which is ignored: {error}") }, known: Known::FAILED, layer: None }
 }
 
 /// The wish with each combination of what its open conditions may come to.

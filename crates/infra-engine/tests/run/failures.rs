@@ -75,6 +75,30 @@ async fn an_ignored_failure_leaves_its_host_ok_and_its_commands_undone() {
 }
 
 #[tokio::test]
+async fn a_failure_that_is_certain_in_the_plan_may_be_ignored_too() {
+    let fleet = Fleet::new(&["a"], |_| {
+        calls([
+            call(1, "made.copy", json!({ "from": "/no", "to": "/x" })).globals(|globals| globals.ignore_errors = Some(true)),
+            touchless(2, "on error").when(0, Did::Error),
+        ])
+    });
+    let ran = fleet.run().await;
+    assert_eq!(ran.forecast(0), ["none", "change"]);
+    assert!(matches!(ran.outcome(0, 0), Some(Outcome::Failed { ignored: true, .. })));
+    assert_eq!(fleet.performed("a"), ["on error"]);
+    assert_eq!(ran.buckets(), [Bucket::Changed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_close_is_left() {
+    let mut fleet = Fleet::new(&["a", "b"], |_| calls([touchless(1, "one")]));
+    fleet.hangs_on_close = vec!["a"];
+    let began = tokio::time::Instant::now();
+    assert_eq!(fleet.run().await.buckets(), [Bucket::Changed; 2]);
+    assert_eq!(began.elapsed(), fleet.settings.closing);
+}
+
+#[tokio::test]
 async fn other_exit_codes_may_be_a_success() {
     let fleet = Fleet::new(&["a"], |_| {
         calls([touchless(1, "one").globals(|globals| globals.success_exit_codes = Some(vec![0, 2])), touchless(2, "two")])

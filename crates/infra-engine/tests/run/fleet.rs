@@ -89,6 +89,8 @@ pub struct Fleet {
     pub unreachable: Vec<&'static str>,
     /// Hosts that never answer while they are connected to.
     pub black_holes: Vec<&'static str>,
+    /// Hosts whose connections do not come to their end.
+    pub hangs_on_close: Vec<&'static str>,
     pub connector: Connector,
     pub settings: Settings,
     pub approve: Approval,
@@ -111,6 +113,7 @@ impl Fleet {
             behaviours: HashMap::new(),
             unreachable: Vec::new(),
             black_holes: Vec::new(),
+            hangs_on_close: Vec::new(),
             connector: Connector::Ssh,
             settings: Settings::default(),
             approve: Approval::Yes,
@@ -164,6 +167,7 @@ impl Fleet {
             behaviours: self.behaviours.clone(),
             unreachable: self.unreachable.clone(),
             black_holes: self.black_holes.clone(),
+            hangs_on_close: self.hangs_on_close.clone(),
             script: self.script.clone(),
             answers: self.answers.clone(),
             approve: self.approve,
@@ -392,6 +396,7 @@ struct MadeUp {
     behaviours: HashMap<(String, String), Behaviour>,
     unreachable: Vec<&'static str>,
     black_holes: Vec<&'static str>,
+    hangs_on_close: Vec<&'static str>,
     script: Arc<ScriptOf>,
     answers: Arc<Mutex<Vec<Answer>>>,
     approve: Approval,
@@ -430,7 +435,8 @@ impl Connect for MadeUp {
                 (*name == host.name).then(|| (command.clone(), behaviour.clone()))
             };
             let behaviours = self.behaviours.iter().filter_map(of_host).collect();
-            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours }) as Arc<dyn Connection>)
+            let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
+            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours, hangs_on_close }) as Arc<dyn Connection>)
         })
     }
 }
@@ -438,6 +444,7 @@ impl Connect for MadeUp {
 struct Wire {
     machine: Arc<Machine>,
     behaviours: HashMap<String, Behaviour>,
+    hangs_on_close: bool,
 }
 
 impl Connection for Wire {
@@ -508,7 +515,11 @@ impl Connection for Wire {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         *self.machine.closed.lock().unwrap() += 1;
-        Box::pin(async {})
+        Box::pin(async {
+            if self.hangs_on_close {
+                std::future::pending::<()>().await;
+            }
+        })
     }
 }
 
