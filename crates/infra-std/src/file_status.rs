@@ -155,14 +155,16 @@ pub fn link_target(path: &str) -> Shell {
     sh!("if test -L {}; then LC_ALL=C readlink -n -- {}; fi", path, path)
 }
 
-/// Looks at what every path of a tree is, one line each; the tree may be named by a link to it.
+/// Looks at what every path of a tree is, one line each.
 pub fn look_at_tree(path: &str) -> Shell {
-    sh!("LC_ALL=C find -H {} -exec stat -c {} {} +", findable(path), FIELDS, "{}")
+    sh!("LC_ALL=C find {} -exec stat -c {} {} +", tree_root(path), FIELDS, "{}")
 }
 
-/// A path as find(1) takes it, which would read one that begins with `-`, `(` or `!` as a condition.
-pub fn findable(path: &str) -> String {
-    if path.starts_with('/') || path.starts_with("./") { path.to_owned() } else { format!("./{path}") }
+/// The root of a tree as find(1) takes it: with a `.` below it, so that a link to the root is followed and not changed itself, and never
+/// beginning like a condition (`-`, `(`, `!`).
+pub fn tree_root(path: &str) -> String {
+    let here = if path.starts_with('/') || path.starts_with("./") { "" } else { "./" };
+    format!("{here}{}/.", path.trim_end_matches('/'))
 }
 
 /// Reads the line that [`look`] printed: the type, the status and what was printed after it. None where there is nothing.

@@ -9,11 +9,13 @@
 
 pub mod accounts;
 pub mod facts;
+pub mod file_content;
 pub mod file_status;
 pub mod git_command;
 pub mod operations;
 pub mod ownership;
 pub mod packaging;
+pub mod placement;
 mod registry;
 pub mod service_control;
 pub mod text_edit;

@@ -21,14 +21,24 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// The owner's name as a fact will give it; none where a number was asked for, whose name only the host knows.
+    pub fn known_user(&self) -> Option<String> {
+        known_name(&self.user, self.uid)
+    }
+
+    /// The group's name, likewise.
+    pub fn known_group(&self) -> Option<String> {
+        known_name(&self.group, self.gid)
+    }
+
     /// A directory with these, in which nothing was made by the plan unless `fresh`.
     pub fn directory_node(&self, fresh: bool) -> DirectoryNode {
-        DirectoryNode { mode: Some(self.mode), user: Some(self.user.clone()), group: Some(self.group.clone()), fresh }
+        DirectoryNode { mode: Some(self.mode), user: self.known_user(), group: self.known_group(), fresh }
     }
 
     /// A file with these, of which nothing else is known.
     pub fn file_node(&self) -> FileNode {
-        FileNode { mode: Some(self.mode), user: Some(self.user.clone()), group: Some(self.group.clone()), ..FileNode::default() }
+        FileNode { mode: Some(self.mode), user: self.known_user(), group: self.known_group(), ..FileNode::default() }
     }
 }
 
@@ -116,6 +126,11 @@ impl Ownership<'_> {
     }
 }
 
+fn known_name(name: &str, id: Option<u32>) -> Option<String> {
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    (id.is_some() || !is_number).then(|| name.to_owned())
+}
+
 /// Whether a wished user or group, a name or a number, is the one that is there.
 fn names(wished: &str, name: &str, id: Option<u32>) -> bool {
     wished == name || (id.is_some() && wished.parse().ok() == id)
@@ -133,7 +148,8 @@ fn change_owner(user: Option<&str>, group: Option<&str>, path: &str, link: bool)
     }
 }
 
-fn change_mode(mode: u32, path: &str, clears: bool) -> Shell {
+/// The command that sets a mode; `clears` when it takes set-id bits from a directory.
+pub fn change_mode(mode: u32, path: &str, clears: bool) -> Shell {
     sh!("chmod -- {} {}", mode_digits(mode, clears), path)
 }
 
@@ -154,6 +170,14 @@ mod tests {
         let mode = mode.map(|text| Mode::parse(text).expect("a mode"));
         let settled = Ownership { user, group, mode: mode.as_ref() }.settle("/p", &root(now), target, 0o022);
         (Shell::join(" && ", settled.commands).to_string(), settled.after.mode)
+    }
+
+    #[test]
+    fn the_name_of_a_number_is_not_foretold() {
+        let settled = Ownership { user: Some("4711"), ..Ownership::default() }.settle("/p", &root(0o644), Target::File, 0o022);
+        assert_eq!((settled.after.known_user(), settled.after.known_group().as_deref()), (None, Some("root")));
+        let nameless = Permissions { user: "4711".into(), uid: Some(4711), ..root(0o644) };
+        assert_eq!(nameless.known_user().as_deref(), Some("4711"));
     }
 
     #[test]

@@ -48,6 +48,12 @@ pub fn operations() -> Vec<OperationDefinition> {
     vec![
         OperationDefinition::of::<operation::apt::packages::Packages>(),
         OperationDefinition::of::<operation::apt::update::Update>(),
+        OperationDefinition::of::<operation::files::directory::Directory>(),
+        OperationDefinition::of::<operation::files::file::File>(),
+        OperationDefinition::of::<operation::files::line::Line>(),
+        OperationDefinition::of::<operation::files::link::Link>(),
+        OperationDefinition::of::<operation::files::put::Put>(),
+        OperationDefinition::of::<operation::files::template::Template>(),
         OperationDefinition::of::<operation::git::repo::Repo>(),
         OperationDefinition::of::<operation::server::group::Group>(),
         OperationDefinition::of::<operation::server::script::Script>(),

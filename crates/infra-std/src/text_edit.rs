@@ -172,6 +172,7 @@ pub struct Edited {
 /// [`UnsettledError`] when the replacement, through its groups, would be replaced by yet another text at the next run.
 pub fn edit_lines(text: &str, pattern: &LinePattern, wish: LineWish<'_>, ensure_newline: bool) -> Result<Edited, UnsettledError> {
     let mut edited = Edited { text: String::with_capacity(text.len()), appended: 0, replaced: 0, removed: 0 };
+    let ending = lines(text).filter(|line| !line.ending.is_empty()).last().map_or("\n", |line| line.ending);
     let mut append = None;
     match wish {
         LineWish::Present(line) => {
@@ -195,7 +196,9 @@ pub fn edit_lines(text: &str, pattern: &LinePattern, wish: LineWish<'_>, ensure_
                 matched |= new.is_some();
                 edited.replaced += usize::from(new.as_deref().is_some_and(|new| new != line.body));
                 edited.text.push_str(new.as_deref().unwrap_or(line.body));
-                edited.text.push_str(line.ending);
+                // A last line that is empty is a line only when it is ended.
+                let ends = if new.as_deref() == Some("") && line.ending.is_empty() { ending } else { line.ending };
+                edited.text.push_str(ends);
             }
             // What groups would hold is not known where nothing matched, so there is nothing to append then.
             if !matched && !replacement.has_groups() && !lines(text).any(|line| line.body == with) {
@@ -203,7 +206,6 @@ pub fn edit_lines(text: &str, pattern: &LinePattern, wish: LineWish<'_>, ensure_
             }
         }
     }
-    let ending = lines(text).filter(|line| !line.ending.is_empty()).last().map_or("\n", |line| line.ending);
     let open = !edited.text.is_empty() && !edited.text.ends_with('\n');
     if open && (append.is_some() || ensure_newline) {
         edited.text.push_str(ending);
@@ -288,6 +290,7 @@ mod tests {
             ("PATH=x\n", "^PATH=(.*)", "PATH=$PATH:$0:${HOME}:$2", "PATH=$PATH:$0:${HOME}:$2\n"),
             ("x\n", r"^user: (\w+)", "name: $1", "x\n"),
             ("f(x)\n", "f(x)", "g", "g\n"),
+            ("a", "a", "", "\n"),
         ] {
             assert_eq!(edit(text, line, LineWish::Replaced(with)), wanted, "{text:?} {line:?} {with:?}");
         }
