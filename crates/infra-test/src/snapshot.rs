@@ -49,7 +49,6 @@ pub const VOLATILE: &[(&str, &str)] = &[
         "apt rebuilds its index when it is only asked something",
     ),
     ("/var/cache/apt/srcpkgcache.bin", "likewise"),
-    ("/var/cache/ldconfig", "ldconfig's own index"),
 ];
 
 /// What kind of thing a path is.

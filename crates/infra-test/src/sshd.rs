@@ -1,7 +1,9 @@
 //! Real sshd processes of the test's own, on loopback addresses.
 //!
 //! Each has its own host key, its own user key, its own `known_hosts` and its own `ssh_config`, and runs as whoever runs the
-//! test: log-ins are to that same user. Nothing of the user's own ssh configuration has a part in it. When the value is
+//! test: log-ins are to that same user. Nothing of the user's own ssh configuration has a part in it, and sessions have an
+//! empty home (`$HOME`; they still begin in the user's real one, as sshd has it), so no start-up file of the user's shell is
+//! read. When the value is
 //! dropped, or the test process killed, the sshd, its sessions and everything that was started in them end.
 
 use std::fs;
@@ -79,7 +81,7 @@ impl SshdOptions {
     }
 
     /// A line of sshd_config(5), such as `MaxSessions 2`. It stands before the bench's own lines, and sshd takes the first
-    /// of each keyword; so a `SetEnv` here takes away the mark by which left processes are found.
+    /// of each keyword; so a `SetEnv` here takes away the sessions' empty home, and the mark by which left processes are found.
     #[must_use]
     pub fn configuration(mut self, line: impl Into<String>) -> Self {
         self.configuration.push(line.into());
@@ -137,6 +139,8 @@ impl Sshd {
                 "infra-test host",
             )?)),
         };
+        let home = folder.join("home");
+        fs::create_dir(&home).map_err(BenchError::file("create", &home))?;
         let authorized_keys = folder.join("authorized_keys");
         fs::write(&authorized_keys, format!("{}\n", files.public_key))
             .map_err(BenchError::file("write", &authorized_keys))?;
@@ -157,7 +161,8 @@ impl Sshd {
                 [
                     &format!("HostKey {}", host_key_file.display()),
                     &format!("AuthorizedKeysFile {}", authorized_keys.display()),
-                    &format!("SetEnv {MARK}={mark}"),
+                    // A shell of the user's would read the user's own start-up files, and they may do anything.
+                    &format!("SetEnv {MARK}={mark} HOME={}", home.display()),
                     "PidFile none",
                     "StrictModes no",
                     "UsePAM no",

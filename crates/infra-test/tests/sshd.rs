@@ -57,6 +57,13 @@ fn every_alias_is_let_in_at_an_address_of_its_own_with_strict_checking() {
 }
 
 #[test]
+fn sessions_have_an_empty_home() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let seen = stdout(&run(sshd.ssh_config(), "sshd-01", "cd && pwd && ls -A"));
+    assert_eq!(seen, format!("{}\n", sshd.folder().join("home").display()));
+}
+
+#[test]
 fn forty_aliases_share_the_addresses_of_one_sshd() {
     let names: Vec<String> = (1..=40).map(|number| format!("host-{number:02}")).collect();
     let sshd = Sshd::start(SshdOptions::default().aliases(&names)).unwrap();
