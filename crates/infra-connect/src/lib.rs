@@ -35,6 +35,7 @@ mod receipts;
 mod script;
 pub mod settings;
 pub mod spawn;
+mod ssh;
 mod upload;
 mod wire;
 

@@ -7,26 +7,25 @@ use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::host::{Connector, Host};
 
 use crate::settings::Settings;
+use crate::ssh::Ssh;
 
 /// Reaches hosts, each by its own connector.
 pub struct Wire {
     settings: Arc<Settings>,
+    ssh: Ssh,
 }
 
 impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings) }
+        let settings = Arc::new(settings);
+        Self { ssh: Ssh::new(settings.clone()), settings }
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {
         match host.connector {
             Connector::Local => Ok(Arc::new(crate::local::connect(self.settings.clone()).await?)),
-            Connector::Ssh => Err(ConnectError {
-                step: infra_core::connection::ConnectStep::Settings,
-                message: "hosts over ssh cannot be reached yet".to_owned(),
-                hint: None,
-            }),
+            Connector::Ssh => Ok(Arc::new(self.ssh.connect(host).await?)),
         }
     }
 }

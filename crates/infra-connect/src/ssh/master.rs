@@ -1,0 +1,234 @@
+//! One `ssh -M`: a connection.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use infra_core::BoxFuture;
+use infra_core::connection::{ConnectError, ConnectStep};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use openssh::Session;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::task::JoinHandle;
+
+use super::folder::{Folder, Place};
+use super::options::{Client, Options};
+use super::{failed, log};
+use crate::settings::Settings;
+use crate::spawn::{BOOT, Process, Spawn, SpawnError};
+
+/// How many sessions are asked of a host at once, the first one included: sshd allows ten where it is not told otherwise.
+const SESSIONS: usize = 8;
+/// When the log is cut: long before it fills the memory that the runtime folder is made of.
+const LONGEST_LOG: u64 = 256 * 1024;
+/// How long a master may take to end before it is killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A running master. Dropping it kills it.
+pub(crate) struct Master {
+    child: tokio::sync::Mutex<Option<Child>>,
+    group: Pid,
+    /// As long as this is open the master's first session reads on.
+    first_input: Mutex<Option<ChildStdin>>,
+    session: Arc<Session>,
+    place: Place,
+    /// What ssh and its proxy commands say past the log.
+    stderr: Mutex<Option<JoinHandle<Vec<u8>>>>,
+    _folder: Arc<Folder>,
+}
+
+impl Master {
+    /// Starts a master, whose first session is a shell of ours.
+    pub(crate) fn start(
+        client: &Client,
+        options: &Options,
+        settings: &Settings,
+        folder: Arc<Folder>,
+        place: Place,
+    ) -> Result<(Self, Process), ConnectError> {
+        let mut command = Command::new("ssh");
+        command.arg("-M").arg("-S").arg(&place.socket).arg("-E").arg(&place.log);
+        command.args(options.arguments(client, Some(settings)));
+        command.arg("--").arg(&options.address).arg(remote_command());
+        command.env("SSH_ASKPASS_REQUIRE", "never");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        crate::local::own_session(&mut command);
+        let error = |error: std::io::Error| failed(ConnectStep::Settings, format!("ssh cannot be started: {error}"), None);
+        let mut child = command.spawn().map_err(error)?;
+        let piped = "all three were asked for as pipes";
+        let group = Pid::from_raw(child.id().expect("it was not waited for").cast_signed());
+        let stdin = child.stdin.take().expect(piped).into_owned_fd().map_err(error)?;
+        let second = stdin.try_clone().map_err(error)?;
+        let input = |fd| ChildStdin::from_std(std::process::ChildStdin::from(fd));
+        let stderr = tokio::spawn(tail(child.stderr.take().expect(piped)));
+        let stdout = child.stdout.take().expect(piped);
+        let master = Self {
+            child: tokio::sync::Mutex::new(Some(child)),
+            group,
+            first_input: Mutex::new(Some(input(second).map_err(error)?)),
+            session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
+            place,
+            stderr: Mutex::new(Some(stderr)),
+            _folder: folder,
+        };
+        let first = Process {
+            stdin: Box::pin(input(stdin).map_err(error)?),
+            stdout: Box::pin(stdout),
+            stderr: Box::pin(tokio::io::empty()),
+            ended: Box::pin(async { "the shell on the host ended at once".to_owned() }),
+        };
+        Ok((master, first))
+    }
+
+    /// Makes sure that the socket answers: resuming checks nothing.
+    pub(crate) async fn check(&self) -> Result<(), String> {
+        self.session.check().await.map_err(|error| format!("the socket of ssh's master does not answer: {}", chain(&error)))
+    }
+
+    /// What the log says by now.
+    pub(crate) fn log(&self) -> String {
+        read_log(&self.place.log)
+    }
+
+    /// Ends the master. Gives the last of what it and its children said past the log.
+    pub(crate) async fn end(&self) -> String {
+        *self.first_input.lock().expect("nothing panics while it holds this lock") = None;
+        if let Some(mut child) = self.child.lock().await.take() {
+            // The log is whole once the process is gone; it may be gone already, and then its group may be, too.
+            if child.try_wait().ok().flatten().is_none() {
+                let _ = killpg(self.group, Signal::SIGTERM);
+                if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+                    let _ = killpg(self.group, Signal::SIGKILL);
+                    let _ = child.wait().await;
+                }
+            }
+        }
+        let stderr = self.stderr.lock().expect("nothing panics while it holds this lock").take();
+        match stderr {
+            // A proxy command may hold it open for longer than anybody wants to wait.
+            Some(mut stderr) => match tokio::time::timeout(Duration::from_millis(500), &mut stderr).await {
+                Ok(said) => String::from_utf8_lossy(&said.unwrap_or_default()).into_owned(),
+                Err(_) => {
+                    stderr.abort();
+                    String::new()
+                }
+            },
+            None => String::new(),
+        }
+    }
+
+    async fn open(&self) -> Result<Process, SpawnError> {
+        if std::fs::metadata(&self.place.log).is_ok_and(|log| log.len() > LONGEST_LOG) {
+            // ssh appends, so it goes on at the new end.
+            let _ = std::fs::OpenOptions::new().write(true).open(&self.place.log).and_then(|log| log.set_len(0));
+        }
+        let mut command = self.session.clone().arc_raw_command(remote_command());
+        command.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
+        match command.spawn().await {
+            Ok(mut child) => {
+                let piped = "all three were asked for as pipes";
+                let stdin = child.stdin().take().expect(piped);
+                let stdout = child.stdout().take().expect(piped);
+                let stderr = child.stderr().take().expect(piped);
+                let (log, session) = (self.place.log.clone(), self.session.clone());
+                Ok(Process {
+                    stdin: Box::pin(stdin),
+                    stdout: Box::pin(stdout),
+                    stderr: Box::pin(stderr),
+                    ended: Box::pin(async move {
+                        // The child is the channel: with it dropped, the outputs would end.
+                        let _ = child.wait().await;
+                        if session.check().await.is_ok() {
+                            "the shell of the command ended without a receipt".to_owned()
+                        } else {
+                            log::last_words(&read_log(&log)).unwrap_or_else(|| "ssh ended".to_owned())
+                        }
+                    }),
+                })
+            }
+            Err(error) => {
+                let words = chain(&error);
+                let master_lives = tokio::time::timeout(PATIENCE, self.session.check()).await.is_ok_and(|checked| checked.is_ok());
+                Err(if master_lives {
+                    SpawnError::Refused(format!(
+                        "the host opens no further session ({words}); `MaxSessions` in its sshd_config says how many there may be"
+                    ))
+                } else {
+                    SpawnError::Lost(log::last_words(&self.log()).unwrap_or(words))
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.get_mut()
+            && child.try_wait().ok().flatten().is_none()
+        {
+            let _ = killpg(self.group, Signal::SIGKILL);
+        }
+        if let Some(stderr) = self.stderr.get_mut().expect("nothing panics while it holds this lock") {
+            stderr.abort();
+        }
+        self.place.clear();
+    }
+}
+
+impl Spawn for Master {
+    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
+        Box::pin(self.open())
+    }
+
+    fn sessions(&self) -> usize {
+        SESSIONS - 1
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.end().await;
+            self.place.clear();
+        })
+    }
+}
+
+/// What the user's login shell is given, whatever it is.
+fn remote_command() -> String {
+    format!("exec sh -c '{BOOT}'")
+}
+
+fn read_log(path: &PathBuf) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Reads a stream to its end and keeps the last of it.
+async fn tail(mut stream: ChildStderr) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read) = stream.read(&mut buffer).await {
+        if read == 0 {
+            break;
+        }
+        kept.extend_from_slice(&buffer[..read]);
+        let excess = kept.len().saturating_sub(8192);
+        kept.drain(..excess);
+    }
+    kept
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

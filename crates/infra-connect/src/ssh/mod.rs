@@ -1,0 +1,105 @@
+//! Hosts over the user's own OpenSSH.
+//!
+//! One `ssh -M` in the foreground per host is the connection. Its first session is a `sh` that reads until its input ends; the other end of that
+//! input is held by this process, so the master ends when this process does, however it ends. All else goes through the master's socket.
+
+mod folder;
+mod log;
+mod master;
+mod options;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use infra_core::connection::{ConnectError, ConnectStep};
+use infra_core::host::Host;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
+
+use self::folder::Folder;
+use self::master::Master;
+use self::options::{Client, Options};
+use crate::reached::Reached;
+use crate::settings::Settings;
+
+/// What all hosts over ssh share.
+pub(crate) struct Ssh {
+    settings: Arc<Settings>,
+    handshakes: Semaphore,
+    folder: OnceCell<Arc<Folder>>,
+    client: OnceCell<Client>,
+    count: AtomicU64,
+}
+
+fn failed(step: ConnectStep, message: impl Into<String>, hint: Option<String>) -> ConnectError {
+    ConnectError { step, message: message.into(), hint }
+}
+
+impl Ssh {
+    /// Nothing is started or made yet.
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        let handshakes = Semaphore::new(settings.handshakes.max(1));
+        Self { settings, handshakes, folder: OnceCell::new(), client: OnceCell::new(), count: AtomicU64::new(0) }
+    }
+
+    /// Reaches a host.
+    pub(crate) async fn connect(&self, host: &Host) -> Result<Reached, ConnectError> {
+        let options = Options::of(host).map_err(|message| failed(ConnectStep::Settings, message, None))?;
+        let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
+        let folder = self.folder.get_or_try_init(|| Folder::open(&self.settings.runtime_folder)).await?;
+        let client = self.client.get_or_try_init(Client::find).await?;
+        let deadline = Instant::now() + self.settings.connect_deadline;
+        let options = options.complete(client, deadline).await?;
+        let mut wait = Duration::from_millis(250);
+        loop {
+            let error = match self.attempt(folder, client, &options, deadline).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => error,
+            };
+            // An sshd that has too many strangers at its door turns some away (MaxStartups); knocking again, later and not in step with
+            // the others, is what it asks for.
+            let pause = wait.mul_f64(rand::random_range(0.5..1.5));
+            if !error.turned_away || Instant::now() + pause >= deadline {
+                return Err(error.error);
+            }
+            tokio::time::sleep(pause).await;
+            wait *= 2;
+        }
+    }
+
+    async fn attempt(&self, folder: &Arc<Folder>, client: &Client, options: &Options, deadline: Instant) -> Result<Reached, Attempt> {
+        let place = folder.place(self.count.fetch_add(1, Ordering::Relaxed));
+        let (master, first) = Master::start(client, options, &self.settings, folder.clone(), place).map_err(Attempt::from)?;
+        let master = Arc::new(master);
+        let met = tokio::time::timeout_at(deadline, async {
+            let reached = Reached::meet(self.settings.clone(), master.clone(), first).await?;
+            master.check().await?;
+            Ok::<_, String>(reached)
+        });
+        match met.await {
+            Ok(Ok(reached)) => Ok(reached),
+            Ok(Err(said)) => Err(self.explain(&master, options, Some(said)).await),
+            Err(_) => Err(self.explain(&master, options, None).await),
+        }
+    }
+
+    async fn explain(&self, master: &Master, options: &Options, said: Option<String>) -> Attempt {
+        let stderr = master.end().await;
+        let seconds = said.is_none().then_some(self.settings.connect_deadline.as_secs_f64());
+        log::explain(&master.log(), &stderr, said.as_deref().unwrap_or_default(), seconds, options)
+    }
+}
+
+/// An attempt that failed.
+pub(crate) struct Attempt {
+    error: ConnectError,
+    /// Whether the server had no time for us, so that a later attempt may do better.
+    turned_away: bool,
+}
+
+impl From<ConnectError> for Attempt {
+    fn from(error: ConnectError) -> Self {
+        Self { error, turned_away: false }
+    }
+}
