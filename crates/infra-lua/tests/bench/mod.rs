@@ -242,7 +242,7 @@ pub async fn calls(deploy: &str) -> Vec<OperationCall> {
 pub fn shown(diagnostic: &Diagnostic) -> String {
     let mut text = match diagnostic.fault {
         Fault::Misuse => "misuse: ".to_owned(),
-        Fault::Runtime => "runtime: ".to_owned(),
+        Fault::Runtime | Fault::Host => "runtime: ".to_owned(),
     };
     text.push_str(&diagnostic.to_string());
     if let Some(line) = &diagnostic.source_line {
