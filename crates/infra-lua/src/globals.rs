@@ -149,7 +149,7 @@ fn assign(lua: &Lua, evaluation: &Evaluation, globals: &Table, key: &LuaValue, v
 }
 
 fn unknown_global(lua: &Lua, evaluation: &Evaluation, globals: &Table, key: &LuaValue) -> mlua::Error {
-    let LuaValue::String(name) = key else { return evaluation.misuse(lua, format!("a global has a name, not a {}", type_name(key))) };
+    let LuaValue::String(name) = key else { return evaluation.misuse(lua, format!("a global has a name, not {}", type_name(key))) };
     let name = name.to_string_lossy();
     if NOT_YET.contains(&name.as_str()) {
         return evaluation.misuse(lua, format!("`{name}` is not available yet"));
@@ -198,11 +198,7 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
             return Err(of.misuse_with(lua, "`get` takes the name of the data", "write host:get(\"http_port\", 80), with a colon"));
         };
         let key = key.to_string_lossy();
-        let name = match &host {
-            LuaValue::Table(host) => host.raw_get::<Option<String>>("name")?,
-            _ => None,
-        };
-        let Some(name) = name else {
+        let Some(name) = host_object::host_name(&host) else {
             return Err(of.misuse_with(lua, "`host.get` is called without its host", "write host:get(…), with a colon"));
         };
         let value = if of.host.as_ref().is_some_and(|own| own.name == name) {
@@ -295,7 +291,8 @@ fn module_table(lua: &Lua, evaluation: &Arc<Evaluation>, module: &str) -> mlua::
         }
         let prefix = format!("{name}.");
         let inside: Vec<&str> = registry.operations().filter_map(|operation| operation.name.strip_prefix(&prefix)).collect();
-        let hint = did_you_mean(&key, inside.iter().copied())
+        let hint = nearest(&key, inside.iter().copied())
+            .map(|near| format!("did you mean `{name}.{near}`?"))
             .or_else(|| registry.nearest_operation(&kind))
             .or_else(|| registry.fact(&kind).map(|_| format!("it is a fact: write host:fact(\"{kind}\", {{ … }})")))
             .or_else(|| Some(format!("`{name}` has {}", inside.join(", "))));

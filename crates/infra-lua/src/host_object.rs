@@ -17,12 +17,37 @@ const OTHER_HOSTS: &str = "infra.other_hosts";
 
 /// The `host` of this evaluation.
 pub(crate) fn host_object(lua: &Lua, evaluation: &Arc<Evaluation>, host: &Arc<Host>) -> mlua::Result<Table> {
+    let groups = groups_object(lua, evaluation, host)?;
+    let data = own_data(lua, evaluation)?;
+    object_of(lua, evaluation, &host.name, groups, data)
+}
+
+/// A host: empty itself, so that each assignment is noticed.
+fn object_of(lua: &Lua, evaluation: &Arc<Evaluation>, name: &str, groups: Table, data: Table) -> mlua::Result<Table> {
+    let shared = host_meta(lua, evaluation)?;
+    let fields = lua.create_table()?;
+    fields.raw_set("name", name)?;
+    fields.raw_set("groups", groups)?;
+    fields.raw_set("data", data)?;
+    fields.set_metatable(Some(shared.clone()))?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", fields)?;
+    meta.raw_set("__newindex", shared.raw_get::<LuaValue>("__newindex")?)?;
+    meta.raw_set("__name", "host")?;
+    meta.raw_set("__metatable", false)?;
+    meta.raw_set(HOST_NAME, name)?;
     let object = lua.create_table()?;
-    object.raw_set("name", host.name.as_str())?;
-    object.raw_set("groups", groups_object(lua, evaluation, host)?)?;
-    object.raw_set("data", own_data(lua, evaluation)?)?;
-    object.set_metatable(Some(host_meta(lua, evaluation)?))?;
+    object.set_metatable(Some(meta))?;
     Ok(object)
+}
+
+/// Where the metatable of a host has the host's name.
+const HOST_NAME: &str = "infra_host";
+
+/// The name of the host that a value is; none where it is no host.
+pub(crate) fn host_name(value: &LuaValue) -> Option<String> {
+    let LuaValue::Table(table) = value else { return None };
+    table.metatable()?.raw_get::<Option<String>>(HOST_NAME).ok()?
 }
 
 fn host_meta(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
@@ -55,8 +80,6 @@ fn host_meta(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
         Err(of.misuse_with(lua, format!("`host.{key}` cannot be assigned"), format!("data is set with host.data.{key} = …")))
     })?;
     meta.set("__newindex", new_index)?;
-    meta.set("__name", "host")?;
-    meta.set("__metatable", false)?;
     lua.set_named_registry_value(HOST_META, meta.clone())?;
     Ok(meta)
 }
@@ -170,9 +193,6 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
         return Ok(host);
     }
     let host = evaluation.house.inventory.by_id(id).clone();
-    let object = lua.create_table()?;
-    object.raw_set("name", host.name.as_str())?;
-    object.raw_set("groups", groups_object(lua, evaluation, &host)?)?;
     let data = lua.create_table()?;
     let meta = lua.create_table()?;
     let (of, owner) = (evaluation.clone(), host.clone());
@@ -192,8 +212,8 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
     meta.set("__pairs", pairs)?;
     meta.set("__metatable", false)?;
     data.set_metatable(Some(meta))?;
-    object.raw_set("data", data)?;
-    object.set_metatable(Some(host_meta(lua, evaluation)?))?;
+    let groups = groups_object(lua, evaluation, &host)?;
+    let object = object_of(lua, evaluation, &host.name, groups, data)?;
     known.raw_set(id.0, object.clone())?;
     Ok(object)
 }
