@@ -28,7 +28,11 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, envi
     })?;
     rust.set("enter_block", enter)?;
     let of = evaluation.clone();
-    rust.set("leave_block", lua.create_function(move |_, depth: usize| Ok(of.state().blocks.truncate(depth)))?)?;
+    let leave = lua.create_function(move |_, depth: usize| {
+        of.state().blocks.truncate(depth);
+        Ok(())
+    })?;
+    rust.set("leave_block", leave)?;
 
     let (of, env) = (evaluation.clone(), environment.clone());
     let enter = lua.create_function(move |lua, path: LuaValue| {

@@ -140,7 +140,11 @@ fn once(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<(
     })?;
     rust.set("turn", turn)?;
     let of = evaluation.clone();
-    rust.set("enter_once", lua.create_function(move |_, ()| Ok(of.state().once += 1))?)?;
+    let enter = lua.create_function(move |_, ()| {
+        of.state().once += 1;
+        Ok(())
+    })?;
+    rust.set("enter_once", enter)?;
     let of = evaluation.clone();
     rust.set(
         "leave_once",
