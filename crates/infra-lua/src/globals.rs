@@ -43,7 +43,7 @@ const STANDARD: &[&str] = &[
 /// What libraries of Lua lack here: they end infra, wait for a person, or write where results are written.
 const ABSENT: &[(&str, &[&str])] = &[
     ("os", &["exit", "execute", "setlocale"]),
-    ("io", &["popen", "read", "write", "stdin", "stdout", "stderr", "input", "output", "lines"]),
+    ("io", &["popen", "read", "write", "stdin", "stdout", "stderr", "input", "output", "lines", "close"]),
     ("string", &["dump"]),
 ];
 
@@ -93,6 +93,7 @@ pub(crate) fn standard(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<
                     "execute" | "popen" => "commands of this machine are run by local_command { \"git\", \"describe\" }",
                     "read" | "stdin" | "input" => "read a file with read_file(path), or give data with --data",
                     "lines" => "read a file with read_file(path) and split it: text:split(\"\\n\")",
+                    "close" => "a file is closed by file:close()",
                     "exit" => "a script ends with its file; error(\"why\") fails this host",
                     "setlocale" => "the locale is that of C, so that every run reads the same",
                     _ => "write to the log with print(…) or host:log(…), or to a file with io.open(path, \"w\"); commands are local_command { … }",
@@ -213,7 +214,10 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
     })?;
     rust.set("host_get", get)?;
     let of = evaluation.clone();
-    let log = lua.create_function(move |_, (_, text): (LuaValue, LuaValue)| {
+    let log = lua.create_function(move |lua, (host, text): (LuaValue, LuaValue)| {
+        if host_object::host_name(&host).is_none() {
+            return Err(of.misuse_with(lua, "`host.log` is called without its host", "write host:log(…), with a colon"));
+        }
         of.house.world.log(of.host.as_ref().map(|host| host.name.as_str()), &text.to_string()?);
         Ok(())
     })?;

@@ -134,6 +134,32 @@ fn unknown_key(lua: &Lua, evaluation: &Evaluation, key: &str) -> mlua::Error {
     evaluation.misuse_with(lua, format!("no host and no group has the data `{key}`"), hint)
 }
 
+/// Data as Lua sees it. Its tables are copies, so that adding to one, which would be lost, is refused.
+fn frozen(lua: &Lua, evaluation: &Arc<Evaluation>, key: &str, value: &infra_core::Value) -> mlua::Result<LuaValue> {
+    let value = to_lua(lua, value)?;
+    if let LuaValue::Table(table) = &value {
+        let of = evaluation.clone();
+        let key = key.to_owned();
+        let refuse = lua.create_function(move |lua, _: MultiValue| -> mlua::Result<()> {
+            let hint = format!("make a new table, and set it with host.data.{key} = …");
+            Err(of.misuse_with(lua, format!("the data `{key}` cannot be changed in place"), hint))
+        })?;
+        let meta = lua.create_table()?;
+        meta.raw_set("__newindex", refuse)?;
+        freeze(table, &meta)?;
+    }
+    Ok(value)
+}
+
+fn freeze(table: &Table, meta: &Table) -> mlua::Result<()> {
+    table.for_each(|_: LuaValue, inner: LuaValue| match inner {
+        LuaValue::Table(inner) => freeze(&inner, meta),
+        _ => Ok(()),
+    })?;
+    // An empty map keeps the mark that says so.
+    if table.metatable().is_none() { table.set_metatable(Some(meta.clone())) } else { Ok(()) }
+}
+
 /// `host.data`: read with its rules, and written for this script alone.
 fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
     let data = lua.create_table()?;
@@ -145,7 +171,7 @@ fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
         let set = of.state().data.get(&key).cloned();
         let value = set.or_else(|| of.host.as_ref().and_then(|host| host.data.get(&key).cloned()));
         match value {
-            Some(value) => to_lua(lua, &value),
+            Some(value) => frozen(lua, &of, &key, &value),
             None if of.house.inventory.data_keys.contains(&key) => Ok(LuaValue::Nil),
             None => Err(unknown_key(lua, &of, &key)),
         }
@@ -200,7 +226,7 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
         let LuaValue::String(key) = &key else { return Ok(LuaValue::Nil) };
         let key = key.to_string_lossy();
         match owner.data.get(&key) {
-            Some(value) => to_lua(lua, value),
+            Some(value) => frozen(lua, &of, &key, value),
             None if of.house.inventory.data_keys.contains(&key) => Ok(LuaValue::Nil),
             None => Err(unknown_key(lua, &of, &key)),
         }

@@ -254,3 +254,68 @@ async fn templates_see_the_inventory_when_they_ask_for_it() {
     assert_eq!(ran.calls[1].arguments["scope"]["host"]["data"]["x"], json!(1));
     assert_eq!(ran.calls[1].arguments["scope"].get("inventory"), None);
 }
+
+#[tokio::test]
+async fn endless_recursion_is_ended_and_its_chain_is_short() {
+    let all = [("inventory.lua", bench::INVENTORY), ("deploy.lua", "local function f(n) return f(n + 1) + 1 end\nf(1)")];
+    let world = bench::world(&all);
+    let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
+    let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
+    let files = ["deploy.lua".into()];
+    let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world, infra_lua::Limits::default());
+    let deploy = deploy.unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let wrong = run_script(&deploy, &inventory, 0).await.failed.expect("a failure");
+    assert_eq!(wrong.message, "functions call each other without end (stack overflow)");
+    assert_eq!((wrong.location.clone().map(|location| location.line), wrong.chain.len()), (Some(1), 64));
+}
+
+#[tokio::test]
+async fn blocks_end_with_their_errors_and_tail_calls_are_marked() {
+    let deploy = r#"
+local ok = pcall(function()
+  with({ _sudo = true }, function() error("no") end)
+end)
+local inside = coroutine.create(function()
+  with({ _sudo = true }, function()
+    server.shell { commands = "in" }
+    coroutine.yield()
+  end)
+end)
+local function install() server.shell { commands = "out" } end
+local function outer() return install() end
+outer()
+assert(coroutine.resume(inside) and coroutine.resume(inside))
+local none = host:facts {}
+assert(next(none) == nil)
+"#;
+    let calls = calls(deploy).await;
+    assert_eq!((calls[0].globals.sudo, calls[1].globals.sudo), (None, Some(true)));
+    let chain: Vec<String> = calls[0].chain.iter().map(ToString::to_string).collect();
+    assert_eq!(chain, ["deploy.lua:13", "?", "deploy.lua:11"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_run_at_once() {
+    let deploy = r#"
+local shared = once(function() return local_command { "echo", "shared" } end)
+server.shell { commands = { shared, host:fact("server.hostname"), local_command { "echo", "again" } } }
+"#;
+    let all = [("inventory.lua", "many = { \"h[01-64]\" }"), ("deploy.lua", deploy)];
+    let world = bench::world(&all);
+    let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
+    let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
+    let files = ["deploy.lua".into()];
+    let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world.clone(), infra_lua::Limits::default());
+    let deploy = std::sync::Arc::new(deploy.unwrap_or_else(|wrong| panic!("{wrong:?}")));
+    let mut tasks = tokio::task::JoinSet::new();
+    for host in 0..64 {
+        let (deploy, inventory) = (deploy.clone(), inventory.clone());
+        tasks.spawn(async move { (host, run_script(&deploy, &inventory, host).await) });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        let (host, ran) = ended.expect("a task that ends");
+        assert_eq!(ran.failed, None);
+        assert_eq!(ran.calls[0].arguments["commands"], json!(["shared", inventory.hosts[host].name, "again"]));
+    }
+    assert_eq!(world.ran.lock().expect("a lock").len(), 2);
+}

@@ -166,6 +166,9 @@ async fn names_data_and_facts() {
         r#"local x = inventory.host_list"#,
         r#"host.name = "x""#,
         r#"host.groups.db_servers = true"#,
+        r#"host.data.list = { 1 }
+table.insert(host.data.list, 2)"#,
+        r#"host.log("x")"#,
         r#"local function f() count = 1 end
 f()"#,
         r#"host.fact("server.hostname")"#,
