@@ -268,8 +268,12 @@ pub(crate) fn inventory_object(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua:
             return Err(of.misuse_with(lua, "`inventory:group` takes a name", "write inventory:group(\"web_servers\")"));
         };
         let name = name.to_string_lossy();
-        let hosts = members(&of.house.inventory, &name).ok_or_else(|| unknown_group(lua, &of, &name))?;
-        list_of(lua, &of, hosts.into_iter())
+        match members(&of.house.inventory, &name) {
+            Some(hosts) => list_of(lua, &of, hosts.into_iter()),
+            None if of.house.inventory.from_file => Err(unknown_group(lua, &of, &name)),
+            // A list of hosts on the command line knows no groups, so that no host is in any.
+            None => lua.create_table(),
+        }
     })?;
     object.raw_set("group", group)?;
     let of = evaluation.clone();
@@ -322,7 +326,7 @@ fn groups_of_inventory(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<
         match members(&of.house.inventory, &key) {
             Some(hosts) => Ok(LuaValue::Table(list_of(lua, &of, hosts.into_iter())?)),
             None if of.house.inventory.from_file => Err(unknown_group(lua, &of, &key)),
-            None => Ok(LuaValue::Nil),
+            None => Ok(LuaValue::Table(lua.create_table()?)),
         }
     })?;
     meta.set("__index", index)?;

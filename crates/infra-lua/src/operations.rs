@@ -196,7 +196,9 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
             globals.insert(name.clone(), data(lua, &name, &value)?);
             continue;
         }
-        let boolean = own.is_some_and(|own| arguments::accepts_type(&definition.schema, own, "boolean"));
+        // What also takes texts or numbers (a mode) is not decided by a condition.
+        let takes = |kind: &str| own.is_some_and(|own| arguments::accepts_type(&definition.schema, own, kind));
+        let boolean = takes("boolean") && !["string", "integer", "number", "array", "object"].into_iter().any(takes);
         let conditional = match &value {
             LuaValue::UserData(_) => true,
             LuaValue::Table(list) => list.raw_len() > 0 && matches!(list.raw_get(1), Ok(LuaValue::UserData(_))),

@@ -3,8 +3,9 @@
 
 mod bench;
 
-use bench::{calls, load, run, run_script};
+use bench::{calls, load, load_with, run, run_script};
 use infra_core::condition::{Condition, Did};
+use infra_lua::Limits;
 use serde_json::json;
 
 #[tokio::test]
@@ -182,7 +183,6 @@ assert(config.timeout == nil and config.chdir == "/from/config")
 #[tokio::test]
 async fn several_deploy_files_run_in_turn() {
     let all = [
-        ("inventory.lua", bench::INVENTORY),
         ("one.lua", "config.sudo = true\nShared = 5\nserver.shell { commands = 'one' }"),
         (
             "two/deploy.lua",
@@ -190,12 +190,7 @@ async fn several_deploy_files_run_in_turn() {
         ),
         ("two/x", ""),
     ];
-    let world = bench::world(&all);
-    let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
-    let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
-    let files = ["one.lua".into(), "two/deploy.lua".into()];
-    let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world, infra_lua::Limits::default());
-    let deploy = deploy.unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let (_, inventory, deploy) = load_with(&all, &["one.lua", "two/deploy.lua"], Limits::default()).await.expect("two deploys");
     assert_eq!(deploy.files(), ["one.lua", "two/deploy.lua"]);
     for host in 0..3 {
         let ran = run_script(&deploy, &inventory, host).await;
@@ -209,12 +204,8 @@ async fn several_deploy_files_run_in_turn() {
 #[tokio::test]
 async fn scripts_that_do_not_end_are_ended() {
     let ended = async |deploy: &str| {
-        let world = bench::world(&[("inventory.lua", bench::INVENTORY), ("deploy.lua", deploy)]);
-        let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
-        let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
-        let limits = infra_lua::Limits { running_time: std::time::Duration::from_millis(50), ..infra_lua::Limits::default() };
-        let files = ["deploy.lua".into()];
-        let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world, limits).expect("a deploy");
+        let limits = Limits { running_time: std::time::Duration::from_millis(50), ..Limits::default() };
+        let (_, inventory, deploy) = load_with(&[("deploy.lua", deploy)], &["deploy.lua"], limits).await.expect("a deploy");
         bench::shown(&run_script(&deploy, &inventory, 0).await.failed.expect("a failure"))
     };
     let shown = ended("local n = 0\nwhile true do n = n + 1 end").await;
@@ -257,13 +248,8 @@ async fn templates_see_the_inventory_when_they_ask_for_it() {
 
 #[tokio::test]
 async fn endless_recursion_is_ended_and_its_chain_is_short() {
-    let all = [("inventory.lua", bench::INVENTORY), ("deploy.lua", "local function f(n) return f(n + 1) + 1 end\nf(1)")];
-    let world = bench::world(&all);
-    let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
-    let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
-    let files = ["deploy.lua".into()];
-    let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world, infra_lua::Limits::default());
-    let deploy = deploy.unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let all = [("deploy.lua", "local function f(n) return f(n + 1) + 1 end\nf(1)")];
+    let (_, inventory, deploy) = load_with(&all, &["deploy.lua"], Limits::default()).await.expect("a deploy");
     let wrong = run_script(&deploy, &inventory, 0).await.failed.expect("a failure");
     assert_eq!(wrong.message, "functions call each other without end (stack overflow)");
     assert_eq!((wrong.location.clone().map(|location| location.line), wrong.chain.len()), (Some(1), 64));
@@ -301,12 +287,8 @@ local shared = once(function() return local_command { "echo", "shared" } end)
 server.shell { commands = { shared, host:fact("server.hostname"), local_command { "echo", "again" } } }
 "#;
     let all = [("inventory.lua", "many = { \"h[01-64]\" }"), ("deploy.lua", deploy)];
-    let world = bench::world(&all);
-    let inventory = infra_lua::load_inventory(std::path::Path::new("inventory.lua"), world.clone(), infra_core::Map::new()).await;
-    let inventory = std::sync::Arc::new(inventory.expect("an inventory"));
-    let files = ["deploy.lua".into()];
-    let deploy = infra_lua::Deploy::load(&files, inventory.clone(), bench::registry(), world.clone(), infra_lua::Limits::default());
-    let deploy = std::sync::Arc::new(deploy.unwrap_or_else(|wrong| panic!("{wrong:?}")));
+    let (world, inventory, deploy) = load_with(&all, &["deploy.lua"], Limits::default()).await.expect("a deploy");
+    let deploy = std::sync::Arc::new(deploy);
     let mut tasks = tokio::task::JoinSet::new();
     for host in 0..64 {
         let (deploy, inventory) = (deploy.clone(), inventory.clone());
