@@ -134,6 +134,16 @@ mod tests {
         assert_eq!(Address::parse("@local").expect("local").connector, Connector::Local);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[@a-z0-9:\\[\\]/. -]{0,16}") {
+            if let Ok(read) = Address::parse(&text) {
+                proptest::prop_assert_eq!(&read.name, &text);
+                proptest::prop_assert!(!read.address.starts_with('-'));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_host_is_refused() {
         for (text, message) in [

@@ -28,14 +28,18 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, envi
     })?;
     rust.set("enter_block", enter)?;
     let of = evaluation.clone();
-    rust.set("leave_block", lua.create_function(move |_, depth: usize| Ok(of.state().blocks.truncate(depth)))?)?;
+    let leave = lua.create_function(move |_, depth: usize| {
+        of.state().blocks.truncate(depth);
+        Ok(())
+    })?;
+    rust.set("leave_block", leave)?;
 
     let (of, env) = (evaluation.clone(), environment.clone());
     let enter = lua.create_function(move |lua, path: LuaValue| {
         let LuaValue::String(path) = &path else {
             return Err(of.misuse_with(
                 lua,
-                format!("`include` takes a path, got a {}", type_name(&path)),
+                format!("`include` takes a path, got {}", type_name(&path)),
                 "write include(\"tasks/nginx.lua\")",
             ));
         };
@@ -51,7 +55,7 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, envi
     let (of, env) = (evaluation.clone(), environment.clone());
     let find = lua.create_function(move |lua, name: LuaValue| {
         let LuaValue::String(name) = &name else {
-            return Err(of.misuse(lua, format!("`require` takes the name of a module, got a {}", type_name(&name))));
+            return Err(of.misuse(lua, format!("`require` takes the name of a module, got {}", type_name(&name))));
         };
         let name = name.to_string_lossy();
         let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
@@ -121,7 +125,7 @@ fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiV
             LuaValue::String(text) if name.is_none() && options.is_none() && function.is_none() => name = Some(text.to_string_lossy()),
             LuaValue::Table(table) if options.is_none() && function.is_none() => options = Some(table.clone()),
             LuaValue::Function(body) if function.is_none() => function = Some(body.clone()),
-            other => return Err(wrong(format!("`{kind}` does not take a {} here", type_name(other)))),
+            other => return Err(wrong(format!("`{kind}` does not take {} here", type_name(other)))),
         }
     }
     if kind == "deploy" && name.is_none() {

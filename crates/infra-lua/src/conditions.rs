@@ -141,7 +141,7 @@ pub(crate) fn condition_of(what: &str, value: &LuaValue) -> Result<Condition, Di
                 return Err(Diagnostic::misuse(format!("`{what}` takes a condition, got the handle of an operation"))
                     .hint(format!("write {what} = handle.did_change")));
             }
-            Err(Diagnostic::misuse(format!("`{what}` takes a condition, got a {}", type_name(value))))
+            Err(Diagnostic::misuse(format!("`{what}` takes a condition, got {}", type_name(value))))
         }
         LuaValue::Table(list) => {
             let mut all = Vec::new();
@@ -158,7 +158,7 @@ pub(crate) fn condition_of(what: &str, value: &LuaValue) -> Result<Condition, Di
         }
         LuaValue::Function(_) => Err(Diagnostic::misuse(format!("a function as `{what}` is not available yet"))
             .hint("conditions are handle.did_change and its like, lists of them, any_changed(…) and all_changed(…)")),
-        other => Err(Diagnostic::misuse(format!("`{what}` takes a condition, true or false, got a {}", type_name(other)))),
+        other => Err(Diagnostic::misuse(format!("`{what}` takes a condition, true or false, got {}", type_name(other)))),
     }
 }
 
@@ -190,7 +190,7 @@ fn collect(lua: &Lua, evaluation: &Arc<Evaluation>, name: &'static str, value: &
         other => {
             return Err(evaluation.misuse_with(
                 lua,
-                format!("`{name}` takes handles of operations, got a {}", type_name(other)),
+                format!("`{name}` takes handles of operations, got {}", type_name(other)),
                 format!("write {name}(a, b), where a and b are what operations gave back"),
             ));
         }

@@ -56,23 +56,23 @@ fn convert(lua: &Lua, place: &str, value: &LuaValue, depth: usize) -> Result<Val
             format!("`{place}` is the handle of an operation"),
             Some("a handle has the conditions did_change, did_not_change, did_succeed and did_error"),
         )),
-        other => Err(error(format!("`{place}` is a {}, which is no data", type_name(other)), None)),
+        other => Err(error(format!("`{place}` is {}, which is no data", type_name(other)), None)),
     }
 }
 
-/// The name of a value's type as a person says it.
+/// The name of a value's type as a person says it, with its article.
 pub(crate) fn type_name(value: &LuaValue) -> &'static str {
     match value {
         LuaValue::Nil => "nil",
-        LuaValue::Boolean(_) => "boolean",
-        LuaValue::Integer(_) | LuaValue::Number(_) => "number",
-        LuaValue::String(_) => "string",
-        LuaValue::Table(_) => "table",
-        LuaValue::Function(_) => "function",
-        LuaValue::Thread(_) => "coroutine",
-        LuaValue::UserData(data) if data.is::<crate::conditions::ReadCondition>() => "condition",
-        LuaValue::UserData(data) if data.is::<crate::conditions::Handle>() => "handle of an operation",
-        _ => "userdata",
+        LuaValue::Boolean(_) => "a boolean",
+        LuaValue::Integer(_) | LuaValue::Number(_) => "a number",
+        LuaValue::String(_) => "a string",
+        LuaValue::Table(_) => "a table",
+        LuaValue::Function(_) => "a function",
+        LuaValue::Thread(_) => "a coroutine",
+        LuaValue::UserData(data) if data.is::<crate::conditions::ReadCondition>() => "a condition",
+        LuaValue::UserData(data) if data.is::<crate::conditions::Handle>() => "the handle of an operation",
+        _ => "an object of Lua",
     }
 }
 
@@ -103,7 +103,7 @@ fn table_value(lua: &Lua, place: &str, table: &Table, depth: usize) -> Result<Va
                 Err(_) => return Err(error(format!("`{place}` has a name that is not UTF-8"), None)),
             },
             other => {
-                return Err(error(format!("`{place}` has a {} as a key", type_name(&other)), Some("keys are names, or numbers from 1")));
+                return Err(error(format!("`{place}` has {} as a key", type_name(&other)), Some("keys are names, or numbers from 1")));
             }
         }
     }
@@ -119,12 +119,12 @@ fn table_value(lua: &Lua, place: &str, table: &Table, depth: usize) -> Result<Va
         for (at, (index, _)) in items.iter().enumerate() {
             let wanted = at as i64 + 1;
             if *index != wanted {
-                let message = if items[0].0 < 1 {
-                    format!("`{place}` is a list with an item at [{}]", items[0].0)
+                return Err(if items[0].0 < 1 {
+                    error(format!("`{place}` is a list with an item at [{}]", items[0].0), Some("lists start at 1"))
                 } else {
-                    format!("`{place}` is a list with a hole: [{wanted}] is nil")
-                };
-                return Err(error(message, Some("lists start at 1 and have no holes")));
+                    let hint = "an item is nil: often a misspelt name";
+                    error(format!("`{place}` is a list with a hole: [{wanted}] is nil"), Some(hint))
+                });
             }
         }
         let values = items.iter().map(|(index, value)| convert(lua, &format!("{place}[{index}]"), value, depth + 1));

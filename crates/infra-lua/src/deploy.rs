@@ -182,7 +182,11 @@ impl Driver {
             };
             let need = machine.step(reply);
             // A state that is of no more use is freed here, not on a thread of the runtime.
-            let keep = !matches!(need, Need::Failed(_)) && !(matches!(need, Need::Done) && evaluation.host.is_some());
+            let keep = match &need {
+                Need::Request(_) => true,
+                Need::Done => evaluation.host.is_none(),
+                Need::Failed(_) => false,
+            };
             (keep.then_some(machine), need)
         };
         match self.evaluation.house.pool.run(&self.clock, work).await {

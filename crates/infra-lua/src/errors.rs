@@ -39,6 +39,8 @@ pub(crate) fn diagnose(error: &mlua::Error, sources: &Sources, chain: Vec<Locati
 pub(crate) fn diagnose_message(message: &str, sources: &Sources, chain: Vec<Location>) -> Box<Diagnostic> {
     let message = message.split("\nstack traceback:").next().unwrap_or_default();
     let (named, rest) = sources.split_location(message);
+    // Of functions that call each other without end, the innermost calls say enough.
+    let chain = chain[chain.len().saturating_sub(CHAIN)..].to_vec();
     let location = named.or_else(|| chain.last().cloned());
     let source_line = location.as_ref().and_then(|location| sources.line(location));
     let mut diagnostic = Diagnostic { location, source_line, chain, ..Diagnostic::runtime(sentence(rest)) };
@@ -56,6 +58,9 @@ fn sentence(message: &str) -> String {
     }
     message.trim_end().to_owned()
 }
+
+/// How many calls a diagnostic names.
+const CHAIN: usize = 64;
 
 /// Whether it stops the run.
 pub(crate) fn is_misuse(diagnostic: &Diagnostic) -> bool {

@@ -43,7 +43,7 @@ const STANDARD: &[&str] = &[
 /// What libraries of Lua lack here: they end infra, wait for a person, or write where results are written.
 const ABSENT: &[(&str, &[&str])] = &[
     ("os", &["exit", "execute", "setlocale"]),
-    ("io", &["popen", "read", "write", "stdin", "stdout", "stderr", "input", "output", "lines"]),
+    ("io", &["popen", "read", "write", "stdin", "stdout", "stderr", "input", "output", "lines", "close"]),
     ("string", &["dump"]),
 ];
 
@@ -93,6 +93,7 @@ pub(crate) fn standard(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<
                     "execute" | "popen" => "commands of this machine are run by local_command { \"git\", \"describe\" }",
                     "read" | "stdin" | "input" => "read a file with read_file(path), or give data with --data",
                     "lines" => "read a file with read_file(path) and split it: text:split(\"\\n\")",
+                    "close" => "a file is closed by file:close()",
                     "exit" => "a script ends with its file; error(\"why\") fails this host",
                     "setlocale" => "the locale is that of C, so that every run reads the same",
                     _ => "write to the log with print(…) or host:log(…), or to a file with io.open(path, \"w\"); commands are local_command { … }",
@@ -149,7 +150,7 @@ fn assign(lua: &Lua, evaluation: &Evaluation, globals: &Table, key: &LuaValue, v
 }
 
 fn unknown_global(lua: &Lua, evaluation: &Evaluation, globals: &Table, key: &LuaValue) -> mlua::Error {
-    let LuaValue::String(name) = key else { return evaluation.misuse(lua, format!("a global has a name, not a {}", type_name(key))) };
+    let LuaValue::String(name) = key else { return evaluation.misuse(lua, format!("a global has a name, not {}", type_name(key))) };
     let name = name.to_string_lossy();
     if NOT_YET.contains(&name.as_str()) {
         return evaluation.misuse(lua, format!("`{name}` is not available yet"));
@@ -198,11 +199,7 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
             return Err(of.misuse_with(lua, "`get` takes the name of the data", "write host:get(\"http_port\", 80), with a colon"));
         };
         let key = key.to_string_lossy();
-        let name = match &host {
-            LuaValue::Table(host) => host.raw_get::<Option<String>>("name")?,
-            _ => None,
-        };
-        let Some(name) = name else {
+        let Some(name) = host_object::host_name(&host) else {
             return Err(of.misuse_with(lua, "`host.get` is called without its host", "write host:get(…), with a colon"));
         };
         let value = if of.host.as_ref().is_some_and(|own| own.name == name) {
@@ -217,7 +214,10 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
     })?;
     rust.set("host_get", get)?;
     let of = evaluation.clone();
-    let log = lua.create_function(move |_, (_, text): (LuaValue, LuaValue)| {
+    let log = lua.create_function(move |lua, (host, text): (LuaValue, LuaValue)| {
+        if host_object::host_name(&host).is_none() {
+            return Err(of.misuse_with(lua, "`host.log` is called without its host", "write host:log(…), with a colon"));
+        }
         of.house.world.log(of.host.as_ref().map(|host| host.name.as_str()), &text.to_string()?);
         Ok(())
     })?;
@@ -295,7 +295,8 @@ fn module_table(lua: &Lua, evaluation: &Arc<Evaluation>, module: &str) -> mlua::
         }
         let prefix = format!("{name}.");
         let inside: Vec<&str> = registry.operations().filter_map(|operation| operation.name.strip_prefix(&prefix)).collect();
-        let hint = did_you_mean(&key, inside.iter().copied())
+        let hint = nearest(&key, inside.iter().copied())
+            .map(|near| format!("did you mean `{name}.{near}`?"))
             .or_else(|| registry.nearest_operation(&kind))
             .or_else(|| registry.fact(&kind).map(|_| format!("it is a fact: write host:fact(\"{kind}\", {{ … }})")))
             .or_else(|| Some(format!("`{name}` has {}", inside.join(", "))));

@@ -17,6 +17,7 @@ pub(crate) fn foreign_word(name: &str) -> Option<&'static str> {
         "isinstance" => "write type(x) == \"table\"",
         "enumerate" => "write for i, x in ipairs(list) do … end",
         "open" => "read a file with read_file(path)",
+        "f" => "join texts with `..`, or use string.format(\"%s\", x)",
         "inventory_hostname" => "write host.name",
         _ => return None,
     })
@@ -107,6 +108,12 @@ pub(crate) fn syntax_hint(message: &str, line: &str, text: &str) -> Option<Strin
     if message.contains("'}' expected") {
         return hint("the items of a table are separated by commas");
     }
+    if message.contains("near 'if'") && code.contains("if =") {
+        return hint("the argument is `_if`");
+    }
+    if message.contains("unfinished string") {
+        return hint("the text is not closed by a quote on its line; a text of several lines is [[ … ]]");
+    }
     if message.contains("'then' expected") && code.contains('=') && !code.contains("==") {
         return hint("equal is written `==`");
     }
@@ -125,8 +132,11 @@ pub(crate) fn runtime_hint(message: &str, line: &str) -> Option<String> {
     if message.contains("nil value") && line.contains("[0]") {
         return hint("lists start at 1");
     }
-    if message.contains("arithmetic on a string") || (message.contains("attempt to perform arithmetic") && line.contains('+')) {
+    if message.contains("attempt to add a 'string'") || message.contains("with a 'string'") {
         return hint("texts are joined with `..`");
+    }
+    if message.contains("memory than its limit") {
+        return hint("look for a table or a text that grows without end, and for functions that call each other without end");
     }
     if message.contains("attempt to concatenate a nil value") {
         return hint("one of the parts is nil: a misspelt name, or data that this host does not have");

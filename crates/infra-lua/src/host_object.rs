@@ -17,12 +17,37 @@ const OTHER_HOSTS: &str = "infra.other_hosts";
 
 /// The `host` of this evaluation.
 pub(crate) fn host_object(lua: &Lua, evaluation: &Arc<Evaluation>, host: &Arc<Host>) -> mlua::Result<Table> {
+    let groups = groups_object(lua, evaluation, host)?;
+    let data = own_data(lua, evaluation)?;
+    object_of(lua, evaluation, &host.name, groups, data)
+}
+
+/// A host: empty itself, so that each assignment is noticed.
+fn object_of(lua: &Lua, evaluation: &Arc<Evaluation>, name: &str, groups: Table, data: Table) -> mlua::Result<Table> {
+    let shared = host_meta(lua, evaluation)?;
+    let fields = lua.create_table()?;
+    fields.raw_set("name", name)?;
+    fields.raw_set("groups", groups)?;
+    fields.raw_set("data", data)?;
+    fields.set_metatable(Some(shared.clone()))?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", fields)?;
+    meta.raw_set("__newindex", shared.raw_get::<LuaValue>("__newindex")?)?;
+    meta.raw_set("__name", "host")?;
+    meta.raw_set("__metatable", false)?;
+    meta.raw_set(HOST_NAME, name)?;
     let object = lua.create_table()?;
-    object.raw_set("name", host.name.as_str())?;
-    object.raw_set("groups", groups_object(lua, evaluation, host)?)?;
-    object.raw_set("data", own_data(lua, evaluation)?)?;
-    object.set_metatable(Some(host_meta(lua, evaluation)?))?;
+    object.set_metatable(Some(meta))?;
     Ok(object)
+}
+
+/// Where the metatable of a host has the host's name.
+const HOST_NAME: &str = "infra_host";
+
+/// The name of the host that a value is; none where it is no host.
+pub(crate) fn host_name(value: &LuaValue) -> Option<String> {
+    let LuaValue::Table(table) = value else { return None };
+    table.metatable()?.raw_get::<Option<String>>(HOST_NAME).ok()?
 }
 
 fn host_meta(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
@@ -55,8 +80,6 @@ fn host_meta(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
         Err(of.misuse_with(lua, format!("`host.{key}` cannot be assigned"), format!("data is set with host.data.{key} = …")))
     })?;
     meta.set("__newindex", new_index)?;
-    meta.set("__name", "host")?;
-    meta.set("__metatable", false)?;
     lua.set_named_registry_value(HOST_META, meta.clone())?;
     Ok(meta)
 }
@@ -111,6 +134,32 @@ fn unknown_key(lua: &Lua, evaluation: &Evaluation, key: &str) -> mlua::Error {
     evaluation.misuse_with(lua, format!("no host and no group has the data `{key}`"), hint)
 }
 
+/// Data as Lua sees it. Its tables are copies, so that adding to one, which would be lost, is refused.
+fn frozen(lua: &Lua, evaluation: &Arc<Evaluation>, key: &str, value: &infra_core::Value) -> mlua::Result<LuaValue> {
+    let value = to_lua(lua, value)?;
+    if let LuaValue::Table(table) = &value {
+        let of = evaluation.clone();
+        let key = key.to_owned();
+        let refuse = lua.create_function(move |lua, _: MultiValue| -> mlua::Result<()> {
+            let hint = format!("make a new table, and set it with host.data.{key} = …");
+            Err(of.misuse_with(lua, format!("the data `{key}` cannot be changed in place"), hint))
+        })?;
+        let meta = lua.create_table()?;
+        meta.raw_set("__newindex", refuse)?;
+        freeze(table, &meta)?;
+    }
+    Ok(value)
+}
+
+fn freeze(table: &Table, meta: &Table) -> mlua::Result<()> {
+    table.for_each(|_: LuaValue, inner: LuaValue| match inner {
+        LuaValue::Table(inner) => freeze(&inner, meta),
+        _ => Ok(()),
+    })?;
+    // An empty map keeps the mark that says so.
+    if table.metatable().is_none() { table.set_metatable(Some(meta.clone())) } else { Ok(()) }
+}
+
 /// `host.data`: read with its rules, and written for this script alone.
 fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
     let data = lua.create_table()?;
@@ -122,7 +171,7 @@ fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
         let set = of.state().data.get(&key).cloned();
         let value = set.or_else(|| of.host.as_ref().and_then(|host| host.data.get(&key).cloned()));
         match value {
-            Some(value) => to_lua(lua, &value),
+            Some(value) => frozen(lua, &of, &key, &value),
             None if of.house.inventory.data_keys.contains(&key) => Ok(LuaValue::Nil),
             None => Err(unknown_key(lua, &of, &key)),
         }
@@ -170,9 +219,6 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
         return Ok(host);
     }
     let host = evaluation.house.inventory.by_id(id).clone();
-    let object = lua.create_table()?;
-    object.raw_set("name", host.name.as_str())?;
-    object.raw_set("groups", groups_object(lua, evaluation, &host)?)?;
     let data = lua.create_table()?;
     let meta = lua.create_table()?;
     let (of, owner) = (evaluation.clone(), host.clone());
@@ -180,7 +226,7 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
         let LuaValue::String(key) = &key else { return Ok(LuaValue::Nil) };
         let key = key.to_string_lossy();
         match owner.data.get(&key) {
-            Some(value) => to_lua(lua, value),
+            Some(value) => frozen(lua, &of, &key, value),
             None if of.house.inventory.data_keys.contains(&key) => Ok(LuaValue::Nil),
             None => Err(unknown_key(lua, &of, &key)),
         }
@@ -192,8 +238,8 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
     meta.set("__pairs", pairs)?;
     meta.set("__metatable", false)?;
     data.set_metatable(Some(meta))?;
-    object.raw_set("data", data)?;
-    object.set_metatable(Some(host_meta(lua, evaluation)?))?;
+    let groups = groups_object(lua, evaluation, &host)?;
+    let object = object_of(lua, evaluation, &host.name, groups, data)?;
     known.raw_set(id.0, object.clone())?;
     Ok(object)
 }
@@ -222,8 +268,12 @@ pub(crate) fn inventory_object(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua:
             return Err(of.misuse_with(lua, "`inventory:group` takes a name", "write inventory:group(\"web_servers\")"));
         };
         let name = name.to_string_lossy();
-        let hosts = members(&of.house.inventory, &name).ok_or_else(|| unknown_group(lua, &of, &name))?;
-        list_of(lua, &of, hosts.into_iter())
+        match members(&of.house.inventory, &name) {
+            Some(hosts) => list_of(lua, &of, hosts.into_iter()),
+            None if of.house.inventory.from_file => Err(unknown_group(lua, &of, &name)),
+            // A list of hosts on the command line knows no groups, so that no host is in any.
+            None => lua.create_table(),
+        }
     })?;
     object.raw_set("group", group)?;
     let of = evaluation.clone();
@@ -276,7 +326,7 @@ fn groups_of_inventory(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<
         match members(&of.house.inventory, &key) {
             Some(hosts) => Ok(LuaValue::Table(list_of(lua, &of, hosts.into_iter())?)),
             None if of.house.inventory.from_file => Err(unknown_group(lua, &of, &key)),
-            None => Ok(LuaValue::Nil),
+            None => Ok(LuaValue::Table(lua.create_table()?)),
         }
     })?;
     meta.set("__index", index)?;

@@ -183,7 +183,7 @@ impl<'e> Reader<'e> {
                     wrong.hint = Some(format!("data of a group stands in its data: data = {{ {key} = … }}"));
                     return Err(wrong);
                 }
-                other => return Err(self.wrong(location, format!("the group `{name}` has a {} as a key", type_name(other)))),
+                other => return Err(self.wrong(location, format!("the group `{name}` has {} as a key", type_name(other)))),
             }
         }
         for at in 1..=length {
@@ -208,7 +208,7 @@ impl<'e> Reader<'e> {
                 return Err(wrong);
             }
             other => {
-                let mut wrong = self.wrong(location, format!("the group `{group}` holds a {}", type_name(other)));
+                let mut wrong = self.wrong(location, format!("the group `{group}` holds {}", type_name(other)));
                 wrong.hint = Some("a host is a string, or a table whose first item is its name".to_owned());
                 return Err(wrong);
             }
@@ -263,7 +263,7 @@ impl<'e> Reader<'e> {
         match to_value(lua, "data", value).map_err(|problem| wrong(format!("`{name}`: {}", problem.message), problem.hint))? {
             infra_core::Value::Object(map) => Ok(map),
             infra_core::Value::Array(items) if items.is_empty() && value.is_table() => Ok(Map::new()),
-            _ => Err(wrong(format!("the data of `{name}` is a {}, not a table of names and values", type_name(value)), None)),
+            _ => Err(wrong(format!("the data of `{name}` is {}, not a table of names and values", type_name(value)), None)),
         }
     }
 }

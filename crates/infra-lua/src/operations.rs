@@ -122,9 +122,7 @@ fn merge_tables(kind: &str, main: Option<&str>, tables: &MultiValue) -> Result<V
     }
     for table in tables {
         let LuaValue::Table(table) = table else {
-            return Err(
-                Diagnostic::misuse(format!("`{kind}` takes a table of arguments, got a {}", type_name(table))).hint(spelling(table))
-            );
+            return Err(Diagnostic::misuse(format!("`{kind}` takes a table of arguments, got {}", type_name(table))).hint(spelling(table)));
         };
         for pair in table.pairs::<LuaValue, LuaValue>() {
             let (key, value) = pair.map_err(|error| Diagnostic::misuse(format!("the arguments of `{kind}` cannot be read: {error}")))?;
@@ -190,7 +188,7 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
         if name == "name" && own.is_none() {
             match &value {
                 LuaValue::String(text) => given.name = Some(text.to_string_lossy()),
-                other => return Err(Diagnostic::misuse(format!("`name` takes a string, got a {}", type_name(other)))),
+                other => return Err(Diagnostic::misuse(format!("`name` takes a string, got {}", type_name(other)))),
             }
             continue;
         }
@@ -198,7 +196,9 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
             globals.insert(name.clone(), data(lua, &name, &value)?);
             continue;
         }
-        let boolean = own.is_some_and(|own| arguments::accepts_type(&definition.schema, own, "boolean"));
+        // What also takes texts or numbers (a mode) is not decided by a condition.
+        let takes = |kind: &str| own.is_some_and(|own| arguments::accepts_type(&definition.schema, own, kind));
+        let boolean = takes("boolean") && !["string", "integer", "number", "array", "object"].into_iter().any(takes);
         let conditional = match &value {
             LuaValue::UserData(_) => true,
             LuaValue::Table(list) => list.raw_len() > 0 && matches!(list.raw_get(1), Ok(LuaValue::UserData(_))),
@@ -208,9 +208,6 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
             given.conditions.push((name.clone(), condition_of(&name, &value)?));
             given.own.insert(name, Value::Bool(true));
             continue;
-        }
-        if name.starts_with("if") && own.is_none() && name == "if" {
-            return Err(Diagnostic::misuse("there is no argument `if`").hint("did you mean `_if`?"));
         }
         let value = data(lua, &name, &value)?;
         given.own.insert(name, value);
@@ -227,7 +224,11 @@ fn call(lua: &Lua, evaluation: &Arc<Evaluation>, kind: &str, tables: &MultiValue
     let chain = evaluation.chain(lua);
     let made = register(lua, evaluation, kind, tables, chain.clone());
     let call = made.map_err(|wrong| {
-        let wrong = evaluation.at_chain(chain, wrong);
+        let mut wrong = evaluation.at_chain(chain, wrong);
+        let from_gsub = wrong.source_line.as_ref().is_some_and(|line| line.contains("gsub(")) && wrong.message.contains("got the number");
+        if from_gsub {
+            wrong.hint = Some("gsub gives two values, the text and a count: put it in parentheses, (text:gsub(…))".to_owned());
+        }
         evaluation.keep(&wrong);
         crate::errors::raise(wrong)
     })?;
@@ -253,8 +254,9 @@ fn register(
     let main = arguments::names(schema).into_iter().next();
     let values = merge_tables(kind, main, tables)?;
     let Given { name, own, conditions, globals, mut when } = sort_out(lua, definition, values)?;
+    let user_given = globals.sudo_user.is_some();
     let globals = merge_globals(evaluation, globals)?;
-    if globals.sudo_user.is_some() && globals.sudo.is_none() {
+    if user_given && globals.sudo.is_none() {
         return Err(Diagnostic::misuse("`_sudo_user` is given without `_sudo`").hint("write _sudo = true beside it"));
     }
     let wrong = |ArgumentError { message, hint, .. }: ArgumentError| {

@@ -12,6 +12,7 @@ use mlua::{Lua, Table, Value as LuaValue};
 
 use crate::convert::{to_lua, to_value, type_name};
 use crate::evaluation::Evaluation;
+use crate::host_object::host_name;
 use crate::once::{Kept, Outcome};
 use crate::operations::{merge_globals, read_globals};
 use crate::text_functions::environment_of;
@@ -139,7 +140,11 @@ fn once(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<(
     })?;
     rust.set("turn", turn)?;
     let of = evaluation.clone();
-    rust.set("enter_once", lua.create_function(move |_, ()| Ok(of.state().once += 1))?)?;
+    let enter = lua.create_function(move |_, ()| {
+        of.state().once += 1;
+        Ok(())
+    })?;
+    rust.set("enter_once", enter)?;
     let of = evaluation.clone();
     rust.set(
         "leave_once",
@@ -172,21 +177,17 @@ fn once(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<(
 }
 
 fn check_self(lua: &Lua, evaluation: &Evaluation, host: &LuaValue, method: &str) -> mlua::Result<()> {
-    let name = match host {
-        LuaValue::Table(host) => host.raw_get::<Option<String>>("name").ok().flatten(),
-        _ => None,
-    };
     let own = evaluation.host.as_ref().map(|host| host.name.as_str());
-    match name {
+    match host_name(host) {
         Some(name) if Some(name.as_str()) == own => {}
-        Some(_) if matches!(host, LuaValue::Table(host) if host.metatable().is_some()) => {
+        Some(_) => {
             return Err(evaluation.misuse_with(
                 lua,
                 "the facts of another host are not available yet",
                 "its data is: inventory:host(name).data",
             ));
         }
-        _ => {
+        None => {
             return Err(evaluation.misuse_with(
                 lua,
                 format!("`host.{method}` is called without its host"),
@@ -270,7 +271,7 @@ fn fact(lua: &Lua, evaluation: &Evaluation, name: &LuaValue, arguments: &LuaValu
                 _ => format!("write host:fact(\"{name}\", {{ … }})"),
             };
             return Err(raise(
-                Diagnostic::misuse(format!("the arguments of the fact {name} are a table, got a {}", type_name(other))).hint(hint),
+                Diagnostic::misuse(format!("the arguments of the fact {name} are a table, got {}", type_name(other))).hint(hint),
             ));
         }
     };

@@ -109,10 +109,18 @@ impl Sources {
                     other => other.to_string(),
                 };
                 let (location, rest) = self.split_location(&message);
-                let location = location.unwrap_or(Location { file: name.to_owned(), line: 0 });
-                let line = self.line(&location).unwrap_or_default();
+                let mut location = location.unwrap_or(Location { file: name.to_owned(), line: 0 });
+                let mut line = self.line(&location).unwrap_or_default();
+                let mut hint = hints::syntax_hint(rest, &line, text);
+                // Lua notices a missing `then` or `do` at the next word, which stands below the line that lacks it.
+                let above = Location { line: location.line.saturating_sub(1), ..location.clone() };
+                if let (None, true, Some(before)) = (&hint, rest.contains("expected"), self.line(&above).filter(|line| line.ends_with(':')))
+                {
+                    hint = hints::syntax_hint(rest, &before, text);
+                    (location, line) = (above, before);
+                }
                 let mut diagnostic = Diagnostic::misuse(rest).at(location.file, location.line);
-                diagnostic.hint = hints::syntax_hint(rest, &line, text);
+                diagnostic.hint = hint;
                 if !line.is_empty() {
                     diagnostic = diagnostic.source(line);
                 }

@@ -173,7 +173,7 @@ fn add_running(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, environmen
                     LuaValue::Table(table) => table.raw_get::<Option<String>>("message").ok().flatten(),
                     _ => None,
                 };
-                let shown = text.unwrap_or_else(|| format!("the script raised a {} as its error", crate::convert::type_name(other)));
+                let shown = text.unwrap_or_else(|| format!("the script raised {} as its error", crate::convert::type_name(other)));
                 diagnose_message(&shown, sources, chain)
             }
         };

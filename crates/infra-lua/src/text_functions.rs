@@ -63,7 +63,7 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -
 fn shown(lua: &Lua, evaluation: &Evaluation, value: &LuaValue) -> mlua::Result<String> {
     match value {
         LuaValue::String(text) => Ok(text.to_string_lossy()),
-        LuaValue::Table(table) if table.metatable().is_none() => Ok(match to_value(lua, "value", value) {
+        LuaValue::Table(table) if !has_own_text(table) => Ok(match to_value(lua, "value", value) {
             Ok(value) => value.to_string(),
             Err(_) => value.to_string()?,
         }),
@@ -74,6 +74,12 @@ fn shown(lua: &Lua, evaluation: &Evaluation, value: &LuaValue) -> mlua::Result<S
         )),
         other => other.to_string(),
     }
+}
+
+/// Whether a table says itself how it is shown.
+fn has_own_text(table: &Table) -> bool {
+    let says = |meta: &Table, key: &str| meta.raw_get::<LuaValue>(key).is_ok_and(|value| !value.is_nil());
+    table.metatable().is_some_and(|meta| says(&meta, "__tostring") || says(&meta, "__name"))
 }
 
 fn text_of(lua: &Lua, evaluation: &Evaluation, function: &str, place: usize, value: &LuaValue) -> mlua::Result<String> {

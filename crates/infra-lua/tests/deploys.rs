@@ -3,8 +3,9 @@
 
 mod bench;
 
-use bench::{calls, load, run, run_script};
+use bench::{calls, load, load_with, run, run_script};
 use infra_core::condition::{Condition, Did};
+use infra_lua::Limits;
 use serde_json::json;
 
 #[tokio::test]
@@ -152,4 +153,151 @@ assert(Version == "1.0")
     let ran = run_script(&deploy, &inventory, 0).await;
     assert_eq!(ran.failed, None);
     assert_eq!(*world.log.lock().expect("a lock"), ["web-1: hello\t1\t[1]", "web-1: there"]);
+}
+
+#[tokio::test]
+async fn arguments_of_every_operation_are_merged_from_the_inside_out() {
+    let deploy = r#"
+config.timeout = 1
+config.chdir = "/from/config"
+host.data._chdir = "/from/data"
+with({ _env = { A = "outer", B = "outer" }, _sudo = true, _if = false }, function()
+  with({ _env = { B = "inner", C = "inner" } }, function()
+    files.put { src = "x", dest = "there", _env = { C = "call" }, _sudo = false }
+  end)
+end)
+config.timeout = nil
+server.shell { commands = "true" }
+assert(config.timeout == nil and config.chdir == "/from/config")
+"#;
+    let ran = run(&[("deploy.lua", deploy), ("x", "")]).await.expect("a deploy");
+    assert_eq!(ran.failed, None);
+    let globals = &ran.calls[0].globals;
+    assert_eq!(json!(globals.env), json!({ "A": "outer", "B": "inner", "C": "call" }));
+    assert_eq!((globals.sudo, globals.timeout, globals.chdir.as_deref()), (Some(false), Some(1.0), Some("/from/data")));
+    assert_eq!(ran.calls[0].arguments["dest"], json!("/from/data/there"));
+    assert_eq!(ran.calls[0].when, [Condition::Always(false)]);
+    assert_eq!((ran.calls[1].globals.timeout, ran.calls[1].when.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn several_deploy_files_run_in_turn() {
+    let all = [
+        ("one.lua", "config.sudo = true\nShared = 5\nserver.shell { commands = 'one' }"),
+        (
+            "two/deploy.lua",
+            "assert(Shared == 5)\nfiles.put { src = 'x', dest = '/x' }\nlocal ok, why = pcall(error, { code = 7 })\nassert(why.code == 7)",
+        ),
+        ("two/x", ""),
+    ];
+    let (_, inventory, deploy) = load_with(&all, &["one.lua", "two/deploy.lua"], Limits::default()).await.expect("two deploys");
+    assert_eq!(deploy.files(), ["one.lua", "two/deploy.lua"]);
+    for host in 0..3 {
+        let ran = run_script(&deploy, &inventory, host).await;
+        assert_eq!(ran.failed, None);
+        assert_eq!((ran.calls[0].deploy, ran.calls[1].deploy), (0, 1));
+        assert_eq!((ran.calls[0].globals.sudo, ran.calls[1].globals.sudo), (Some(true), None));
+        assert_eq!(ran.calls[1].arguments["src"], json!("/deploy/two/x"));
+    }
+}
+
+#[tokio::test]
+async fn scripts_that_do_not_end_are_ended() {
+    let ended = async |deploy: &str| {
+        let limits = Limits { running_time: std::time::Duration::from_millis(50), ..Limits::default() };
+        let (_, inventory, deploy) = load_with(&[("deploy.lua", deploy)], &["deploy.lua"], limits).await.expect("a deploy");
+        bench::shown(&run_script(&deploy, &inventory, 0).await.failed.expect("a failure"))
+    };
+    let shown = ended("local n = 0\nwhile true do n = n + 1 end").await;
+    assert_eq!(
+        shown,
+        "runtime: deploy.lua:2: the script ran for more than 0.05 s\n  | while true do n = n + 1 end\n  hint: look for a loop that does not end"
+    );
+    assert!(ended("while true do pcall(function() while true do end end) end").await.contains("ran for more than 0.05 s"));
+    assert!(ended("coroutine.wrap(function() while true do end end)()").await.contains("ran for more than 0.05 s"));
+    // No hook is called inside one function of C, so this one is left behind. Its thread ends with the process.
+    let long = r#"local s = ("a"):rep(60) .. "b"
+s:find((".-"):rep(20) .. "c")"#;
+    assert!(ended(long).await.contains("was left behind"));
+}
+
+#[tokio::test]
+async fn what_a_loop_calls_is_told_apart_by_the_engine() {
+    let calls = calls("for _, name in ipairs({ 'a', 'b' }) do server.shell { name = name, commands = name } end").await;
+    assert_eq!((calls[0].chain.clone(), calls[0].call, calls[1].call), (calls[1].chain.clone(), 0, 1));
+    assert_eq!(calls[1].name.as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn templates_see_the_inventory_when_they_ask_for_it() {
+    let files = [
+        (
+            "deploy.lua",
+            "files.template { src = 'hosts.j2', dest = '/etc/hosts' }\nhost.data.x = 1\nfiles.template { src = 'plain.j2', dest = '/etc/x' }",
+        ),
+        ("hosts.j2", "{% for h in inventory.hosts %}{{ h.name }}\n{% endfor %}"),
+        ("plain.j2", "{{ host.data.x }}"),
+    ];
+    let ran = run(&files).await.expect("a deploy");
+    assert_eq!(ran.failed, None);
+    assert_eq!(ran.calls[0].arguments["scope"]["inventory"]["hosts"][1]["data"]["role"], json!("canary"));
+    assert_eq!(ran.calls[0].arguments["scope"]["inventory"]["groups"]["db_servers"][0]["name"], json!("db-1"));
+    assert_eq!(ran.calls[1].arguments["scope"]["host"]["data"]["x"], json!(1));
+    assert_eq!(ran.calls[1].arguments["scope"].get("inventory"), None);
+}
+
+#[tokio::test]
+async fn endless_recursion_is_ended_and_its_chain_is_short() {
+    let all = [("deploy.lua", "local function f(n) return f(n + 1) + 1 end\nf(1)")];
+    let (_, inventory, deploy) = load_with(&all, &["deploy.lua"], Limits::default()).await.expect("a deploy");
+    let wrong = run_script(&deploy, &inventory, 0).await.failed.expect("a failure");
+    assert_eq!(wrong.message, "functions call each other without end (stack overflow)");
+    assert_eq!((wrong.location.clone().map(|location| location.line), wrong.chain.len()), (Some(1), 64));
+}
+
+#[tokio::test]
+async fn blocks_end_with_their_errors_and_tail_calls_are_marked() {
+    let deploy = r#"
+local ok = pcall(function()
+  with({ _sudo = true }, function() error("no") end)
+end)
+local inside = coroutine.create(function()
+  with({ _sudo = true }, function()
+    server.shell { commands = "in" }
+    coroutine.yield()
+  end)
+end)
+local function install() server.shell { commands = "out" } end
+local function outer() return install() end
+outer()
+assert(coroutine.resume(inside) and coroutine.resume(inside))
+local none = host:facts {}
+assert(next(none) == nil)
+"#;
+    let calls = calls(deploy).await;
+    assert_eq!((calls[0].globals.sudo, calls[1].globals.sudo), (None, Some(true)));
+    let chain: Vec<String> = calls[0].chain.iter().map(ToString::to_string).collect();
+    assert_eq!(chain, ["deploy.lua:13", "?", "deploy.lua:11"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_run_at_once() {
+    let deploy = r#"
+local shared = once(function() return local_command { "echo", "shared" } end)
+server.shell { commands = { shared, host:fact("server.hostname"), local_command { "echo", "again" } } }
+"#;
+    let all = [("inventory.lua", "many = { \"h[01-64]\" }"), ("deploy.lua", deploy)];
+    let (world, inventory, deploy) = load_with(&all, &["deploy.lua"], Limits::default()).await.expect("a deploy");
+    let deploy = std::sync::Arc::new(deploy);
+    let mut tasks = tokio::task::JoinSet::new();
+    for host in 0..64 {
+        let (deploy, inventory) = (deploy.clone(), inventory.clone());
+        tasks.spawn(async move { (host, run_script(&deploy, &inventory, host).await) });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        let (host, ran) = ended.expect("a task that ends");
+        assert_eq!(ran.failed, None);
+        assert_eq!(ran.calls[0].arguments["commands"], json!(["shared", inventory.hosts[host].name, "again"]));
+    }
+    assert_eq!(world.ran.lock().expect("a lock").len(), 2);
 }

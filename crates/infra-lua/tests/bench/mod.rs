@@ -213,13 +213,23 @@ db_servers = { "db-1" }
 
 /// Reads the inventory of these files, or a small one where there is none, and loads `deploy.lua`.
 pub async fn load(files: &[(&str, &str)]) -> Result<(Arc<Memory>, Arc<Inventory>, Deploy), Vec<Diagnostic>> {
+    let limits = Limits { memory: 32 * 1024 * 1024, running_time: std::time::Duration::from_secs(20) };
+    load_with(files, &["deploy.lua"], limits).await
+}
+
+/// The same with these deploy files and limits.
+pub async fn load_with(
+    files: &[(&str, &str)],
+    deploys: &[&str],
+    limits: Limits,
+) -> Result<(Arc<Memory>, Arc<Inventory>, Deploy), Vec<Diagnostic>> {
     let mut all = vec![("inventory.lua", INVENTORY)];
     all.extend_from_slice(files);
     let world = world(&all);
     let inventory = load_inventory(Path::new("inventory.lua"), world.clone(), Map::new()).await.map_err(|wrong| vec![*wrong])?;
     let inventory = Arc::new(inventory);
-    let limits = Limits { memory: 32 * 1024 * 1024, running_time: std::time::Duration::from_secs(20) };
-    let deploy = Deploy::load(&[PathBuf::from("deploy.lua")], inventory.clone(), registry(), world.clone(), limits)?;
+    let deploys: Vec<PathBuf> = deploys.iter().map(PathBuf::from).collect();
+    let deploy = Deploy::load(&deploys, inventory.clone(), registry(), world.clone(), limits)?;
     Ok((world, inventory, deploy))
 }
 

@@ -1,0 +1,310 @@
+//! Deploys and inventories that are wrong: what a person reads.
+#![allow(missing_docs)]
+
+mod bench;
+
+use std::path::Path;
+
+use bench::{shown, world, wrong_with};
+use infra_core::Map;
+use infra_lua::load_inventory;
+
+async fn deploys(cases: &[&str]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let case = case.trim_matches('\n');
+        let wrong = wrong_with(&[
+            ("deploy.lua", case),
+            ("templates/wrong.j2", "a\n{% if %}\n"),
+            ("templates/missing.j2", "a\n{{ nmae }}\n"),
+            ("lib/wrong.lua", "local M = {}\nM.x = apt.pakages\nreturn M\n"),
+            ("lib/circle.lua", "return require('lib.circle')\n"),
+            ("tasks/syntax.lua", "local x = 1\nif x != 2 then\nend\n"),
+            ("tasks/endless.lua", "include('endless.lua')\n"),
+        ])
+        .await;
+        text.push_str(&format!("{case}\n-->\n{wrong}\n\n"));
+    }
+    text
+}
+
+async fn inventories(cases: &[&str]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let case = case.trim_matches('\n');
+        let wrong = match load_inventory(Path::new("inventory.lua"), world(&[("inventory.lua", case)]), Map::new()).await {
+            Ok(inventory) => format!("nothing is wrong; {} hosts", inventory.hosts.len()),
+            Err(wrong) => shown(&wrong),
+        };
+        text.push_str(&format!("{case}\n-->\n{wrong}\n\n"));
+    }
+    text
+}
+
+#[tokio::test]
+async fn operations_and_arguments() {
+    let text = deploys(&[
+        r#"apt.pakages { packages = "nginx" }"#,
+        r#"atp.packages { packages = "nginx" }"#,
+        r#"server.hostname { }"#,
+        r#"apt.packages { pakages = { "nginx" } }"#,
+        r#"apt.packages { "nginx" }"#,
+        r#"apt.packages { "nginx", "curl", update = true }"#,
+        r#"apt.packages("nginx")"#,
+        r#"apt.packages()"#,
+        r#"apt { }"#,
+        r#"systemd.service { running = true }"#,
+        r#"systemd.service { service = "nginx", running = "yes" }"#,
+        r#"apt.packages { packages = { "nginx", 5 } }"#,
+        r#"apt.packages { packages = { "nginx", nil, "curl" } }"#,
+        r#"apt.packages { packages = { a = 1, "curl" } }"#,
+        r#"apt.packages { packages = { ("a-b"):gsub("-", "_") } }"#,
+        r#"apt.packages { cache_time = 1.5 }"#,
+        r#"apt.packages { cache_time = 0/0 }"#,
+        r#"apt.packages { name = 5 }"#,
+        r#"files.put { src = "nothing.conf", dest = "/etc/x" }"#,
+        r#"files.template { src = "templates/wrong.j2", dest = "/etc/x" }"#,
+        r#"files.template { dest = "/etc/x" }"#,
+        r#"files.template { content = "x", dest = "/etc/x", mode = "rw" }"#,
+        r#"files.template { content = "x", dest = "/etc/x", vars = { f = print } }"#,
+        r#"apt.packages { packages = function() return "x" end }"#,
+        r#"apt.packages = 1"#,
+        r#"apt = 1"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn arguments_of_every_operation() {
+    let text = deploys(&[
+        r#"server.shell { commands = "x", _suod = true }"#,
+        r#"server.shell { commands = "x", sudo = true }"#,
+        r#"server.shell { commands = "x", _sudo = "yes" }"#,
+        r#"server.shell { commands = "x", _retries = 3 }"#,
+        r#"server.shell { commands = "x", _serial = 2 }"#,
+        r#"server.shell { commands = "x", _timeout = -1 }"#,
+        r#"server.shell { commands = "x", _sudo_user = "www" }"#,
+        r#"server.shell { commands = "x", if = true }"#,
+        r#"server.shell { commands = "x", _if = function() end }"#,
+        r#"server.shell { commands = "x", _if = "yes" }"#,
+        r#"with({ sudo = true }, function() end)"#,
+        r#"with({ _sudo = true })"#,
+        r#"deploy({ name = "nginx" })"#,
+        r#"deploy(function() end)"#,
+        r#"config.suod = true"#,
+        r#"config.retries = 3"#,
+        r#"config._sudo = true"#,
+        r#"host.data._suod = true
+server.shell { commands = "x" }"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn conditions_and_results() {
+    let text = deploys(&[
+        r#"
+local conf = server.shell { commands = "x" }
+if conf.did_change then server.shell { commands = "y" } end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local changed = conf.did_change"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local t = { changed = conf.did_change }
+if t.changed then server.shell { commands = "y" } end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = conf.stdout }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = conf }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = conf.did_change | conf.did_error }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = ~conf.did_change }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = conf.did_chnage }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = conf.changed }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "changed: " .. conf.did_change }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = { conf.did_change } }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+print(conf.will_change)"#,
+        r#"server.shell { commands = "y", _if = any_changed("conf") }"#,
+        r#"local v = host.name == "web-1" and false or true"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn names_data_and_facts() {
+    let text = deploys(&[
+        r#"if hots.name then end"#,
+        r#"local x = True"#,
+        r#"local x = None"#,
+        r#"local n = len(host.groups)"#,
+        r#"local x = web_servers"#,
+        r#"local x = http_port"#,
+        r#"if host.groups.web_server then end"#,
+        r#"local x = host.data.htpp_port"#,
+        r#"local x = host.http_port"#,
+        r#"local x = inventory:host("web-11")"#,
+        r#"local x = inventory:group("webservers")"#,
+        r#"local x = inventory.host_list"#,
+        r#"host.name = "x""#,
+        r#"host.groups.db_servers = true"#,
+        r#"host.data.list = { 1 }
+table.insert(host.data.list, 2)"#,
+        r#"host.log("x")"#,
+        r#"local function f() count = 1 end
+f()"#,
+        r#"host.fact("server.hostname")"#,
+        r#"host:fact("server.hostnam")"#,
+        r#"host:fact("files.file", { pth = "/etc/x" })"#,
+        r#"host:fact("files.file", "/etc/x")"#,
+        r#"host:fact("files.file", { path = "/broken" })"#,
+        r#"
+local names = { "b", "a" }
+table.sort(names, function(a, b) return host:fact("server.hostname") < b end)"#,
+        r#"local s = ("x"):gsub("x", function() return host:fact("server.hostname") end)"#,
+        r#"inventory:host("web-2"):fact("server.hostname")"#,
+        r#"once(function() return host:fact("server.hostname") end)"#,
+        r#"once(function() server.shell { commands = "x" } end)"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn what_is_absent_or_comes_later() {
+    let text = deploys(&[
+        r#"os.execute("ls")"#,
+        r#"os.exit(1)"#,
+        r#"io.popen("ls")"#,
+        r#"io.read()"#,
+        r#"io.write("x")"#,
+        r#"os.setlocale("de")"#,
+        r#"os.tiem()"#,
+        r#"debug.getinfo(1)"#,
+        r#"dofile("x.lua")"#,
+        r#"rolling({ batch = 1 }, function() end)"#,
+        r#"parallel(function() end)"#,
+        r#"call(function() end)"#,
+        r#"local op = operation { name = "x" }"#,
+        r#"local s = secret.env("X")"#,
+        r#"local y = yaml.decode("a: 1")"#,
+        r#"pcall(function() parallel(function() end) end)"#,
+        r#"assert(load("\27Lua"))"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn files_and_runtime_errors() {
+    let text = deploys(&[
+        r#"include("tasks/nothing.lua")"#,
+        r#"include("tasks/syntax.lua")"#,
+        r#"include("tasks/endless.lua")"#,
+        r#"require("lib.nothing")"#,
+        r#"require("lib.wrong")"#,
+        r#"require("lib.circle")"#,
+        r#"read_file("nothing.txt")"#,
+        r#"render("templates/missing.j2", { name = 1 })"#,
+        r#"render("{{ x }} {{ y }}", { x = 1 })"#,
+        r#"local x = nil
+print(x.y)"#,
+        r#"local list = {}
+print(list[0].name)"#,
+        r#"for x in { 1, 2 } do print(x) end"#,
+        r#"local x = "a" + 1"#,
+        r#"error("the disk is on fire")"#,
+        r#"error({ code = 5 })"#,
+        r#"local function f() return f() + 1 end
+f()"#,
+        r#"local t = {}
+for i = 1, 1e9 do t[i] = ("x"):rep(1000) .. i end"#,
+        r#"coroutine.yield(1)"#,
+        r#"sh("echo {} {}", 1)"#,
+        r#"sh("echo {}", nil)"#,
+        r#"local_command { "false" }"#,
+        r#"local_command { "nothing", 1 }"#,
+        r#"local_command("ls")"#,
+        r#"local_command { "echo", stdinn = "x" }"#,
+        r#"once(function() error("not today") end)"#,
+        r#"json.decode("{")"#,
+        r#"json.encode({ 1, a = 2 })"#,
+        r#"("x"):split("")"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn syntax_of_other_languages() {
+    let text = deploys(&[
+        "if host.name != \"x\" then\nend",
+        "local x = 1\nx += 1",
+        "if a then\nelse if b then\nend",
+        "if host.name:\n  x()",
+        "local mode = 0o644",
+        "local t = {\"a\": 1}",
+        "# a comment",
+        "local x = [[ [[:space:]] ]]",
+        "def f():\n  pass",
+        "import os",
+        "for x in list:\n  x()",
+        "local x = !y",
+        "if a && b then end",
+        "local t = { a = 1 b = 2 }",
+        "if a = 1 then end",
+        "local x = f\"{name}\"",
+        "if a then",
+        "local x = \"open",
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn inventories_that_are_wrong() {
+    let text = inventories(&[
+        "web = {\n  \"web-1\",\n  \"web-[1-3]\",\n}",
+        "web = { \"web[a]\" }",
+        "web = { \"@docker/app\" }",
+        "web = { \"@lcoal\" }",
+        "web = { \"web:ssh\" }",
+        "web = { \"web 1\" }",
+        "web = { { ssh_port = 22 } }",
+        "web = { \"web-1\", http_port = 80 }",
+        "web = { \"web-1\", data = 80 }",
+        "web = { \"web-1\", data = { f = print } }",
+        "web = { \"web-1\", nil, \"web-3\" }",
+        "web = { \"web-1\", 5 }",
+        "settings = { http_port = 80 }",
+        "all = { \"web-1\" }",
+        "a = { \"x\" }\nb = { a, \"y\" }\ntable.insert(a, b)",
+        "web = { \"web-1\" }\nif host.name then end",
+        "web = { \"web-[0-9999999]\" }",
+        "web = { web_list }",
+        "web = { \"web-1\" \"web-2\" }",
+        "local_command { \"false\" }",
+        "local function f() web = { \"x\" } end\nf()",
+        "apt.packages {}",
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
