@@ -9,9 +9,21 @@ use infra_core::sh;
 /// How long apt and dpkg wait for another one that holds their lock, in seconds.
 pub const LOCK_TIMEOUT: u32 = 600;
 
-/// The architecture on a line of its own, then what dpkg-query(1) prints of every package in this format; nothing where there is no dpkg.
+/// What dpkg-query(1) prints of every package in this format; nothing where there is no dpkg.
 pub fn dpkg_query(format: &str) -> Shell {
-    sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg --print-architecture; dpkg-query -W -f {}; fi", format)
+    sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg-query -W -f {}; fi", format)
+}
+
+/// The name of a package as facts have it: with its architecture where that is not the host's own.
+pub fn name_of(package: &str, architecture: &str, native: Option<&str>) -> String {
+    let own = architecture == "all" || native.is_none_or(|native| architecture == native);
+    if own { package.to_owned() } else { format!("{package}:{architecture}") }
+}
+
+/// The host's own architecture: that of dpkg itself, among lines of fields that begin with state, name and architecture.
+pub fn native_architecture(text: &str) -> Option<&str> {
+    let dpkg = text.lines().find_map(|line| line.strip_prefix("installed\tdpkg\t"))?;
+    dpkg.split('\t').next()
 }
 
 /// Brings the package index up to date and notes when.

@@ -20,7 +20,8 @@ impl Fact for Architecture {
     type Value = Option<String>;
 
     fn command(&self) -> Command {
-        sh!("if command -v dpkg >/dev/null 2>&1; then dpkg --print-architecture; fi").into()
+        // Not dpkg itself: busybox may have one of its own, which cannot say.
+        sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg-query -W -f {} dpkg; fi", "${Architecture}\\n").into()
     }
 
     fn parse(&self, output: &Output) -> Result<Option<String>, ParseError> {
@@ -29,7 +30,7 @@ impl Fact for Architecture {
     }
 
     fn rests_on(&self) -> Resources {
-        Resources::only([Resource::Path("/usr/bin/dpkg".to_owned())])
+        Resources::only([Resource::Path("/usr/bin/dpkg-query".to_owned())])
     }
 
     fn examples() -> Vec<FactExample> {

@@ -28,7 +28,7 @@ impl Fact for Held {
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        Ok(text.lines().skip(1).filter_map(|line| line.strip_prefix("hold\t")).map(str::to_owned).collect())
+        Ok(text.lines().filter_map(|line| line.strip_prefix("hold\t")).map(str::to_owned).collect())
     }
 
     fn rests_on(&self) -> Resources {
@@ -36,10 +36,6 @@ impl Fact for Held {
     }
 
     fn examples() -> Vec<FactExample> {
-        vec![FactExample::new(
-            &Self {},
-            "amd64\ninstall\tbash\nhold\tlinux-image-amd64\n",
-            BTreeSet::from(["linux-image-amd64".to_owned()]),
-        )]
+        vec![FactExample::new(&Self {}, "install\tbash\nhold\tlinux-image-amd64\n", BTreeSet::from(["linux-image-amd64".to_owned()]))]
     }
 }

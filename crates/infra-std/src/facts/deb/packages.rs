@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::dpkg_query;
+use crate::packaging::{dpkg_query, name_of, native_architecture};
 
 /// The packages that are installed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -30,10 +30,9 @@ impl Fact for Packages {
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        let mut lines = text.lines();
-        let native = lines.next().unwrap_or_default();
+        let native = native_architecture(&text);
         let mut packages: Self::Value = BTreeMap::new();
-        for line in lines {
+        for line in text.lines() {
             let mut fields = line.split('\t');
             let (Some(status), Some(name), Some(architecture), Some(version), None) =
                 (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
@@ -44,9 +43,7 @@ impl Fact for Packages {
             if !matches!(status, "installed" | "triggers-awaited" | "triggers-pending") {
                 continue;
             }
-            let own = architecture == native || architecture == "all";
-            let name = if own { name.to_owned() } else { format!("{name}:{architecture}") };
-            packages.entry(name).or_default().push(version.to_owned());
+            packages.entry(name_of(name, architecture, native)).or_default().push(version.to_owned());
         }
         Ok(packages)
     }
@@ -57,10 +54,10 @@ impl Fact for Packages {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, version)| ((*name).to_owned(), vec![(*version).to_owned()])).collect();
-        let printed = "amd64\ninstalled\tlibc6\tamd64\t2.36-9\ninstalled\tlibc6\ti386\t2.36-9\nconfig-files\tnginx\tall\t1.22.1\n\
+        let printed = "installed\tdpkg\tamd64\t1.21\ninstalled\tlibc6\tamd64\t2.36-9\ninstalled\tlibc6\ti386\t2.36-9\nconfig-files\tnginx\tall\t1.22.1\n\
                        triggers-pending\tman-db\tamd64\t2.11\nhalf-configured\tbad\tamd64\t1\n";
         vec![
-            FactExample::new(&Self {}, printed, of(&[("libc6", "2.36-9"), ("libc6:i386", "2.36-9"), ("man-db", "2.11")])),
+            FactExample::new(&Self {}, printed, of(&[("dpkg", "1.21"), ("libc6", "2.36-9"), ("libc6:i386", "2.36-9"), ("man-db", "2.11")])),
             FactExample::new(&Self {}, "", BTreeMap::new()),
         ]
     }

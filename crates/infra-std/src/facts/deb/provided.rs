@@ -30,7 +30,7 @@ impl Fact for Provided {
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
         let mut provided: Self::Value = BTreeMap::new();
-        for line in text.lines().skip(1) {
+        for line in text.lines() {
             let mut fields = line.split('\t');
             let (Some("installed"), Some(package), Some(provides)) = (fields.next(), fields.next(), fields.next()) else { continue };
             // Deb-control(5): names separated by commas, each perhaps with `(= version)`.
@@ -47,8 +47,7 @@ impl Fact for Provided {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, by)| ((*name).to_owned(), vec![(*by).to_owned()])).collect();
-        let printed =
-            "amd64\ninstalled\tpostfix\tdefault-mta, mail-transport-agent (= 1)\ninstalled\tbash\t\nconfig-files\texim4\tmail-server\n";
+        let printed = "installed\tpostfix\tdefault-mta, mail-transport-agent (= 1)\ninstalled\tbash\t\nconfig-files\texim4\tmail-server\n";
         vec![FactExample::new(&Self {}, printed, of(&[("default-mta", "postfix"), ("mail-transport-agent", "postfix")]))]
     }
 }

@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::dpkg_query;
+use crate::packaging::{dpkg_query, name_of, native_architecture};
 
 /// The packages that are not installed and not gone either.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -33,17 +33,15 @@ impl Fact for Remains {
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        let mut lines = text.lines();
-        let native = lines.next().unwrap_or_default();
+        let native = native_architecture(&text);
         let mut remains = BTreeMap::new();
-        for line in lines {
+        for line in text.lines() {
             let mut fields = line.split('\t');
             let (Some(status), Some(name), Some(architecture), None) = (fields.next(), fields.next(), fields.next(), fields.next()) else {
                 return Err(ParseError::new(format!("expected status, name and architecture, got `{line}`")));
             };
             if matches!(status, CONFIG_FILES | "half-installed" | "unpacked" | "half-configured") {
-                let own = architecture == native || architecture == "all";
-                remains.insert(if own { name.to_owned() } else { format!("{name}:{architecture}") }, status.to_owned());
+                remains.insert(name_of(name, architecture, native), status.to_owned());
             }
         }
         Ok(remains)
@@ -55,7 +53,7 @@ impl Fact for Remains {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect();
-        let printed = "amd64\ninstalled\tlibc6\tamd64\nconfig-files\tnginx\tall\nhalf-configured\tbad\ti386\nnot-installed\told\tall\n";
+        let printed = "installed\tdpkg\tamd64\ninstalled\tlibc6\tamd64\nconfig-files\tnginx\tall\nhalf-configured\tbad\ti386\nnot-installed\told\tall\n";
         vec![FactExample::new(&Self {}, printed, of(&[("nginx", "config-files"), ("bad:i386", "half-configured")]))]
     }
 }

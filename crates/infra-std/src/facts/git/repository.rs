@@ -46,7 +46,7 @@ pub struct WorkTree {
     pub commit: Option<String>,
     /// The address of the remote called `origin`.
     pub origin: Option<String>,
-    /// The paths of files that git knows and that differ from what is checked out.
+    /// The paths of files that git knows and that differ from what is checked out; what stands in submodules does not count.
     pub changed: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ impl Fact for Repository {
   if [ -e {}.git ] && command -v git >/dev/null 2>&1; then
     {} rev-parse --git-dir >/dev/null || exit 1
     printf '%s\\n' \"$({} symbolic-ref -q HEAD)\" \"$({} rev-parse -q --verify HEAD)\" \"$({} config --get remote.origin.url)\"
-    {} status --porcelain --untracked-files=no -z | tr '\\n\\000' '?\\n'
+    {} status --porcelain --untracked-files=no --ignore-submodules=all -z | tr '\\n\\000' '?\\n'
   fi
 fi",
             self.repo,
