@@ -7,13 +7,17 @@
 //! Nothing here does I/O. A fact is a question, the command that asks it and the reading of what the command printed; an operation is a pure
 //! function from arguments and facts to a change.
 
+pub mod accounts;
 pub mod facts;
 pub mod file_content;
 pub mod file_status;
+pub mod git_command;
 pub mod operations;
 pub mod ownership;
+pub mod packaging;
 pub mod placement;
 mod registry;
+pub mod service_control;
 pub mod text_edit;
 
 pub use registry::{facts, operations, registry};

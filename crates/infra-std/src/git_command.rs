@@ -1,0 +1,20 @@
+//! How git(1) is called.
+
+use infra_core::command::Shell;
+use infra_core::sh;
+
+/// git on a repository: it asks nobody for a password, runs no monitor of the repository's own, and takes a repository of another user, for the
+/// deploy names it.
+pub fn git_in(repository: &str) -> Shell {
+    sh!("GIT_TERMINAL_PROMPT=0 git -c {} -c {} -C {}", "safe.directory=*", "core.fsmonitor=false", repository)
+}
+
+/// git outside a repository.
+pub fn git() -> Shell {
+    sh!("GIT_TERMINAL_PROMPT=0 git -c {}", "safe.directory=*")
+}
+
+/// Runs `script` where git is installed and `repository` is the top of a repository; prints nothing elsewhere.
+pub fn in_repository(repository: &str, script: Shell) -> Shell {
+    sh!("if [ -e {}/.git ] && command -v git >/dev/null 2>&1; then {}; fi", repository, script)
+}

@@ -1,0 +1,3 @@
+//! Operations on git repositories.
+
+pub mod repo;

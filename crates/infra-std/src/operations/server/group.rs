@@ -1,0 +1,119 @@
+//! The operation `server.group`.
+
+use std::collections::BTreeMap;
+
+use infra_core::change::Change;
+use infra_core::command::Shell;
+use infra_core::example::Example;
+use infra_core::facts::{DiffError, Facts};
+use infra_core::operation::{Misuse, Operation};
+use infra_core::resources::{Resource, Resources};
+use infra_core::sh;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::accounts::{check_name, missing_tool};
+use crate::facts::server::groups::{Group as FoundGroup, Groups};
+use crate::facts::server::which::Which;
+
+/// Creates, changes or removes a group.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Group {
+    /// The name of the group.
+    pub group: String,
+    /// Whether it shall be there.
+    #[serde(default = "crate::accounts::yes")]
+    pub present: bool,
+    /// Create it as one of the system's own, with a number from their range. It has no bearing on a group that is there.
+    #[serde(default)]
+    pub system: bool,
+    /// Its number; left to the host where not given.
+    pub gid: Option<u32>,
+}
+
+impl Operation for Group {
+    const NAME: &'static str = "server.group";
+    const DOC: &'static str = "Creates a group, gives it the number that is asked for, or removes it.\n\n\
+        It changes nothing when the group is there, with the number that was asked for if one was, or not there where `present` is false. When the \
+        number of a group changes, files keep the old one. The host needs groupadd(8), groupmod(8) and groupdel(8).";
+
+    fn check(&self) -> Result<(), Misuse> {
+        check_name("group", &self.group)
+    }
+
+    fn touches(&self) -> Resources {
+        Resources::only(touched())
+    }
+
+    fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
+        let name = &self.group;
+        let (mut groups, tool) = facts.get((&Groups {}, &Which { command: "groupadd".to_owned() }))?;
+        let change = match (groups.get(name), self.present) {
+            (None, false) => return Ok(Change::none(format!("there is no group {name}"))),
+            (None, true) => {
+                self.free_number(&groups)?;
+                let mut words = vec!["groupadd".to_owned()];
+                words.extend(self.system.then(|| "-r".to_owned()));
+                words.extend(self.gid.iter().flat_map(|gid| ["-g".to_owned(), gid.to_string()]));
+                words.extend(["--".to_owned(), name.clone()]);
+                groups.insert(name.clone(), FoundGroup { gid: self.gid, members: Vec::new() });
+                Change::new("create").run(Shell::argv(words))
+            }
+            (Some(_), false) => {
+                groups.remove(name);
+                Change::new("remove").run(sh!("groupdel -- {}", name))
+            }
+            (Some(found), true) => {
+                let Some(gid) = self.gid.filter(|gid| found.gid != Some(*gid)) else {
+                    return Ok(Change::none("already there"));
+                };
+                self.free_number(&groups)?;
+                let old = found.gid.map_or_else(|| "?".to_owned(), |old| old.to_string());
+                groups.entry(name.clone()).and_modify(|group| group.gid = Some(gid));
+                Change::new(format!("number {old} → {gid}")).run(sh!("groupmod -g {} -- {}", gid, name))
+            }
+        };
+        if tool.is_none() {
+            return Err(missing_tool("groupadd"));
+        }
+        Ok(change.answer(&Groups {}, &groups).touching(Resources::only(touched())))
+    }
+
+    fn examples() -> Vec<Example> {
+        let group = |gid: u32| FoundGroup { gid: Some(gid), members: Vec::new() };
+        let found = || BTreeMap::from([("root".to_owned(), group(0)), ("deploy".to_owned(), group(1000))]);
+        let tool = || Which { command: "groupadd".to_owned() };
+        let example =
+            |title, args| Example::new(title, args).fact(&Groups {}, found()).fact(&tool(), Some("/usr/sbin/groupadd".to_owned()));
+        vec![
+            example("Create a group", json!({ "group": "app", "system": true, "gid": 600 })).steps(["groupadd -r -g 600 -- app"]),
+            example("It is there already", json!({ "group": "deploy", "gid": 1000 })).nothing("already there"),
+            example("Another number", json!({ "group": "deploy", "gid": 1500 })).steps(["groupmod -g 1500 -- deploy"]),
+            example("A number that is taken", json!({ "group": "app", "gid": 1000 }))
+                .refused("the number 1000 is that of the group deploy"),
+            example("Remove it", json!({ "group": "deploy", "present": false })).steps(["groupdel -- deploy"]),
+            example("It is gone already", json!({ "group": "app", "present": false })).nothing("there is no group app"),
+            Example::new("A host that cannot", json!({ "group": "app" }))
+                .fact(&Groups {}, found())
+                .fact(&tool(), None)
+                .refused("there is no groupadd"),
+        ]
+    }
+}
+
+impl Group {
+    fn free_number(&self, groups: &BTreeMap<String, FoundGroup>) -> Result<(), DiffError> {
+        let Some(gid) = self.gid else { return Ok(()) };
+        match groups.iter().find(|(name, group)| group.gid == Some(gid) && **name != self.group) {
+            Some((other, _)) => Err(DiffError::refused(format!("the number {gid} is that of the group {other}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn touched() -> [Resource; 5] {
+    let files = ["/etc/group", "/etc/gshadow", "/etc/group-", "/etc/gshadow-"].map(|path| Resource::Path(path.to_owned()));
+    let [a, b, c, d] = files;
+    [Resource::Users, a, b, c, d]
+}

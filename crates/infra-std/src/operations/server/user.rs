@@ -1,0 +1,548 @@
+//! The operation `server.user`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use infra_core::change::{Action, Change};
+use infra_core::command::{Command, Shell};
+use infra_core::example::Example;
+use infra_core::facts::{DiffError, Facts};
+use infra_core::node::{DirectoryNode, Node};
+use infra_core::operation::{Misuse, Operation};
+use infra_core::resources::{Resource, Resources, normal_path, parent_of};
+use infra_core::sh;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::accounts::{check_field, check_name, missing_tool, yes};
+use crate::facts::files::directory::Directory;
+use crate::facts::server::groups::{Group, Groups};
+use crate::facts::server::password_hash::PasswordHash;
+use crate::facts::server::users::{User as FoundUser, Users};
+use crate::facts::server::which::Which;
+use crate::file_status::{Found, Status};
+use crate::packaging::listed;
+
+/// Creates, changes or removes a user.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct User {
+    /// The name of the user.
+    pub user: String,
+    /// Whether it shall be there. One that is removed leaves its home directory behind.
+    #[serde(default = "yes")]
+    pub present: bool,
+    /// The home directory; `/home/NAME` for a new user where not given. Another one is not filled from the old one.
+    pub home: Option<String>,
+    /// The login shell; left to the host where not given.
+    pub shell: Option<String>,
+    /// The primary group, by name or number; for a new user one of the user's own name where not given.
+    pub group: Option<String>,
+    /// The groups that list the user as a member: exactly these, or with `append` at least these.
+    pub groups: Option<Vec<String>>,
+    /// Leave the user in the groups that it is in besides `groups`.
+    #[serde(default)]
+    pub append: bool,
+    /// Make the home directory where it is missing, empty and with the mode 755. It is made at `home`, or at `/home/NAME` where that is the user's.
+    #[serde(default = "yes")]
+    pub ensure_home: bool,
+    /// Give a new user a home directory as the host makes them, with the files of `/etc/skel`.
+    #[serde(default)]
+    pub create_home: bool,
+    /// Create it as one of the system's own, with a number from their range. It has no bearing on a user that is there.
+    #[serde(default)]
+    pub system: bool,
+    /// Its number; left to the host where not given. When it changes, so do the files in the home directory, and no others.
+    pub uid: Option<u32>,
+    /// What is said of the user, such as a name: the field also called gecos.
+    pub comment: Option<String>,
+    /// Refuse a number that another user has.
+    #[serde(default = "yes")]
+    pub unique: bool,
+    /// The hash of the password, as `mkpasswd` or `openssl passwd -6` prints it, or `!` for none. It is in no argument list on the host.
+    pub password: Option<String>,
+}
+
+impl Operation for User {
+    const NAME: &'static str = "server.user";
+    const DOC: &'static str = "Creates a user, brings a user that is there to what is asked for, or removes it.\n\n\
+        Only what is given is compared and changed: it changes nothing when the user is there with all of it, or not there where `present` is \
+        false. A home directory that is there keeps its owner and its mode. Groups must be there before: see `server.group`. The host needs \
+        useradd(8), usermod(8) and userdel(8).";
+
+    fn check(&self) -> Result<(), Misuse> {
+        check_name("user", &self.user)?;
+        check_field("home", self.home.as_deref())?;
+        check_field("shell", self.shell.as_deref())?;
+        check_field("comment", self.comment.as_deref())?;
+        check_field("password", self.password.as_deref())?;
+        if self.home.as_ref().is_some_and(|home| !home.starts_with('/')) {
+            return Err(Misuse::new("`home` is no absolute path").hint(format!("write home = \"/home/{}\"", self.user)));
+        }
+        for group in self.groups.iter().flatten() {
+            check_name("group", group)?;
+        }
+        if self.append && self.groups.is_none() {
+            return Err(Misuse::new("`append` says nothing without `groups`"));
+        }
+        let is_hash = |text: &str| {
+            let plain = text.len() == 13 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte));
+            plain || text.starts_with(['$', '!', '*', '_'])
+        };
+        match &self.password {
+            Some(password) if !is_hash(password) => Err(Misuse::new("`password` is no hash of a password")
+                .hint("give what `mkpasswd` or `openssl passwd -6` prints; a password itself would lock the user out")),
+            _ => Ok(()),
+        }
+    }
+
+    fn touches(&self) -> Resources {
+        if !self.present {
+            return accounts_touched().and(Resources::only([Resource::Session]));
+        }
+        match self.uid {
+            // The files in a home directory that the arguments do not tell get another owner.
+            Some(_) => Resources::everything(),
+            None => accounts_touched().and(Resources::only([Resource::Session])).and(self.home_touched(true)),
+        }
+    }
+
+    fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
+        let hash = self.password.as_ref().map(|_| PasswordHash { user: self.user.clone() });
+        let which = Which { command: "useradd".to_owned() };
+        let (at, above) = (self.home_question(), self.above_home_question());
+        let (users, groups, tool, home, above) = match &hash {
+            // What is asked together is gathered together.
+            Some(hash) => {
+                let (users, groups, tool, home, above, _) = facts.get((&Users {}, &Groups {}, &which, &at, &above, hash))?;
+                (users, groups, tool, home, above)
+            }
+            None => facts.get((&Users {}, &Groups {}, &which, &at, &above))?,
+        };
+        let home = Home { found: home, makes_parents: above == Found::Nothing };
+        let current = hash.map(|hash| facts.get(&hash)).transpose()?.flatten();
+        let change = match (users.get(&self.user), self.present) {
+            (None, false) => return Ok(Change::none(format!("there is no user {}", self.user))),
+            (Some(_), false) => self.remove(users),
+            (None, true) => self.create(users, groups, &home)?,
+            (Some(found), true) => {
+                let found = found.clone();
+                self.update(&found, users, groups, &home, current.as_deref())?
+            }
+        };
+        if change.is_none() {
+            return Ok(Change::none("already as wished"));
+        }
+        if tool.is_none() {
+            return Err(missing_tool("useradd"));
+        }
+        Ok(change)
+    }
+
+    fn examples() -> Vec<Example> {
+        let account = |id: u32, name: &str, groups: &[&str]| FoundUser {
+            uid: Some(id),
+            gid: Some(id),
+            group: name.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            comment: String::new(),
+            home: format!("/home/{name}"),
+            shell: "/bin/sh".to_owned(),
+        };
+        let group =
+            |gid: u32, members: &[&str]| Group { gid: Some(gid), members: members.iter().map(|member| (*member).to_owned()).collect() };
+        let users = || {
+            let all = [("ann", account(1000, "ann", &["adm", "www-data"])), ("bob", account(1001, "bob", &[]))];
+            all.map(|(name, user)| (name.to_owned(), user)).into_iter().collect::<BTreeMap<_, _>>()
+        };
+        let groups = || {
+            let all =
+                [("ann", group(1000, &[])), ("bob", group(1001, &[])), ("adm", group(4, &["ann"])), ("www-data", group(33, &["ann"]))];
+            all.map(|(name, group)| (name.to_owned(), group)).into_iter().collect::<BTreeMap<_, _>>()
+        };
+        let which = || Which { command: "useradd".to_owned() };
+        let there = || Found::Is(Status::foreseen(0o755, "ann", "ann", None));
+        let example = |title, args: serde_json::Value, home: &str, found: Found<Status>| {
+            let example = Example::new(title, args).fact(&Users {}, users()).fact(&Groups {}, groups());
+            example
+                .fact(&which(), Some("/usr/sbin/useradd".to_owned()))
+                .fact(&Directory::at(home), found)
+                .fact(&Directory::at(parent_of(home).expect("a folder above")), there())
+        };
+        let hash = || PasswordHash { user: "ann".to_owned() };
+        vec![
+            example(
+                "Create a user",
+                json!({ "user": "deploy", "shell": "/bin/bash", "groups": "www-data" }),
+                "/home/deploy",
+                Found::Nothing,
+            )
+            .steps([
+                "useradd -d /home/deploy -s /bin/bash -G www-data -U -M -- deploy",
+                "install -d -m 755 -o deploy -g deploy -- /home/deploy",
+            ]),
+            example(
+                "Create a user of the system, with a number, and no home directory",
+                json!({ "user": "app", "system": true, "uid": 600, "group": "www-data", "home": "/nonexistent", "comment": "The app" }),
+                "/nonexistent",
+                Found::Nothing,
+            )
+            .steps(["useradd -d /nonexistent -g www-data -c 'The app' -u 600 -r -M -- app"]),
+            example("It is as wished", json!({ "user": "ann", "groups": ["www-data", "adm"], "uid": 1000 }), "/home/ann", there())
+                .nothing("already as wished"),
+            example("Other groups", json!({ "user": "ann", "groups": "adm" }), "/home/ann", there()).steps(["usermod -G adm -- ann"]),
+            example("One group more", json!({ "user": "bob", "groups": "adm", "append": true }), "/home/bob", there())
+                .steps(["usermod -a -G adm -- bob"]),
+            example("Another number", json!({ "user": "ann", "uid": 1500 }), "/home/ann", there()).steps(["usermod -u 1500 -- ann"]),
+            example("A number that is taken", json!({ "user": "ann", "uid": 1001 }), "/home/ann", there())
+                .refused("the number 1001 is that of the user bob"),
+            example("A password", json!({ "user": "ann", "password": "$6$salt$new" }), "/home/ann", there())
+                .fact(&hash(), Some("$6$salt$old".to_owned()))
+                .steps(["chpasswd -e"]),
+            example("A password that may not be read", json!({ "user": "ann", "password": "$6$salt$new" }), "/home/ann", there())
+                .fact(&hash(), None)
+                .refused("the password of ann cannot be read"),
+            example("A group that is not there", json!({ "user": "ann", "groups": ["adm", "docker"] }), "/home/ann", there())
+                .refused("there is no group docker"),
+            example("Remove it", json!({ "user": "ann", "present": false }), "/home/ann", there()).steps(["userdel -- ann"]),
+            example("It is gone already", json!({ "user": "zoe", "present": false }), "/home/zoe", Found::Nothing)
+                .nothing("there is no user zoe"),
+        ]
+    }
+}
+
+/// The home directory that the arguments speak of, as it was found.
+struct Home {
+    found: Found<Status>,
+    makes_parents: bool,
+}
+
+impl User {
+    /// The home directory that the arguments speak of.
+    fn home_path(&self) -> String {
+        normal_path(self.home.as_deref().unwrap_or(&format!("/home/{}", self.user)))
+    }
+
+    fn home_question(&self) -> Directory {
+        Directory::at(self.home_path())
+    }
+
+    fn above_home_question(&self) -> Directory {
+        Directory::at(parent_of(&self.home_path()).unwrap_or_else(|| "/".to_owned()))
+    }
+
+    /// What making the home directory touches; with the folders above it where they have to be made too.
+    fn home_touched(&self, makes_parents: bool) -> Resources {
+        let own = [Resource::Tree(self.home_path()), Resource::Path(format!("/var/mail/{}", self.user))];
+        let above = std::iter::successors(parent_of(&self.home_path()), |path| parent_of(path)).map(Resource::Path);
+        Resources::only(own.into_iter().chain(above.filter(|_| makes_parents)))
+    }
+
+    fn remove(&self, mut users: BTreeMap<String, FoundUser>) -> Change {
+        users.remove(&self.user);
+        // Whether the group of its name goes as well is the host's setting, so what becomes of the groups is not foretold.
+        let session = Resources::only([Resource::Session]);
+        Change::new("remove").run(sh!("userdel -- {}", self.user)).answer(&Users {}, &users).touching(accounts_touched().and(session))
+    }
+
+    fn create(
+        &self,
+        mut users: BTreeMap<String, FoundUser>,
+        mut groups: BTreeMap<String, Group>,
+        home: &Home,
+    ) -> Result<Change, DiffError> {
+        self.check_number(&users)?;
+        let own_group = self.group.is_none() && !groups.contains_key(&self.user);
+        let primary = match &self.group {
+            Some(group) => self.find_group(&groups, group)?,
+            None => self.user.clone(),
+        };
+        let members = self.wished_groups(&groups)?.unwrap_or_default();
+        let path = self.home_path();
+
+        let mut words = vec!["useradd".to_owned(), "-d".to_owned(), path.clone()];
+        let mut option = |letter: &str, value: Option<String>| words.extend(value.into_iter().flat_map(|value| [letter.to_owned(), value]));
+        option("-s", self.shell.clone());
+        option("-g", (!own_group).then(|| primary.clone()));
+        option("-G", (!members.is_empty()).then(|| members.join(",")));
+        option("-c", self.comment.clone());
+        option("-u", self.uid.map(|uid| uid.to_string()));
+        words.extend((self.uid.is_some() && !self.unique).then(|| "-o".to_owned()));
+        words.extend(self.system.then(|| "-r".to_owned()));
+        words.extend(own_group.then(|| "-U".to_owned()));
+        words.push(if self.create_home { "-m" } else { "-M" }.to_owned());
+        words.extend(["--".to_owned(), self.user.clone()]);
+        let mut change =
+            Change::new("create").run(Shell::argv(words)).touching(accounts_touched().and(self.home_touched(home.makes_parents)));
+
+        let new = FoundUser {
+            uid: self.uid,
+            gid: groups.get(&primary).and_then(|group| group.gid),
+            group: primary.clone(),
+            groups: members.clone(),
+            comment: self.comment.clone().unwrap_or_default(),
+            home: path.clone(),
+            shell: self.shell.clone().unwrap_or_else(|| "/bin/sh".to_owned()),
+        };
+        if self.create_home && home.found == Found::Nothing {
+            let node = DirectoryNode { mode: None, user: Some(self.user.clone()), group: Some(primary.clone()), fresh: false };
+            change = change.node(&path, Node::Directory(node));
+        } else {
+            change = self.with_home(change, home, &primary)?;
+        }
+        change = self.with_password(change);
+        users.insert(self.user.clone(), new);
+        groups.entry(primary).or_default();
+        set_members(&mut groups, &self.user, &members);
+        Ok(change.answer(&Users {}, &users).answer(&Groups {}, &groups))
+    }
+
+    fn update(
+        &self,
+        found: &FoundUser,
+        mut users: BTreeMap<String, FoundUser>,
+        mut groups: BTreeMap<String, Group>,
+        home: &Home,
+        password: Option<&str>,
+    ) -> Result<Change, DiffError> {
+        let mut wished = found.clone();
+        let mut words: Vec<String> = Vec::new();
+        let mut said: Vec<String> = Vec::new();
+        let mut touches = accounts_touched().and(Resources::only([Resource::Session]));
+        for (option, what, value, field) in [
+            ("-d", "home", self.home.as_ref().map(|home| normal_path(home)), &mut wished.home),
+            ("-s", "shell", self.shell.clone(), &mut wished.shell),
+            ("-c", "comment", self.comment.clone(), &mut wished.comment),
+        ] {
+            if let Some(value) = value.filter(|value| value != field) {
+                said.push(format!("{what} {field} → {value}"));
+                words.extend([option.to_owned(), value.clone()]);
+                *field = value;
+            }
+        }
+        if let Some(group) = &self.group {
+            let name = self.find_group(&groups, group)?;
+            if name != found.group {
+                said.push(format!("group {} → {name}", found.group));
+                words.extend(["-g".to_owned(), name.clone()]);
+                wished.gid = groups.get(&name).and_then(|group| group.gid);
+                wished.group = name;
+            }
+        }
+        if let Some(members) = self.wished_groups(&groups)? {
+            let (now, all): (BTreeSet<&String>, BTreeSet<&String>) = (found.groups.iter().collect(), members.iter().collect());
+            let joined: Vec<&String> = all.difference(&now).copied().collect();
+            let left: Vec<&String> = if self.append { Vec::new() } else { now.difference(&all).copied().collect() };
+            if !joined.is_empty() || !left.is_empty() {
+                said.extend(joined.iter().map(|group| format!("joins {group}")));
+                said.extend(left.iter().map(|group| format!("leaves {group}")));
+                let list: Vec<String> = if self.append { joined.into_iter().cloned().collect() } else { members.clone() };
+                words.extend(self.append.then(|| "-a".to_owned()));
+                words.extend(["-G".to_owned(), list.join(",")]);
+                wished.groups = if self.append { now.union(&all).map(|group| (*group).clone()).collect() } else { members };
+            }
+        }
+        if let Some(uid) = self.uid.filter(|uid| found.uid != Some(*uid)) {
+            self.check_number(&users)?;
+            said.push(format!("number {} → {uid}", found.uid.map_or_else(|| "?".to_owned(), |old| old.to_string())));
+            words.extend(["-u".to_owned(), uid.to_string()]);
+            words.extend((!self.unique).then(|| "-o".to_owned()));
+            wished.uid = Some(uid);
+            touches = touches.and(Resources::only([Resource::Tree(found.home.clone()), Resource::Tree(wished.home.clone())]));
+        }
+        let mut change = Change::default();
+        if !words.is_empty() {
+            change = change.run(Shell::argv(["usermod".to_owned()].into_iter().chain(words).chain(["--".to_owned(), self.user.clone()])));
+        }
+        if normal_path(&wished.home) == self.home_path() {
+            let before = change.actions.len();
+            change = self.with_home(change, home, &wished.group)?;
+            if change.actions.len() > before {
+                said.push(format!("make {}", wished.home));
+                touches = touches.and(self.home_touched(home.makes_parents));
+            }
+        }
+        if let Some(hash) = &self.password {
+            let Some(now) = password else {
+                return Err(DiffError::refused_with_hint(
+                    format!("the password of {} cannot be read, so it is not known whether it has to change", self.user),
+                    "only root may read it: use _sudo",
+                ));
+            };
+            if now != hash {
+                said.push("password".to_owned());
+                change = self.with_password(change);
+            }
+        }
+        if change.is_none() {
+            return Ok(change);
+        }
+        change.reason = said.join(", ");
+        change.touches = Some(touches);
+        set_members(&mut groups, &self.user, &wished.groups);
+        users.insert(self.user.clone(), wished);
+        Ok(change.answer(&Users {}, &users).answer(&Groups {}, &groups))
+    }
+
+    /// Makes the home directory where it is missing and wished.
+    fn with_home(&self, change: Change, home: &Home, group: &str) -> Result<Change, DiffError> {
+        let path = self.home_path();
+        // The two ways in which a user of the system is given no home directory.
+        if !self.ensure_home || path == "/nonexistent" || path == "/dev/null" {
+            return Ok(change);
+        }
+        match &home.found {
+            Found::Is(_) => Ok(change),
+            Found::Other => {
+                Err(DiffError::refused(format!("the home directory {path} of {} cannot be made: something else is there", self.user)))
+            }
+            Found::Nothing => {
+                let node = DirectoryNode { mode: Some(0o755), user: Some(self.user.clone()), group: Some(group.to_owned()), fresh: true };
+                let make = sh!("install -d -m 755 -o {} -g {} -- {}", self.user, group, path);
+                Ok(change.run(make).node(path, Node::Directory(node)))
+            }
+        }
+    }
+
+    /// Sets the password, which goes through standard input so that no list of processes shows it.
+    fn with_password(&self, change: Change) -> Change {
+        let Some(hash) = &self.password else { return change };
+        let command = Command::new(sh!("chpasswd -e")).with_stdin(format!("{}:{hash}\n", self.user));
+        change.then(Action::Run(command)).answer(&PasswordHash { user: self.user.clone() }, &Some(hash.clone()))
+    }
+
+    fn check_number(&self, users: &BTreeMap<String, FoundUser>) -> Result<(), DiffError> {
+        let Some(uid) = self.uid.filter(|_| self.unique) else { return Ok(()) };
+        match users.iter().find(|(name, user)| user.uid == Some(uid) && **name != self.user) {
+            Some((other, _)) => Err(DiffError::refused_with_hint(
+                format!("the number {uid} is that of the user {other}"),
+                "unique = false lets two users have one number",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of a group that is given by name or number.
+    fn find_group(&self, groups: &BTreeMap<String, Group>, wanted: &str) -> Result<String, DiffError> {
+        let number: Option<u32> = wanted.parse().ok();
+        let found = groups.iter().find(|(name, group)| *name == wanted || (number.is_some() && group.gid == number));
+        found.map(|(name, _)| name.clone()).ok_or_else(|| no_group(&[wanted]))
+    }
+
+    fn wished_groups(&self, groups: &BTreeMap<String, Group>) -> Result<Option<Vec<String>>, DiffError> {
+        let Some(wished) = &self.groups else { return Ok(None) };
+        let missing: Vec<&str> = wished.iter().filter(|name| !groups.contains_key(*name)).map(String::as_str).collect();
+        if !missing.is_empty() {
+            return Err(no_group(&missing));
+        }
+        Ok(Some(wished.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()))
+    }
+}
+
+fn no_group(names: &[&str]) -> DiffError {
+    let groups = if names.len() == 1 { "group" } else { "groups" };
+    let hint = "server.group { group = … } before this operation creates it";
+    DiffError::refused_with_hint(format!("there is no {groups} {}", listed(names)), hint)
+}
+
+fn set_members(groups: &mut BTreeMap<String, Group>, user: &str, wished: &[String]) {
+    for (name, group) in groups {
+        let (is, shall) = (group.members.iter().any(|member| member == user), wished.contains(name));
+        if shall && !is {
+            group.members.push(user.to_owned());
+        } else if is && !shall {
+            group.members.retain(|member| member != user);
+        }
+    }
+}
+
+fn accounts_touched() -> Resources {
+    let files = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid"];
+    let files = files.iter().flat_map(|name| [format!("/etc/{name}"), format!("/etc/{name}-")]).map(Resource::Path);
+    Resources::only(files.chain([Resource::Users]))
+}
+
+#[cfg(test)]
+mod tests {
+    use infra_core::change::Effect;
+    use infra_core::operation::erase;
+    use infra_test::facts::{MadeUp, diff_fully, steps_of};
+
+    use super::*;
+
+    fn wish(args: serde_json::Value) -> User {
+        serde_json::from_value(args).expect("arguments")
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_misuse() {
+        for args in [
+            json!({ "user": "-r" }),
+            json!({ "user": "a", "home": "a" }),
+            json!({ "user": "a", "comment": "x:y" }),
+            json!({ "user": "a", "append": true }),
+            json!({ "user": "a", "groups": ["b c"] }),
+            json!({ "user": "a", "password": "secret" }),
+        ] {
+            assert!(wish(args.clone()).check().is_err(), "{args}");
+        }
+        for password in ["$y$j9T$x$y", "!", "*", "ab01234567890"] {
+            assert!(wish(json!({ "user": "a", "password": password })).check().is_ok(), "{password}");
+        }
+    }
+
+    /// Each wish, diffed again with what it foretells, has nothing left to do.
+    #[test]
+    fn what_was_done_once_is_not_done_again() {
+        let table = || {
+            let groups = ["adm", "www-data", "old"].map(|name| (name.to_owned(), Group { gid: Some(4), members: Vec::new() }));
+            MadeUp::new()
+                .fact(&Groups {}, groups.into_iter().collect())
+                .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+                .fact(&PasswordHash { user: "ann".to_owned() }, Some("!".to_owned()))
+        };
+        let found = FoundUser { uid: Some(7), group: "old".to_owned(), home: "/home/ann".to_owned(), ..FoundUser::default() };
+        for users in [BTreeMap::new(), BTreeMap::from([("ann".to_owned(), found)])] {
+            for args in [
+                json!({ "user": "ann" }),
+                json!({ "user": "ann", "shell": "/bin/bash", "group": "adm", "uid": 9, "comment": "Ann" }),
+                json!({ "user": "ann", "groups": ["www-data", "adm"], "password": "$6$x$y" }),
+                json!({ "user": "ann", "groups": ["adm"], "append": true, "home": "/srv/ann/" }),
+            ] {
+                let operation = erase(wish(args.clone()));
+                let home = wish(args.clone()).home_question();
+                let before = table()
+                    .fact(&Users {}, users.clone())
+                    .fact(&home, Found::Nothing)
+                    .fact(&wish(args.clone()).above_home_question(), Found::Nothing);
+                let (change, rounds) = diff_fully(&*operation, &before).expect("a change");
+                assert!(!change.is_none() && rounds == 1, "{args}");
+                let mut after = before.fact(&home, Found::Is(Status::foreseen(0o755, "ann", "ann", None)));
+                for effect in &change.effects {
+                    if let Effect::Answer { fact, question, answer } = effect {
+                        after = after.json(fact, question, answer);
+                    }
+                }
+                let (again, _) = diff_fully(&*operation, &after).expect("nothing");
+                assert!(again.is_none(), "{args}: {:?}", steps_of(&again));
+            }
+        }
+    }
+
+    #[test]
+    fn a_password_is_in_no_command() {
+        let table = MadeUp::new()
+            .fact(&Users {}, BTreeMap::new())
+            .fact(&Groups {}, BTreeMap::new())
+            .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+            .fact(&PasswordHash { user: "ann".to_owned() }, None)
+            .fact(&Directory::at("/home/ann"), Found::Nothing)
+            .fact(&Directory::at("/home"), Found::Nothing);
+        let (change, _) = diff_fully(&*erase(wish(json!({ "user": "ann", "password": "$6$salt$hash" }))), &table).expect("a change");
+        assert!(steps_of(&change).iter().all(|step| !step.contains("$6$")), "{:?}", steps_of(&change));
+        let stdin = change.actions.iter().find_map(|action| match action {
+            Action::Run(command) => command.stdin.clone(),
+            _ => None,
+        });
+        assert_eq!(stdin.as_deref(), Some(b"ann:$6$salt$hash\n".as_slice()));
+    }
+}

@@ -1,0 +1,3 @@
+//! Operations on units of systemd(1).
+
+pub mod service;
