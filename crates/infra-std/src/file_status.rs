@@ -167,11 +167,14 @@ pub fn tree_root(path: &str) -> String {
     format!("{here}{}/.", path.trim_end_matches('/'))
 }
 
-/// Reads the line that [`look`] printed: the type, the status and what was printed after it. None where there is nothing.
+/// What was looked at: the type, the status and what was printed after it. None where there is nothing.
+pub type Looked<'o> = Option<(Kind, Status, &'o [u8])>;
+
+/// Reads the line that [`look`] printed.
 ///
 /// # Errors
 /// [`ParseError`] when it is not known what is there (permission denied, no `stat` on the host), or when a command after the look failed.
-pub fn read<'o>(path: &str, output: &'o Output) -> Result<Option<(Kind, Status, &'o [u8])>, ParseError> {
+pub fn read<'o>(path: &str, output: &'o Output) -> Result<Looked<'o>, ParseError> {
     let failed = output.status != 0;
     let why = || last_reason(&output.stderr);
     let Some(end) = output.stdout.iter().position(|byte| *byte == b'\n') else {
@@ -252,9 +255,10 @@ pub fn last_reason(stderr: &[u8]) -> String {
     last.rsplit(": ").next().unwrap_or_default().trim().to_owned()
 }
 
-/// Whether the system said that nothing is there: the path itself is missing, or a part of it is no directory.
+/// Whether the system said that nothing is there: the path itself is missing, a part of it is no directory, or links on the way lead in a
+/// circle (in the words of glibc and of musl).
 pub fn is_absence(reason: &str) -> bool {
-    matches!(reason, "No such file or directory" | "Not a directory")
+    matches!(reason, "No such file or directory" | "Not a directory" | "Too many levels of symbolic links" | "Symbolic link loop")
 }
 
 fn shown(bytes: &[u8]) -> String {

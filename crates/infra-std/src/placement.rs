@@ -4,7 +4,7 @@ use infra_core::command::Shell;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::node::{DirectoryNode, Node};
 use infra_core::operation::Misuse;
-use infra_core::resources::{Resource, Resources, normal_path, parent_of};
+use infra_core::resources::{Resource, Resources, is_within, normal_path, parent_of};
 use infra_core::sh;
 
 use crate::facts::files::directory::Directory;
@@ -242,6 +242,24 @@ pub struct Obstacle<'a> {
 }
 
 impl Obstacle<'_> {
+    /// Checks that what stands at `path`, the value of `argument`, may be put out of the way, where that is asked for.
+    ///
+    /// # Errors
+    /// [`Misuse`] as [`check_removable`]; and when it would be kept below itself.
+    pub fn check(&self, argument: &str, path: &str) -> Result<(), Misuse> {
+        if !self.force {
+            return Ok(());
+        }
+        check_removable(argument, path)?;
+        match self.backup_dir {
+            Some(dir) if is_within(&normal_path(dir), &normal_path(path)) => {
+                Err(Misuse::new(format!("`force_backup_dir` is {dir}, which is below {path} itself")).hint("keep it somewhere else"))
+            }
+            Some(dir) => check_path("force_backup_dir", dir),
+            None => Ok(()),
+        }
+    }
+
     /// The command that puts it out of the way. `wanted` says what shall be there, such as `a file`.
     ///
     /// # Errors

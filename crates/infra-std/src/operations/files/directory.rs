@@ -172,7 +172,8 @@ impl Operation for Directory {
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("path", &self.path)?;
-        if !self.present || self.force || self.recursive {
+        self.obstacle().check("path", &self.path)?;
+        if !self.present || self.recursive {
             check_removable("path", &self.path)?;
         }
         if self.recursive && self.present && self.ownership().is_none() {

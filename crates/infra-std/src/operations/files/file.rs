@@ -109,7 +109,8 @@ impl Operation for File {
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("path", &self.path)?;
-        if !self.present || self.force {
+        self.obstacle().check("path", &self.path)?;
+        if !self.present {
             check_removable("path", &self.path)?;
         }
         if self.path.ends_with('/') {
@@ -237,7 +238,12 @@ mod tests {
 
     #[test]
     fn misuse_is_named() {
-        for args in [json!({ "path": "/etc", "present": false }), json!({ "path": "/srv/a/" }), json!({ "path": "~/.profile" })] {
+        for args in [
+            json!({ "path": "/etc", "present": false }),
+            json!({ "path": "/srv/a/" }),
+            json!({ "path": "~/.profile" }),
+            json!({ "path": "/srv/a", "force": true, "force_backup_dir": "/srv/a/old" }),
+        ] {
             assert!(file(args.clone()).check().is_err(), "{args}");
         }
     }

@@ -6,7 +6,7 @@ use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::node::{FileNode, LinkNode, Node};
 use infra_core::operation::{Misuse, Operation};
-use infra_core::resources::{Resources, normal_path};
+use infra_core::resources::{Resources, is_within, normal_path};
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -171,7 +171,8 @@ impl Operation for Link {
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("path", &self.path)?;
-        if !self.present || self.force {
+        self.obstacle().check("path", &self.path)?;
+        if !self.present {
             check_removable("path", &self.path)?;
         }
         match (&self.target, self.present, self.symbolic) {
@@ -181,6 +182,9 @@ impl Operation for Link {
             (Some(target), true, _) if target.is_empty() => Err(Misuse::new("`target` is empty")),
             (Some(target), true, false) if !target.starts_with('/') => {
                 Err(Misuse::new("the `target` of a hard link is relative").hint("write the path in full"))
+            }
+            (Some(target), true, false) if is_within(&normal_path(target), &normal_path(&self.path)) => {
+                Err(Misuse::new(format!("the hard link {} and its `target` {target} are one path, or the target is below it", self.path)))
             }
             (Some(target), true, _) => check_path("target", target),
             _ => Ok(()),
@@ -253,6 +257,7 @@ mod tests {
             json!({ "path": "/srv/a", "target": "b", "symbolic": false }),
             json!({ "path": "/srv/a", "target": "~/b" }),
             json!({ "path": "/lib", "present": false }),
+            json!({ "path": "/srv/a", "target": "/srv/a/b", "symbolic": false }),
         ] {
             let wish: Link = serde_json::from_value(args.clone()).expect("arguments");
             assert!(wish.check().is_err(), "{args}");

@@ -18,7 +18,7 @@ use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::file_content::{Destination, ModeWish, NewContent, Standing, digest_of};
 use crate::file_status::{Found, Status};
 use crate::ownership::Ownership;
-use crate::placement::{Obstacle, check_path, check_removable};
+use crate::placement::{Obstacle, check_path};
 
 /// Makes sure that a file holds what a local file, or a text, holds.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -102,7 +102,7 @@ impl Operation for Put {
 
     fn check(&self) -> Result<(), Misuse> {
         check_source(self.src.as_deref(), self.content.as_deref(), self.mode.as_ref(), &self.dest)?;
-        if self.force { check_removable("dest", &self.path()) } else { Ok(()) }
+        self.obstacle().check("dest", &self.path())
     }
 
     fn touches(&self) -> Resources {

@@ -24,7 +24,7 @@ use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::file_content::{Destination, ModeWish, NewContent, Standing, digest_of};
 use crate::file_status::{Found, Status};
 use crate::ownership::Ownership;
-use crate::placement::{Obstacle, check_removable};
+use crate::placement::Obstacle;
 
 /// Makes sure that a file holds what a template gives.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -68,9 +68,12 @@ pub struct Template {
 const WITHOUT_FILE: &str = "content";
 
 impl Template {
+    fn obstacle(&self) -> Obstacle<'_> {
+        Obstacle { force: self.force, backup: self.force_backup, backup_dir: self.force_backup_dir.as_deref() }
+    }
+
     fn destination<'a>(&'a self, path: &'a str, ownership: Ownership<'a>) -> Destination<'a> {
-        let obstacle = Obstacle { force: self.force, backup: self.force_backup, backup_dir: self.force_backup_dir.as_deref() };
-        Destination { path, ownership, create_remote_dir: self.create_remote_dir, obstacle }
+        Destination { path, ownership, create_remote_dir: self.create_remote_dir, obstacle: self.obstacle() }
     }
 
     fn scope(&self) -> Value {
@@ -128,7 +131,7 @@ impl Operation for Template {
                 Misuse::new(format!("`content` is no template{line}: {}", error.message))
             })?;
         }
-        if self.force { check_removable("dest", &self.dest) } else { Ok(()) }
+        self.obstacle().check("dest", &self.dest)
     }
 
     fn touches(&self) -> Resources {

@@ -1,6 +1,5 @@
 //! A host made of a real shell and a folder of its own: facts are answered by running their commands, changes are made for real.
 
-use std::cell::Cell;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,7 +35,6 @@ pub struct Host {
     tools: Tools,
     path: String,
     umask: u32,
-    asked: Cell<u32>,
 }
 
 impl Host {
@@ -51,7 +49,7 @@ impl Host {
             assert!(installed.is_ok_and(|status| status.success()), "these tests need busybox: apt-get install busybox");
             path = bin.display().to_string();
         }
-        Self { folder, tools, path, umask, asked: Cell::new(0) }
+        Self { folder, tools, path, umask }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -88,7 +86,6 @@ impl Host {
     }
 
     fn run_by(&self, mut shell: Command, script: &Shell) -> Output {
-        self.asked.set(self.asked.get() + 1);
         let text = format!("umask {:03o}\n{script}", self.umask);
         let output = shell.arg("-c").arg(text).output().unwrap_or_else(|error| panic!("{:?}: {error}", self.tools));
         Output { status: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr }

@@ -1,9 +1,9 @@
 //! The commands of facts and operations on files, run for real by three shells, with the tools of GNU and of busybox.
 
-mod real_shell;
-
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
+use crate::host::{ALL, Host, Tools, is_root, listing};
+use crate::wishes::{a_wish, placed};
 use infra_core::digest::sha256;
 use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
@@ -13,7 +13,6 @@ use infra_std::facts::files::{directory, file, find_in_file, hard_link, link, sh
 use infra_std::facts::server::identity::Identity;
 use infra_std::file_status::{Found, Status};
 use proptest::prelude::*;
-use real_shell::{ALL, Host, Tools, is_root, listing};
 use serde_json::json;
 
 /// Names that a careless command would stumble over.
@@ -263,57 +262,6 @@ fn change(host: &Host, kind: &str, args: &Value) -> Option<usize> {
     Some(change.actions.len())
 }
 
-fn a_path() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["a", "b c", "d", "d/e", "d/e/f", "d/$x\n'", "l", "l/under", "d/.."])
-        .prop_filter("names a thing", |path| *path != "d/..")
-}
-
-fn an_owner() -> impl Strategy<Value = Option<&'static str>> {
-    let names = if is_root() { vec![None, Some("daemon"), Some("1"), Some("root")] } else { vec![None] };
-    prop::sample::select(names)
-}
-
-fn a_mode() -> impl Strategy<Value = Option<&'static str>> {
-    prop::sample::select(vec![
-        None,
-        Some("644"),
-        Some("600"),
-        Some("755"),
-        Some("2775"),
-        Some("4711"),
-        Some("+x"),
-        Some("go-w"),
-        Some("u=rwX,g=u,o="),
-    ])
-}
-
-fn a_wish() -> impl Strategy<Value = (&'static str, Value)> {
-    let common = (a_path(), an_owner(), an_owner(), a_mode(), any::<[bool; 5]>(), a_path(), 0..6_usize);
-    common.prop_map(|(path, user, group, mode, [present, force, backup, create, extra], other, kind)| {
-        let owned = json!({ "path": path, "user": user, "group": group, "present": present || extra, "force": force, "force_backup": backup });
-        let with = |more: Value| {
-            let (Value::Object(mut all), Value::Object(more)) = (owned.clone(), more) else { panic!("maps") };
-            all.extend(more);
-            Value::Object(all)
-        };
-        match kind {
-            0 => ("files.file", with(json!({ "mode": mode, "create_remote_dir": create }))),
-            1 => {
-                let recursive = extra && (user.is_some() || group.is_some() || mode.is_some());
-                ("files.directory", with(json!({ "mode": mode, "recursive": recursive })))
-            }
-            2 => ("files.link", with(json!({ "target": other, "create_remote_dir": create }))),
-            3 => ("files.link", with(json!({ "target": other, "create_remote_dir": create, "symbolic": false }))),
-            4 => {
-                let content = if extra { "a\nb\n" } else { "c" };
-                let put = json!({ "dest": path, "content": content, "user": user, "group": group, "mode": mode, "force": force, "create_remote_dir": create });
-                ("files.put", put)
-            }
-            _ => ("files.line", json!({ "path": path, "line": if extra { "a" } else { "x+" }, "present": present })),
-        }
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -321,7 +269,7 @@ proptest! {
         tools in prop::sample::select(ALL.to_vec()),
         umask in prop::sample::select(vec![0o022, 0o077, 0o002]),
         hands_on: bool,
-        wishes in proptest::collection::vec(a_wish(), 1..10),
+        wishes in proptest::collection::vec(a_wish(true), 1..10),
     ) {
         let host = Host::new(tools, umask);
         let mode = if hands_on { 0o2775 } else { 0o755 };
@@ -329,19 +277,10 @@ proptest! {
         if hands_on && is_root() {
             std::os::unix::fs::chown(host.root(), None, Some(2)).expect("a group");
         }
-        for (kind, mut args) in wishes {
-            for name in ["path", "dest"] {
-                if let Some(path) = args.get(name).and_then(Value::as_str).map(|path| host.at(path)) {
-                    args[name] = Value::String(path);
-                }
+        for (kind, args) in wishes {
+            if let Some(args) = placed(&host, args) {
+                change(&host, kind, &args);
             }
-            if args.get("symbolic") == Some(&Value::Bool(false)) {
-                args["target"] = Value::String(host.at(args["target"].as_str().expect("a target")));
-            }
-            if let Value::Object(all) = &mut args {
-                all.retain(|_, value| !value.is_null());
-            }
-            change(&host, kind, &args);
         }
     }
 }
