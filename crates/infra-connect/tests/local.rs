@@ -239,3 +239,33 @@ async fn closed_is_closed() {
     assert_eq!(ending, Ending::Lost { reason: "the connection was closed".to_owned(), begun: false });
     assert!(host.gather(vec![question("true")]).await.is_err());
 }
+
+#[tokio::test]
+async fn a_flood_of_output_passes_in_bounded_memory() {
+    let (count, sink) = counter();
+    let action = run("head -c 100000000 /dev/zero");
+    let context = Context::default();
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let before = resident();
+    let ending = local().await.perform(step, sink).await;
+    assert_eq!((ending, count.load(std::sync::atomic::Ordering::SeqCst)), (Ending::Exited(0), 100_000_000));
+    // Other tests run in this process; a buffer of the whole would be twice this.
+    assert!(resident().saturating_sub(before) < 50_000_000);
+}
+
+fn counter() -> (Arc<std::sync::atomic::AtomicUsize>, infra_core::connection::OutputSink) {
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counting = count.clone();
+    (
+        count,
+        Arc::new(move |_, bytes: &[u8]| {
+            counting.fetch_add(bytes.len(), std::sync::atomic::Ordering::SeqCst);
+        }),
+    )
+}
+
+/// The memory of this process, in bytes: proc_pid_statm(5).
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use openssh::Session;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::folder::{Folder, Place};
@@ -36,7 +37,8 @@ pub(crate) struct Master {
     session: Arc<Session>,
     place: Place,
     /// What ssh and its proxy commands say past the log.
-    stderr: Mutex<Option<JoinHandle<Vec<u8>>>>,
+    stderr: Said,
+    reading: JoinHandle<()>,
     _folder: Arc<Folder>,
 }
 
@@ -63,7 +65,8 @@ impl Master {
         let stdin = child.stdin.take().expect(piped).into_owned_fd().map_err(error)?;
         let second = stdin.try_clone().map_err(error)?;
         let input = |fd| ChildStdin::from_std(std::process::ChildStdin::from(fd));
-        let stderr = tokio::spawn(tail(child.stderr.take().expect(piped)));
+        let (sender, stderr) = watch::channel(Vec::new());
+        let reading = tokio::spawn(tail(child.stderr.take().expect(piped), sender));
         let stdout = child.stdout.take().expect(piped);
         let master = Self {
             child: tokio::sync::Mutex::new(Some(child)),
@@ -71,7 +74,8 @@ impl Master {
             first_input: Mutex::new(Some(input(second).map_err(error)?)),
             session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
             place,
-            stderr: Mutex::new(Some(stderr)),
+            stderr: Said(stderr),
+            reading,
             _folder: folder,
         };
         let first = Process {
@@ -106,18 +110,7 @@ impl Master {
                 }
             }
         }
-        let stderr = self.stderr.lock().expect("nothing panics while it holds this lock").take();
-        match stderr {
-            // A proxy command may hold it open for longer than anybody wants to wait.
-            Some(mut stderr) => match tokio::time::timeout(Duration::from_millis(500), &mut stderr).await {
-                Ok(said) => String::from_utf8_lossy(&said.unwrap_or_default()).into_owned(),
-                Err(_) => {
-                    stderr.abort();
-                    String::new()
-                }
-            },
-            None => String::new(),
-        }
+        self.stderr.at_end().await
     }
 
     async fn open(&self) -> Result<Process, SpawnError> {
@@ -133,7 +126,7 @@ impl Master {
                 let stdin = child.stdin().take().expect(piped);
                 let stdout = child.stdout().take().expect(piped);
                 let stderr = child.stderr().take().expect(piped);
-                let (log, session) = (self.place.log.clone(), self.session.clone());
+                let (log, words, session) = (self.place.log.clone(), self.stderr.clone(), self.session.clone());
                 Ok(Process {
                     stdin: Box::pin(stdin),
                     stdout: Box::pin(stdout),
@@ -144,7 +137,7 @@ impl Master {
                         if session.check().await.is_ok() {
                             "the shell of the command ended without a receipt".to_owned()
                         } else {
-                            log::last_words(&read_log(&log)).unwrap_or_else(|| "ssh ended".to_owned())
+                            last_words(&read_log(&log), &words.at_end().await).unwrap_or_else(|| "ssh ended".to_owned())
                         }
                     }),
                 })
@@ -157,7 +150,7 @@ impl Master {
                         "the host opens no further session ({words}); `MaxSessions` in its sshd_config says how many there may be"
                     ))
                 } else {
-                    SpawnError::Lost(log::last_words(&self.log()).unwrap_or(words))
+                    SpawnError::Lost(last_words(&self.log(), &self.stderr.at_end().await).unwrap_or(words))
                 })
             }
         }
@@ -171,9 +164,7 @@ impl Drop for Master {
         {
             let _ = killpg(self.group, Signal::SIGKILL);
         }
-        if let Some(stderr) = self.stderr.get_mut().expect("nothing panics while it holds this lock") {
-            stderr.abort();
-        }
+        self.reading.abort();
         self.place.clear();
     }
 }
@@ -204,19 +195,37 @@ fn read_log(path: &PathBuf) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
+/// What ssh and its children say past the log: among it, why a connection that stood has ended.
+#[derive(Clone)]
+struct Said(watch::Receiver<Vec<u8>>);
+
+impl Said {
+    /// The last of it, once they have ended. A proxy command may live for longer than anybody wants to wait.
+    async fn at_end(&self) -> String {
+        let mut said = self.0.clone();
+        let _ = tokio::time::timeout(Duration::from_millis(500), said.wait_for(|_| false)).await;
+        String::from_utf8_lossy(&self.0.borrow()).into_owned()
+    }
+}
+
+/// The last words of ssh, of what it said itself and of its log.
+fn last_words(log: &str, stderr: &str) -> Option<String> {
+    log::last_words(stderr).or_else(|| log::last_words(log))
+}
+
 /// Reads a stream to its end and keeps the last of it.
-async fn tail(mut stream: ChildStderr) -> Vec<u8> {
-    let mut kept = Vec::new();
+async fn tail(mut stream: ChildStderr, kept: watch::Sender<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer).await {
         if read == 0 {
             break;
         }
-        kept.extend_from_slice(&buffer[..read]);
-        let excess = kept.len().saturating_sub(8192);
-        kept.drain(..excess);
+        kept.send_modify(|kept| {
+            kept.extend_from_slice(&buffer[..read]);
+            let excess = kept.len().saturating_sub(8192);
+            kept.drain(..excess);
+        });
     }
-    kept
 }
 
 /// An error and its causes, in one line.

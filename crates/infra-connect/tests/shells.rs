@@ -1,0 +1,268 @@
+//! The same promises in every `sh` that a host may have, and under what stands in for sudo there.
+
+mod common;
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::*;
+use infra_connect::Settings;
+use infra_connect::reached::Reached;
+use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
+use infra_core::BoxFuture;
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
+use infra_core::connection::{Connection, Ending};
+use infra_core::global_arguments::Context;
+use infra_core::sh;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+
+const SHELLS: [(&str, &str); 6] = [
+    ("sh", "/bin/sh"),
+    ("dash", "/bin/dash"),
+    ("bash", "/bin/bash"),
+    ("busybox", "/bin/busybox"),
+    ("mksh", "/bin/mksh"),
+    ("ksh93", "/bin/ksh93"),
+];
+
+/// This machine as if its `sh` were another one: a connector of the test's own, which shows how small one is.
+struct Other {
+    folder: PathBuf,
+    path: String,
+    /// Whether further shells belong to nobody, who may not kill what is root's.
+    powerless: AtomicBool,
+}
+
+impl Other {
+    fn start(&self) -> Process {
+        let mut command = tokio::process::Command::new(self.folder.join("sh"));
+        command.args(["-c", BOOT]).env("PATH", &self.path).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if self.powerless.load(Ordering::SeqCst) {
+            command.uid(65534);
+        }
+        let mut child = command.spawn().unwrap();
+        Process {
+            stdin: Box::pin(child.stdin.take().unwrap()),
+            stdout: Box::pin(child.stdout.take().unwrap()),
+            stderr: Box::pin(child.stderr.take().unwrap()),
+            ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
+        }
+    }
+}
+
+impl Spawn for Other {
+    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
+        Box::pin(async { Ok(self.start()) })
+    }
+
+    fn sessions(&self) -> usize {
+        8
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// A host whose `sh` is `shell`, with further programs in front of the others.
+async fn host_with(shell: &str, programs: &[(&str, &str)]) -> (TempDir, Arc<Other>, Arc<dyn Connection>) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    symlink(shell, folder.path().join("sh")).unwrap();
+    for (name, text) in programs {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+    let other = Arc::new(Other { folder: folder.path().to_owned(), path, powerless: AtomicBool::new(false) });
+    let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
+    let host = Reached::meet(settings, other.clone(), other.start()).await.unwrap_or_else(|error| panic!("{shell}: {error}"));
+    (folder, other, Arc::new(host))
+}
+
+/// A command that prints these bytes on both outputs, by octal escapes, and ends with this status.
+fn printing(stdout: &[u8], stderr: &[u8], status: u8) -> Shell {
+    let octal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+    sh!("printf {} >&2; printf {}; exit {}", octal(stderr), octal(stdout), status)
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![any::<u8>(), Just(0_u8), Just(b'\n'), Just(0x1e)], 0..200)
+}
+
+/// One run of the property in each shell: three facts in one request, a command with an input, an odd text in a script.
+#[test]
+fn arbitrary_bytes_pass_through_every_shell() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (name, shell) in SHELLS {
+        let (_folder, _, host) = runtime.block_on(host_with(shell, &[]));
+        let mut runner = TestRunner::new(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() });
+        let cases = (prop::collection::vec((bytes(), bytes(), 0..=125_u8), 3), bytes(), "[^\0]{0,40}", any::<String>());
+        let ran = runner.run(&cases, |(facts, input, text, variable)| {
+            runtime.block_on(async {
+                let questions = facts
+                    .iter()
+                    .map(|(stdout, stderr, status)| infra_core::connection::Question {
+                        command: Command::new(printing(stdout, stderr, *status)),
+                        context: Context::default(),
+                    })
+                    .collect();
+                let answers = host.gather(questions).await.unwrap();
+                for (answer, (stdout, stderr, status)) in answers.into_iter().zip(facts) {
+                    let answer = answer.unwrap();
+                    assert_eq!((answer.stdout, answer.stderr, answer.status), (stdout, stderr, i32::from(status)));
+                }
+                let (ending, heard) = perform(&host, &run_with("cat; exit 7", input.clone())).await;
+                assert_eq!((ending, &*heard.stdout.lock().unwrap()), (Ending::Exited(7), &input));
+                let variable = variable.replace('\0', "");
+                let script = sh!("printf %s {}; printf %s \"$ODD\" >&2", text);
+                let context = environment(&[("ODD", &variable)]);
+                let (ending, heard) = perform_in(&host, &Action::Run(Command::new(script)), &context, None).await;
+                assert_eq!((ending, heard.stdout(), heard.stderr()), (Ending::Exited(0), text, variable));
+            });
+            Ok(())
+        });
+        ran.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn uploads_programs_and_deadlines_work_in_every_shell() {
+    for (name, shell) in SHELLS {
+        let (folder, _, host) = host_with(shell, &[]).await;
+        let dest = folder.path().join("uploaded");
+        let content: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+        for _ in 0..2 {
+            let (ending, _) = perform(&host, &Action::Upload(upload(content.clone(), &dest))).await;
+            assert_eq!(ending, Ending::Exited(0), "{name}");
+        }
+        assert!(std::fs::read(&dest).unwrap() == content, "{name}");
+        let (ending, _) = perform(&host, &Action::Upload(upload("x", &folder.path().join("no/where")))).await;
+        assert!(matches!(&ending, Ending::Refused(reason) if reason.contains("there is no directory")), "{name}: {ending:?}");
+        let (ending, heard) = perform(&host, &script("echo \"$1\"; exit 5", &["a b"])).await;
+        assert_eq!((ending, heard.stdout().as_str()), (Ending::Exited(5), "a b\n"), "{name}");
+        let slow = run("sleep 612 & echo $! $$; wait");
+        let (ending, heard) = perform_in(&host, &slow, &Context::default(), Some(Duration::from_millis(300))).await;
+        assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{name}: {ending:?}");
+        assert!(heard.stdout().split_whitespace().all(|pid| !alive(pid.parse().unwrap())), "{name}");
+        let (ending, heard) = perform(&host, &run("set")).await;
+        assert_eq!(ending, Ending::Exited(0), "{name}");
+        assert!(!heard.stdout().contains("infra_s=") && !heard.stdout().contains('\u{1e}'), "{name}: {}", heard.stdout());
+    }
+}
+
+#[tokio::test]
+async fn without_setsid_the_group_of_the_first_shell_is_killed() {
+    // A PATH in which there is no setsid(1), as on other systems than Linux.
+    let (folder, other, _) = host_with("/bin/dash", &[]).await;
+    for tool in ["sleep", "kill", "cat", "echo", "printf", "locale", "rm"] {
+        if let Some(path) = ["/bin", "/usr/bin"].map(|place| Path::new(place).join(tool)).into_iter().find(|path| path.exists()) {
+            symlink(path, folder.path().join(tool)).unwrap();
+        }
+    }
+    let bare = Arc::new(Other {
+        folder: other.folder.clone(),
+        path: folder.path().to_str().unwrap().to_owned(),
+        powerless: AtomicBool::new(false),
+    });
+    let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
+    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    assert_ne!(perform(&host, &run("command -v setsid")).await.0, Ending::Exited(0));
+    let (ending, heard) = perform_in(&host, &run("sleep 613 & echo $!; wait"), &Context::default(), Some(Duration::from_millis(300))).await;
+    assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(!alive(heard.stdout().trim().parse().unwrap()));
+}
+
+#[tokio::test]
+async fn what_may_not_be_killed_is_named() {
+    assert!(nix::unistd::geteuid().is_root(), "becoming nobody takes root");
+    let (_folder, other, host) = host_with("/bin/sh", &[]).await;
+    let heard = Arc::new(Heard::default());
+    let (action, context) = (run("echo $$; exec sleep 614"), Context::default());
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(500)) };
+    let weakening = async {
+        eventually("it has begun", || heard.stdout().ends_with('\n')).await;
+        other.powerless.store(true, Ordering::SeqCst);
+    };
+    let (ending, ()) = tokio::join!(host.perform(step, heard.sink()), weakening);
+    let pid: i32 = heard.stdout().trim().parse().unwrap();
+    let Ending::TimedOut { still_running: Some(group), .. } = ending else { panic!("{ending:?}") };
+    assert_eq!(group.cast_signed(), pid);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// What stands in for sudo: it says how it was called, and does it.
+const OBLIGING: &str = "#!/bin/sh\necho 'We trust you have received the usual lecture' >&2\n\
+    [ \"$1 $2 $3 $5\" = '-n -H -u --' ] || exit 99\nBECOME=$4; export BECOME; shift 5; exec \"$@\"\n";
+
+#[tokio::test]
+async fn a_change_of_user_is_asked_for_once_and_its_noise_is_no_output() {
+    let (folder, _, host) = host_with("/bin/sh", &[("sudo", OBLIGING)]).await;
+    let context = Context { sudo: Some("web user".to_owned()), ..environment(&[("A", "b")]) };
+    let (ending, heard) = perform_in(&host, &run_with("printf \"$BECOME $A \"; cat; echo err >&2", "input"), &context, None).await;
+    assert_eq!((ending, heard.stdout().as_str(), heard.stderr().as_str()), (Ending::Exited(0), "web user b input", "err\n"));
+    let dest = folder.path().join("file");
+    let (ending, _) = perform_in(&host, &Action::Upload(upload("content", &dest)), &context, None).await;
+    assert_eq!((ending, std::fs::read_to_string(&dest).unwrap().as_str()), (Ending::Exited(0), "content"));
+    // Users may be mixed in one gathering.
+    let mut questions: Vec<_> = (0..6).map(|_| question("echo \"${BECOME-nobody}\"")).collect();
+    for place in [1, 4] {
+        questions[place].context.sudo = Some("root".to_owned());
+    }
+    let answers: Vec<String> =
+        host.gather(questions).await.unwrap().into_iter().map(|answer| answer.unwrap().text().into_owned()).collect();
+    assert_eq!(answers, ["nobody\n", "root\n", "nobody\n", "nobody\n", "root\n", "nobody\n"]);
+    let (ending, heard) = perform_in(&host, &run("echo $$; exec sleep 615"), &context, Some(Duration::from_millis(300))).await;
+    assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(!alive(heard.stdout().trim().parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_change_of_user_that_is_refused_changes_nothing_and_says_why() {
+    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    for (program, words) in [
+        ("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n", "sudo asks for a password to become root"),
+        ("#!/bin/sh\necho 'bob is not in the sudoers file.' >&2\nexit 1\n", "sudo does not let this user become root"),
+        ("#!/bin/sh\nexit 1\n", "sudo could not become root (exit status 1)"),
+    ] {
+        let (folder, _, host) = host_with("/bin/sh", &[("sudo", program)]).await;
+        let dest = folder.path().join("file");
+        for action in [run(&format!("touch {}", dest.display())), Action::Upload(upload("x", &dest)), script("exit 0", &[])] {
+            let (ending, heard) = perform_in(&host, &action, &context, None).await;
+            let Ending::Refused(reason) = ending else { panic!("{ending:?}") };
+            assert!(reason.contains(words), "{reason}");
+            assert_eq!((heard.stdout(), heard.stderr()), (String::new(), String::new()));
+        }
+        assert!(!dest.exists());
+        let mut asked = question("true");
+        asked.context = context.clone();
+        let answers = host.gather(vec![question("echo plain"), asked]).await.unwrap();
+        assert_eq!(answers[0], Ok(infra_core::output::Output::of("plain\n")));
+        assert!(answers[1].as_ref().unwrap_err().contains(words), "{:?}", answers[1]);
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_sudo_says_so() {
+    let (folder, other, _) = host_with("/bin/dash", &[]).await;
+    let bare = Arc::new(Other {
+        folder: other.folder.clone(),
+        path: folder.path().to_str().unwrap().to_owned(),
+        powerless: AtomicBool::new(false),
+    });
+    let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
+    symlink("/bin/cat", folder.path().join("cat")).unwrap();
+    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    let (ending, _) = perform_in(&host, &run("true"), &context, None).await;
+    assert!(matches!(&ending, Ending::Refused(reason) if reason.starts_with("there is no sudo on the host")), "{ending:?}");
+}
