@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
         operation: "files.directory",
         ground: "true",
         wanted: r#"files.directory { path = "/srv/a/b c", user = "admin", group = "admin", mode = "2750" }"#,
-        look: ("stat -c '%a %U %G %F' '/srv/a/b c' /srv/a", "2750 admin admin directory\n755 root root directory"),
+        look: ("stat -c '%a %U %G %F' '/srv/a/b c' /srv/a", "2750 admin admin directory\n755 admin admin directory"),
         again: Again::Nothing,
         away: Some((r#"files.directory { path = "/srv/a", present = false }"#, "test -e /srv/a || echo gone", "gone")),
     },
