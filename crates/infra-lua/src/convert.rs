@@ -94,8 +94,7 @@ fn number_value(place: &str, number: f64) -> Result<Value, ConvertError> {
 fn table_value(lua: &Lua, place: &str, table: &Table, depth: usize) -> Result<Value, ConvertError> {
     let mut items: Vec<(i64, LuaValue)> = Vec::new();
     let mut names: Vec<(String, LuaValue)> = Vec::new();
-    for pair in table.pairs::<LuaValue, LuaValue>() {
-        let (key, value) = pair.map_err(|problem| error(format!("`{place}` cannot be read: {problem}"), None))?;
+    for (key, value) in entries(place, table)? {
         match key {
             LuaValue::Integer(index) => items.push((index, value)),
             LuaValue::String(name) => match name.to_str() {
@@ -140,6 +139,31 @@ fn table_value(lua: &Lua, place: &str, table: &Table, depth: usize) -> Result<Va
         map.insert(name, value);
     }
     Ok(Value::Object(map))
+}
+
+/// The keys and values of a table as `pairs` gives them. What a metatable would add without `pairs` seeing it is refused, not dropped.
+pub(crate) fn entries(place: &str, table: &Table) -> Result<Vec<(LuaValue, LuaValue)>, ConvertError> {
+    let unreadable = |problem: mlua::Error| error(format!("`{place}` cannot be read: {problem}"), None);
+    let Some(meta) = table.metatable() else { return table.pairs().collect::<Result<_, _>>().map_err(unreadable) };
+    match meta.raw_get::<LuaValue>("__pairs").map_err(unreadable)? {
+        LuaValue::Function(pairs) => {
+            let (next, state, mut key): (mlua::Function, LuaValue, LuaValue) = pairs.call(table).map_err(unreadable)?;
+            let mut all = Vec::new();
+            loop {
+                let (found, value): (LuaValue, LuaValue) = next.call((&state, &key)).map_err(unreadable)?;
+                if found.is_nil() {
+                    return Ok(all);
+                }
+                all.push((found.clone(), value));
+                key = found;
+            }
+        }
+        _ if !meta.raw_get::<LuaValue>("__index").map_err(unreadable)?.is_nil() => {
+            let message = format!("`{place}` is an object: a table whose metatable has an `__index`");
+            Err(error(message, Some("give a plain table with what is meant")))
+        }
+        _ => table.pairs().collect::<Result<_, _>>().map_err(unreadable),
+    }
 }
 
 fn is_marked_empty_map(lua: &Lua, table: &Table) -> bool {
@@ -230,6 +254,7 @@ mod tests {
             ("{ [0] = 1 }", "`x` is a list with an item at [0]"),
             ("{ a = { [true] = 1 } }", "`x.a` has a boolean as a key"),
             ("{ { print } }", "`x[1][1]` is a function, which is no data"),
+            ("setmetatable({}, { __index = { a = 1 } })", "`x` is an object: a table whose metatable has an `__index`"),
             ("0/0", "`x` is NaN, which is no number of JSON"),
             ("{ a = 1/0 }", "`x.a` is infinite, which is no number of JSON"),
             ("'\\xff'", "`x` is a string that is not UTF-8"),

@@ -12,7 +12,7 @@ use infra_core::{Map, Value};
 use mlua::{AnyUserData, Lua, MultiValue, Table, Value as LuaValue};
 
 use crate::conditions::{Handle, condition_of};
-use crate::convert::{to_value, type_name};
+use crate::convert::{entries, to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::scope;
 
@@ -42,7 +42,7 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
         }
     }
     let checked = arguments::check(schema, given).map_err(|ArgumentError { argument, message, hint }| {
-        let unknown = argument.as_deref().filter(|name| arguments::property(schema, name).is_none());
+        let unknown = argument.as_deref().filter(|name| !name.contains(['.', '[']) && arguments::property(schema, name).is_none());
         let hint = match unknown {
             Some(name) => {
                 let later = NOT_YET.iter().map(|later| if marked { format!("_{later}") } else { (*later).to_owned() });
@@ -124,8 +124,8 @@ fn merge_tables(kind: &str, main: Option<&str>, tables: &MultiValue) -> Result<V
         let LuaValue::Table(table) = table else {
             return Err(Diagnostic::misuse(format!("`{kind}` takes a table of arguments, got {}", type_name(table))).hint(spelling(table)));
         };
-        for pair in table.pairs::<LuaValue, LuaValue>() {
-            let (key, value) = pair.map_err(|error| Diagnostic::misuse(format!("the arguments of `{kind}` cannot be read: {error}")))?;
+        let all = entries(kind, table).map_err(|wrong| Diagnostic::misuse(wrong.message).maybe_hint(wrong.hint))?;
+        for (key, value) in all {
             match key {
                 LuaValue::String(name) => {
                     let name = name.to_string_lossy();

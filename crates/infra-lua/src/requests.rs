@@ -89,7 +89,7 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> m
             if what.starts_with("host:") { "read the fact into a local first" } else { "call it before, and keep the result in a local" };
         Err(of.misuse_with(
             lua,
-            format!("`{what}` cannot wait here, inside a function that Lua itself calls (table.sort, gsub, a metamethod)"),
+            format!("`{what}` cannot wait here, inside a function that Lua itself calls (table.sort, gsub, __tostring)"),
             hint,
         ))
     })?;

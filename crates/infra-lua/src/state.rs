@@ -100,8 +100,9 @@ impl Machine {
             state.readings.iter().find(|reading| !reading.used).map(|reading| (reading.name, reading.chain.clone()))
         };
         let Some((name, chain)) = unused else { return Need::Done };
+        let spelling = if name.starts_with("did_") { format!("handle.{name}") } else { format!("{name}(…)") };
         let wrong = Diagnostic::misuse(format!("the condition `{name}` is read and never used"))
-            .hint(format!("give it to `_if` or to a boolean argument where it is read: _if = handle.{name}"));
+            .hint(format!("give it to `_if` or to a boolean argument where it is read: _if = {spelling}"));
         Need::Failed(Box::new(self.evaluation.at_chain(chain, wrong)))
     }
 

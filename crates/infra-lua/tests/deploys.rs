@@ -16,7 +16,7 @@ local common = { update = true, packages = "curl" }
 if host.groups.web_servers then
   apt.packages(common, { name = "Install nginx", packages = { "nginx" }, cache_time = 3600.0 })
 end
-local conf = files.template { content = "port {{ port }}\n", dest = "/etc/x", mode = 644, vars = { port = host:get("http_port", 1) } }
+local conf = files.template { content = "port {{ http_port }}\n", dest = "/etc/x", mode = 644, vars = host.data }
 systemd.service { service = "nginx", running = true, reloaded = conf.did_change, _sudo = true }
 server.shell { commands = "true", _if = { conf.did_change, any_changed(conf, nil) } }
 "#,
@@ -26,7 +26,7 @@ server.shell { commands = "true", _if = { conf.did_change, any_changed(conf, nil
     assert_eq!(calls[0].name.as_deref(), Some("Install nginx"));
     assert_eq!(json!(calls[0].arguments), json!({ "cache_time": 3600, "packages": ["nginx"], "update": true }));
     assert_eq!(calls[0].chain[0].to_string(), "deploy.lua:4");
-    assert_eq!(calls[1].arguments["vars"], json!({ "port": 80 }));
+    assert_eq!(calls[1].arguments["vars"], json!({ "http_port": 80 }));
     assert_eq!(calls[1].arguments["scope"]["host"]["name"], json!("web-1"));
     assert!(calls[1].arguments["scope"].get("inventory").is_none());
     assert_eq!(calls[2].conditions, [("reloaded".to_owned(), Condition::Outcome(1, Did::Change))]);

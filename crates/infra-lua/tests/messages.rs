@@ -68,6 +68,8 @@ async fn operations_and_arguments() {
         r#"files.template { content = "x", dest = "/etc/x", mode = "rw" }"#,
         r#"files.template { content = "x", dest = "/etc/x", vars = { f = print } }"#,
         r#"apt.packages { packages = function() return "x" end }"#,
+        r#"files.template { content = "x", dest = "/etc/x", vars = { host = host } }"#,
+        r#"apt.packages(setmetatable({}, { __index = { packages = "x" } }))"#,
         r#"apt.packages = 1"#,
         r#"apt = 1"#,
     ])
@@ -83,6 +85,7 @@ async fn arguments_of_every_operation() {
         r#"server.shell { commands = "x", _sudo = "yes" }"#,
         r#"server.shell { commands = "x", _retries = 3 }"#,
         r#"server.shell { commands = "x", _serial = 2 }"#,
+        r#"server.shell { commands = "x", _env = { A = 1 } }"#,
         r#"server.shell { commands = "x", _timeout = -1 }"#,
         r#"server.shell { commands = "x", _sudo_user = "www" }"#,
         r#"server.shell { commands = "x", if = true }"#,
@@ -143,6 +146,7 @@ server.shell { commands = { conf.did_change } }"#,
 local conf = server.shell { commands = "x" }
 print(conf.will_change)"#,
         r#"server.shell { commands = "y", _if = any_changed("conf") }"#,
+        r#"any_changed(server.shell { commands = "x" })"#,
         r#"local v = host.name == "web-1" and false or true"#,
     ])
     .await;
