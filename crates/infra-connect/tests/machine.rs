@@ -73,9 +73,10 @@ async fn sudo_and_a_pulled_cable() {
     // sudo passes a TERM on, so here it is one that does not obey.
     let by_hand = run("exec sudo sh -c \"trap '' TERM; sleep 617; :\"");
     let (ending, _) = perform_in(&admin, &by_hand, &Context::default(), Some(Duration::from_millis(500))).await;
-    assert!(matches!(ending, Ending::TimedOut { still_running: Some(_), .. }), "{ending:?}");
+    let Ending::TimedOut { still_running: Some(group), .. } = ending else { panic!("{ending:?}") };
     let left = machine.check(["sh", "-c", "pgrep -x sleep -a"]).unwrap();
     assert!(left.contains("617") && !left.contains("616"), "{left}");
+    machine.check(["sh".to_owned(), "-c".to_owned(), format!("kill -s KILL -- -{group}")]).unwrap();
 
     // Who may not.
     let plain: Arc<dyn Connection> = wire.connect(&host(&fleet, "plain")).await.unwrap();
@@ -101,7 +102,9 @@ async fn sudo_and_a_pulled_cable() {
     let (ending, ()) = tokio::join!(admin.perform(step, heard.sink()), pulling);
     let Ending::Lost { reason, begun: true } = ending else { panic!("{ending:?}") };
     assert!(reason.contains("not responding"), "{reason}");
-    let error = wire.connect(&host(&fleet, "admin")).await.err().unwrap();
+    let mut impatient = Settings::new(fleet.folder().join("run"));
+    impatient.connect_deadline = Duration::from_secs(1);
+    let error = Wire::new(impatient).connect(&host(&fleet, "admin")).await.err().unwrap();
     assert_eq!(error.step, ConnectStep::Connect, "{error}");
     machine.plug(true).unwrap();
 
