@@ -60,10 +60,10 @@ fn load(script: &str) -> String {
 
 /// The first words of a host: what it can do. Then it reads until its input ends.
 pub(crate) fn hello(marks: &mut Marks<Mark>) -> String {
-    let up = marks.add(Mark::Up).say("$infra_c");
+    let up = marks.add(Mark::Up).print("$infra_c");
     load(&format!(
         "infra_c=0\ncommand -v setsid >/dev/null 2>&1 && infra_c=1\n\
-         case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n{up}\nexec cat >/dev/null"
+         case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n{up}\nexec cat >/dev/null 2>&1"
     ))
 }
 

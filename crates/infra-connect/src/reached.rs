@@ -23,6 +23,9 @@ use crate::spawn::{Process, Spawn, SpawnError};
 /// How long the killing of a process group may take, on a host that may not answer.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Why what is in flight when a connection is closed is lost.
+const CLOSED: &str = "the connection was closed";
+
 /// A host that was reached, by whatever connector.
 pub struct Reached {
     inner: Arc<Inner>,
@@ -47,6 +50,7 @@ pub(crate) struct Inner {
     busy: AtomicUsize,
     kills: watch::Sender<u64>,
     flights: watch::Sender<usize>,
+    closed: watch::Sender<bool>,
 }
 
 /// Why a command was not started.
@@ -129,6 +133,7 @@ impl Reached {
             busy: AtomicUsize::new(0),
             kills: watch::Sender::new(0),
             flights: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
         };
         let outputs = exchange.into_outputs();
         let drain = tokio::spawn(async move {
@@ -151,6 +156,12 @@ impl Inner {
         self.kills.subscribe()
     }
 
+    /// Waits until the connection is closed from this side.
+    async fn closed(&self) {
+        // The sender lives as long as we do.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
     /// Counts a command as in flight.
     pub(crate) fn flight(&self) -> Flight<'_> {
         self.flights.send_modify(|flights| *flights += 1);
@@ -162,7 +173,7 @@ impl Inner {
     /// A host that wants fewer sessions than we would use gets fewer: the place is given up, and another one waited for.
     pub(crate) async fn session(&self) -> Result<(Process, Permit<'_>), Refusal> {
         loop {
-            let permit = self.work.acquire().await.map_err(|_| Refusal::Lost("the connection was closed".to_owned()))?;
+            let permit = self.work.acquire().await.map_err(|_| Refusal::Lost(CLOSED.to_owned()))?;
             let others = self.busy.fetch_add(1, Ordering::AcqRel);
             let mut permit = Permit { inner: self, permit: Some(permit) };
             match self.spawner.spawn().await {
@@ -197,11 +208,23 @@ impl Inner {
 
 impl Connection for Reached {
     fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>> {
-        Box::pin(self.inner.gather(questions))
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                answers = self.inner.gather(questions) => answers,
+                () = self.inner.closed() => Err(Lost { reason: CLOSED.to_owned() }),
+            }
+        })
     }
 
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
-        Box::pin(self.inner.perform(step, sink))
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                ending = self.inner.perform(step, sink) => ending,
+                () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
+            }
+        })
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
@@ -217,6 +240,7 @@ impl Connection for Reached {
         Box::pin(async {
             self.inner.work.close();
             self.inner.control.close();
+            self.inner.closed.send_replace(true);
             self.inner.spawner.close().await;
             self.drain.abort();
         })

@@ -29,8 +29,13 @@ impl Tag {
 
     /// Shell text that prints the mark on both outputs, with the value of `number`, a shell expansion such as `$?`.
     pub(crate) fn say(&self, number: &str) -> String {
-        let prefix = char::from(PREFIX);
-        format!("infra_r={number};echo '{prefix}{tag}:'\"$infra_r\";echo '{prefix}{tag}:'\"$infra_r\" >&2", tag = self.0)
+        let print = self.print("$infra_r");
+        format!("infra_r={number};{print};{print} >&2")
+    }
+
+    /// Shell text that prints the mark on standard output alone.
+    pub(crate) fn print(&self, number: &str) -> String {
+        format!("echo '{}{}:'\"{number}\"", char::from(PREFIX), self.0)
     }
 }
 

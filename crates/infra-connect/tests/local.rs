@@ -234,7 +234,17 @@ async fn one_question_does_not_spoil_the_others() {
 #[tokio::test]
 async fn closed_is_closed() {
     let host = local().await;
-    host.close().await;
+    let heard = Arc::new(Heard::default());
+    let (action, context) = (run("echo $$; exec sleep 620"), Context::default());
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let closing = async {
+        eventually("it has begun", || heard.stdout().ends_with('\n')).await;
+        host.close().await;
+    };
+    let (ending, ()) = tokio::join!(host.perform(step, heard.sink()), closing);
+    assert_eq!(ending, Ending::Lost { reason: "the connection was closed".to_owned(), begun: true });
+    let pid = nix::unistd::Pid::from_raw(heard.stdout().trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let (ending, _) = perform(&host, &run("true")).await;
     assert_eq!(ending, Ending::Lost { reason: "the connection was closed".to_owned(), begun: false });
     assert!(host.gather(vec![question("true")]).await.is_err());

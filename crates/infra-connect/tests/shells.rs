@@ -266,3 +266,34 @@ async fn a_host_without_sudo_says_so() {
     let (ending, _) = perform_in(&host, &run("true"), &context, None).await;
     assert!(matches!(&ending, Ending::Refused(reason) if reason.starts_with("there is no sudo on the host")), "{ending:?}");
 }
+
+#[tokio::test]
+async fn a_host_of_busybox_alone_is_a_host() {
+    let (folder, other, _) = host_with("/bin/busybox", &[]).await;
+    let tools = folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let installed = std::process::Command::new("/bin/busybox").args(["--install", "-s"]).arg(&tools).status().unwrap();
+    assert!(installed.success());
+    let bare =
+        Arc::new(Other { folder: other.folder.clone(), path: tools.to_str().unwrap().to_owned(), powerless: AtomicBool::new(false) });
+    let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
+    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    let link = folder.path().join("link");
+    symlink("file", &link).unwrap();
+    std::fs::write(folder.path().join("file"), "old").unwrap();
+    std::fs::set_permissions(folder.path().join("file"), std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
+    let replacing = infra_core::change::Upload {
+        replaces: infra_core::change::Replaces::Digest(infra_core::digest::sha256(b"old")),
+        ..upload("new", &link)
+    };
+    assert_eq!(perform(&host, &Action::Upload(replacing)).await.0, Ending::Exited(0));
+    let written = std::fs::metadata(folder.path().join("file")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&written) & 0o7777, 0o604);
+    assert_eq!(std::fs::read_to_string(folder.path().join("file")).unwrap(), "new");
+    let (ending, heard) = perform(&host, &script("#!/bin/sh\necho ran", &[])).await;
+    assert_eq!((ending, heard.stdout().as_str()), (Ending::Exited(0), "ran\n"));
+    let (ending, heard) = perform_in(&host, &run("sleep 619 & echo $!; wait"), &Context::default(), Some(Duration::from_millis(300))).await;
+    assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(!alive(heard.stdout().trim().parse().unwrap()));
+    assert_eq!(host.gather(vec![question("echo fact")]).await.unwrap()[0], Ok(infra_core::output::Output::of("fact\n")));
+}

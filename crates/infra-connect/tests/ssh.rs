@@ -141,6 +141,41 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_command_is_lost() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_cut_in_the_middle_of_an_upload_leaves_the_old_file() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("file");
+    std::fs::write(&dest, "old").unwrap();
+    // A pipe that nobody closes is a local file that never comes to its end.
+    let source = sshd.folder().join("pipe");
+    nix::unistd::mkfifo(&source, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let feeding = source.clone();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let feeder = std::thread::spawn(move || {
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(feeding).unwrap();
+        std::io::Write::write_all(&mut pipe, &[b'x'; 60_000]).unwrap();
+        wait.recv().unwrap();
+    });
+    let content =
+        infra_core::change::Content::LocalFile { path: source.to_str().unwrap().to_owned(), size: 1_000_000, sha256: "0".repeat(64) };
+    let action = infra_core::change::Action::Upload(infra_core::change::Upload { content, ..upload("", &dest) });
+    let names = || std::fs::read_dir(folder.path()).unwrap().count();
+    let cutting = async {
+        eventually("the temporary file", || names() == 2).await;
+        sshd.cut_connections();
+    };
+    let ((ending, _), ()) = tokio::join!(perform(&connection, &action), cutting);
+    let Ending::Lost { begun: false, .. } = ending else { panic!("{ending:?}") };
+    eventually("the temporary file goes", || names() == 1).await;
+    assert_eq!(std::fs::read_to_string(&dest).unwrap(), "old");
+    done.send(()).unwrap();
+    feeder.join().unwrap();
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
 async fn past_its_time_a_command_is_killed_on_the_host() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
     let (wire, connection) = reach(&sshd).await;

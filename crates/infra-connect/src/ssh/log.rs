@@ -73,8 +73,9 @@ pub(crate) fn explain(log: &str, stderr: &str, said: &str, late: Option<f64>, op
             (words, Some(format!("see what `{} true` says", options.by_hand())))
         }
         ConnectStep::Banner | ConnectStep::HostKey => {
-            turned_away =
-                ["Connection closed", "Connection reset", "closed by remote host", "Broken pipe"].iter().any(|end| log.contains(end));
+            // What is closed behind a jump host is the way to it; only its own words say why.
+            turned_away = !log.contains("debug1: Executing proxy command")
+                && ["Connection closed", "Connection reset", "closed by remote host", "Broken pipe"].iter().any(|end| log.contains(end));
             let words = last.unwrap_or_else(|| "the server closed the connection".to_owned());
             let hint =
                 "a server that has too many connections under way closes new ones (`MaxStartups`, `PerSourcePenalties` in its sshd_config)";
@@ -272,5 +273,10 @@ mod tests {
         assert!(explained(&log, "", "", None).turned_away);
         assert!(!explained(&log, "", "", Some(30.0)).turned_away);
         assert!(!explained(UP_TO_CONNECT, "", "", None).turned_away);
+        let log =
+            "debug1: Executing proxy command: exec ssh -W '[web]:22' jump\nkex_exchange_identification: Connection closed by remote host\n";
+        let attempt = explained(log, "me@jump: Permission denied (publickey).\r\n", "", None);
+        assert!(!attempt.turned_away);
+        assert_eq!((attempt.error.step, attempt.error.message.as_str()), (ConnectStep::Banner, "me@jump: Permission denied (publickey)."));
     }
 }

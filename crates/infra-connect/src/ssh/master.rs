@@ -208,9 +208,10 @@ impl Said {
     }
 }
 
-/// The last words of ssh, of what it said itself and of its log.
+/// The last words of ssh, of its log since the connection stood, else of what it said past it.
 fn last_words(log: &str, stderr: &str) -> Option<String> {
-    log::last_words(stderr).or_else(|| log::last_words(log))
+    let since = log.rsplit("debug1: Entering interactive session.").next().unwrap_or(log);
+    log::last_words(since).or_else(|| log::last_words(stderr))
 }
 
 /// Reads a stream to its end and keeps the last of it.
