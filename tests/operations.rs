@@ -234,6 +234,7 @@ fn every_operation_on_a_real_machine() {
     assert_eq!(seen, known, "every operation has its row");
 
     for row in ROWS {
+        println!("{}", row.operation);
         look(machine, row.ground);
         direction(folder, &config, machine, row, row.wanted, row.look);
         if let Some((call, command, output)) = row.away {

@@ -171,9 +171,9 @@ impl Operation for Repo {
                 .fact(&commit("main"), Some(B.to_owned()))
                 .fact(&contains(A), false)
                 .steps([
-                    "GIT_TERMINAL_PROMPT=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app fetch origin \
+                    "GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app fetch origin \
                      +refs/heads/main:refs/remotes/origin/main",
-                    "GIT_TERMINAL_PROMPT=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app merge --ff-only \
+                    "GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app merge --ff-only \
                      refs/remotes/origin/main",
                 ]),
             example("It has commits of its own on top", json!({ "src": src, "dest": dest }), Some(tree(B)))
@@ -185,9 +185,9 @@ impl Operation for Repo {
                 .fact(&commit("refs/heads/v1"), None)
                 .fact(&commit("v1"), None)
                 .steps([
-                    "GIT_TERMINAL_PROMPT=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app fetch origin \
+                    "GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app fetch origin \
                      +refs/tags/v1:refs/tags/v1",
-                    "GIT_TERMINAL_PROMPT=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app checkout --detach refs/tags/v1",
+                    "GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app checkout --detach refs/tags/v1",
                 ]),
             example("No pull", json!({ "src": src, "dest": dest, "pull": false }), Some(tree(B))).nothing("on main at de9f2c7fd25e"),
             example(
