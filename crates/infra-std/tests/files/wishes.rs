@@ -48,6 +48,11 @@ pub fn a_wish(numbers: bool) -> impl Strategy<Value = (&'static str, Value)> {
             0 => ("files.file", with(json!({ "mode": mode, "create_remote_dir": create }))),
             1 => {
                 let recursive = extra && (user.is_some() || group.is_some() || mode.is_some());
+                // Whoever is not root must not lock themselves out.
+                let mode = match mode {
+                    Some("644" | "600") if !is_root() => Some("700"),
+                    mode => mode,
+                };
                 ("files.directory", with(json!({ "mode": mode, "recursive": recursive })))
             }
             2 => ("files.link", with(json!({ "target": other, "create_remote_dir": create }))),
