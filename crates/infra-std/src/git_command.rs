@@ -3,7 +3,8 @@
 use infra_core::command::Shell;
 use infra_core::sh;
 
-/// git on a repository: it asks nobody for a password, runs no monitor of the repository's own, and takes a repository of another user, for the
+/// git on a repository: it asks nobody for a password, runs no monitor of the repository's own, and takes a repository of another user,
+/// for the
 /// deploy names it.
 pub fn git_in(repository: &str) -> Shell {
     sh!("GIT_TERMINAL_PROMPT=0 git -c {} -c {} -C {}", "safe.directory=*", "core.fsmonitor=false", repository)

@@ -33,7 +33,8 @@ fn a_mode() -> impl Strategy<Value = Option<&'static str>> {
     ])
 }
 
-/// A call of an operation on files, with paths below the root of a host; owners by number as well, if `numbers`. A plan cannot know that the
+/// A call of an operation on files, with paths below the root of a host; owners by number as well, if `numbers`. A plan cannot know that
+/// the
 /// number 1 is the user daemon, whom an earlier call named.
 pub fn a_wish(numbers: bool) -> impl Strategy<Value = (&'static str, Value)> {
     let common = (a_path(), an_owner(numbers), an_owner(numbers), a_mode(), any::<[bool; 5]>(), a_path(), 0..6_usize);
