@@ -126,7 +126,8 @@ impl Destination<'_> {
     /// From how things stand to a file with this content.
     ///
     /// # Errors
-    /// [`DiffError::Refused`] when something is in the way; [`DiffError::Missing`] when the old text, or directories further up, are still to be
+    /// [`DiffError::Refused`] when something is in the way; [`DiffError::Missing`] when the old text, or directories further up, are still
+    /// to be
     /// asked about.
     pub fn write(&self, facts: &Facts<'_>, standing: &Standing, new: NewContent<'_>) -> Result<Change, DiffError> {
         match &standing.file {
@@ -231,7 +232,8 @@ pub fn with_parents(change: Change, place: &Place) -> Change {
     place.nodes().fold(change, |change, (path, node)| change.node(path, node))
 }
 
-/// Adds what will stand at a path that is written, and what that touches. Where the path is a link it stays one: then the answers about what it
+/// Adds what will stand at a path that is written, and what that touches. Where the path is a link it stays one: then the answers about
+/// what it
 /// leads to are given, and not a file in its place.
 pub fn stand(change: Change, path: &str, link_target: Option<&str>, file: FileNode) -> Change {
     let Some(target) = link_target else {

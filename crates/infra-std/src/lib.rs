@@ -4,7 +4,8 @@
 //! `apt.packages`. Each file holds the documentation, the arguments, the logic, the examples and the tests of its one thing. What several
 //! of them share stands beside this file under its own name.
 //!
-//! Nothing here does I/O. A fact is a question, the command that asks it and the reading of what the command printed; an operation is a pure
+//! Nothing here does I/O. A fact is a question, the command that asks it and the reading of what the command printed; an operation is a
+//! pure
 //! function from arguments and facts to a change.
 
 pub mod accounts;

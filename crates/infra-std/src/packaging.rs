@@ -28,7 +28,8 @@ pub fn native_architecture(text: &str) -> Option<&str> {
 
 /// Brings the package index up to date and notes when.
 ///
-/// Unlike other locks of apt, that of the lists has no option to wait for it, so the script does. A source that cannot be read is a failure:
+/// Unlike other locks of apt, that of the lists has no option to wait for it, so the script does. A source that cannot be read is a
+/// failure:
 /// by itself apt-get(8) would go on with what it has.
 pub const UPDATE: &str = "waited=0
 while :; do
@@ -53,7 +54,8 @@ pub fn touched_by_update() -> Resources {
     Resources::only(["/var/lib/apt", "/var/cache/apt"].map(|tree| Resource::Tree(tree.to_owned())))
 }
 
-/// The words that begin a command of apt-get(8) that changes packages: it asks nothing, waits for locks, and leaves configuration files that were
+/// The words that begin a command of apt-get(8) that changes packages: it asks nothing, waits for locks, and leaves configuration files
+/// that were
 /// changed on the host as they are.
 pub fn apt_get() -> Shell {
     let lock = format!("DPkg::Lock::Timeout={LOCK_TIMEOUT}");
@@ -61,7 +63,8 @@ pub fn apt_get() -> Shell {
     sh!("DEBIAN_FRONTEND=noninteractive apt-get -y -o {} -o {} -o {}", lock, new, old)
 }
 
-/// What installing, upgrading and removing packages may touch: what their files and their scripts change. The homes of users are not among it.
+/// What installing, upgrading and removing packages may touch: what their files and their scripts change. The homes of users are not among
+/// it.
 pub fn touched_by_packages() -> Resources {
     // Built by hand: what a package drops into /etc/profile.d counts from the next login on, so the session is not touched.
     let trees = ["/etc", "/usr", "/var", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/srv", "/boot", "/run"];

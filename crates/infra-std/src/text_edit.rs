@@ -2,7 +2,8 @@
 //!
 //! # The dialect
 //!
-//! Patterns are regular expressions of the `regex` crate, much like those of `grep -E` with Perl's classes (`\d`, `\w`, `\s`, `\b`); there are no
+//! Patterns are regular expressions of the `regex` crate, much like those of `grep -E` with Perl's classes (`\d`, `\w`, `\s`, `\b`); there
+//! are no
 //! look-arounds and no back references within a pattern. A pattern is looked for in each line without its ending; it matches a line when it
 //! matches any part of it, unless it is anchored with `^` or `$`.
 //!

@@ -133,10 +133,10 @@ fn what_may_not_be_read_is_an_error_and_not_missing() {
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("a mode");
         }
         std::fs::write(host.at("secret"), "x").expect("a file");
-        std::fs::set_permissions(host.at("secret"), std::fs::Permissions::from_mode(0)).expect("a mode");
+        std::fs::set_permissions(host.at("secret"), std::fs::Permissions::from_mode(0o000)).expect("a mode");
         std::fs::create_dir(host.at("closed")).expect("a directory");
         std::fs::write(host.at("closed/f"), "x").expect("a file");
-        std::fs::set_permissions(host.at("closed"), std::fs::Permissions::from_mode(0)).expect("a mode");
+        std::fs::set_permissions(host.at("closed"), std::fs::Permissions::from_mode(0o000)).expect("a mode");
         let asked = |path: &str| {
             let (file, text, digest) = (file::File::at(path), text::Text::at(path), digest::Sha256::at(path));
             [

@@ -33,7 +33,8 @@ fn a_mode() -> impl Strategy<Value = Option<&'static str>> {
     ])
 }
 
-/// A call of an operation on files, with paths below the root of a host; owners by number as well, if `numbers`. A plan cannot know that the
+/// A call of an operation on files, with paths below the root of a host; owners by number as well, if `numbers`. A plan cannot know that
+/// the
 /// number 1 is the user daemon, whom an earlier call named.
 pub fn a_wish(numbers: bool) -> impl Strategy<Value = (&'static str, Value)> {
     let common = (a_path(), an_owner(numbers), an_owner(numbers), a_mode(), any::<[bool; 5]>(), a_path(), 0..6_usize);
@@ -48,6 +49,11 @@ pub fn a_wish(numbers: bool) -> impl Strategy<Value = (&'static str, Value)> {
             0 => ("files.file", with(json!({ "mode": mode, "create_remote_dir": create }))),
             1 => {
                 let recursive = extra && (user.is_some() || group.is_some() || mode.is_some());
+                // Whoever is not root must not lock themselves out.
+                let mode = match mode {
+                    Some("644" | "600") if !is_root() => Some("700"),
+                    mode => mode,
+                };
                 ("files.directory", with(json!({ "mode": mode, "recursive": recursive })))
             }
             2 => ("files.link", with(json!({ "target": other, "create_remote_dir": create }))),

@@ -29,8 +29,10 @@ impl Directory {
 
 impl Fact for Directory {
     const NAME: &'static str = "files.directory";
-    const DOC: &'static str = "The directory at a path, or the one that a link there leads to: `nil` where nothing is, `false` where something else is, else a \
-                               table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it holds.";
+    const DOC: &'static str = "The directory at a path, or the one that a link there leads to: `nil` where nothing is, `false` where \
+                               something else is, else a \
+                               table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it \
+                               holds.";
     type Value = Found<Status>;
 
     fn command(&self) -> Command {

@@ -29,8 +29,10 @@ impl File {
 
 impl Fact for File {
     const NAME: &'static str = "files.file";
-    const DOC: &'static str = "The regular file at a path, or the one that a link there leads to: `nil` where nothing is, `false` where something else is (a \
-                               directory, a link that leads nowhere), else a table of `mode` (octal digits), `user`, `group`, `uid`, `gid`, `size` (bytes), `atime`, `mtime`, `ctime` (seconds \
+    const DOC: &'static str = "The regular file at a path, or the one that a link there leads to: `nil` where nothing is, `false` where \
+                               something else is (a \
+                               directory, a link that leads nowhere), else a table of `mode` (octal digits), `user`, `group`, `uid`, \
+                               `gid`, `size` (bytes), `atime`, `mtime`, `ctime` (seconds \
                                since 1970) and, for a link, `link_target`.";
     type Value = Found<Status>;
 

@@ -32,8 +32,10 @@ impl FindInFile {
 
 impl Fact for FindInFile {
     const NAME: &'static str = "files.find_in_file";
-    const DOC: &'static str = "The lines of a file that match a regular expression, in their order and without their endings: `nil` where there is no file, \
-                               `false` where something else is, an empty list where no line matches.\n\nThe lines are matched by infra, not by the host's grep: the dialect is that of `files.line`, the same on \
+    const DOC: &'static str = "The lines of a file that match a regular expression, in their order and without their endings: `nil` where \
+                               there is no file, \
+                               `false` where something else is, an empty list where no line matches.\n\nThe lines are matched by infra, \
+                               not by the host's grep: the dialect is that of `files.line`, the same on \
                                every host. A pattern that is the whole text of a line matches that line too.";
     type Value = Found<Vec<String>>;
 

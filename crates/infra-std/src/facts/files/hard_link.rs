@@ -25,7 +25,8 @@ pub struct HardLink {
 
 impl Fact for HardLink {
     const NAME: &'static str = "files.hard_link";
-    const DOC: &'static str = "Whether a path and another one are names of the same file (one inode of one file system): `nil` where nothing is at the path, \
+    const DOC: &'static str = "Whether a path and another one are names of the same file (one inode of one file system): `nil` where \
+                               nothing is at the path, \
                                `true` where they are, `false` where they are not.";
     type Value = Option<bool>;
 

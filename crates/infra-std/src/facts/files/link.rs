@@ -46,7 +46,8 @@ impl Link {
 
 impl Fact for Link {
     const NAME: &'static str = "files.link";
-    const DOC: &'static str = "The symbolic link at a path, whether it leads anywhere or not: `nil` where nothing is, `false` where something else is, else a \
+    const DOC: &'static str = "The symbolic link at a path, whether it leads anywhere or not: `nil` where nothing is, `false` where \
+                               something else is, else a \
                                table of `target` (as spelt in the link), `user`, `group`, `uid` and `gid`.";
     type Value = Found<LinkStatus>;
 

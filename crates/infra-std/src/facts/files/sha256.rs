@@ -29,7 +29,8 @@ impl Sha256 {
 
 impl Fact for Sha256 {
     const NAME: &'static str = "files.sha256";
-    const DOC: &'static str = "The SHA-256 digest of a regular file's content, as 64 lower-case hexadecimal digits: `nil` where nothing is, `false` where \
+    const DOC: &'static str = "The SHA-256 digest of a regular file's content, as 64 lower-case hexadecimal digits: `nil` where nothing \
+                               is, `false` where \
                                something else than a file is.";
     type Value = Found<String>;
 

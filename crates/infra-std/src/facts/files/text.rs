@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::file_status::{Found, Kind, look_through, read};
 
-/// The most that is read of a file, in bytes: 16 MiB less 4 KiB, since the line about the file has to fit into the 16 MiB of a fact as well.
+/// The most that is read of a file, in bytes: 16 MiB less 4 KiB, since the line about the file has to fit into the 16 MiB of a fact as
+/// well.
 pub const TEXT_LIMIT: u64 = 16 * 1024 * 1024 - 4096;
 
 /// The content of a text file.
@@ -52,7 +53,8 @@ impl Text {
 
 impl Fact for Text {
     const NAME: &'static str = "files.text";
-    const DOC: &'static str = "The content of a text file, every byte of it: `nil` where nothing is, `false` where something else than a file is. A file of \
+    const DOC: &'static str = "The content of a text file, every byte of it: `nil` where nothing is, `false` where something else than a \
+                               file is. A file of \
                                more than 16 MiB (less 4 KiB), and one that is not UTF-8, is an error that says so.";
     type Value = Found<String>;
 

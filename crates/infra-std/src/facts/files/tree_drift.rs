@@ -54,8 +54,10 @@ impl TreeDrift {
 
 impl Fact for TreeDrift {
     const NAME: &'static str = "files.tree_drift";
-    const DOC: &'static str = "How much of a directory tree has another owner, group or mode than given: a table of `entries` (the root and all below it), \
-                               `owner` (those with another owner or group) and `mode` (those with another mode), or `nil` where nothing is. Links have no mode.";
+    const DOC: &'static str = "How much of a directory tree has another owner, group or mode than given: a table of `entries` (the root \
+                               and all below it), \
+                               `owner` (those with another owner or group) and `mode` (those with another mode), or `nil` where nothing \
+                               is. Links have no mode.";
     type Value = Option<Drift>;
 
     fn command(&self) -> Command {

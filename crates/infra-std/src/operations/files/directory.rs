@@ -163,11 +163,15 @@ impl Directory {
 
 impl Operation for Directory {
     const NAME: &'static str = "files.directory";
-    const DOC: &'static str = "Makes sure that a directory is there, with its owner, group and mode, or with `present = false` that none is.\n\n\
-        Missing directories on the way are made. With `recursive`, all below it gets the same owner, group and mode: each thing is looked at, so drift below a directory that \
-        is itself as wished is found and put right, and what is right is left alone. A mode such as `\"u=rwX,go=rX\"` suits files and directories alike. Links below are not followed; set-user-id \
+    const DOC: &'static str = "Makes sure that a directory is there, with its owner, group and mode, or with `present = false` that none \
+        is.\n\n\
+        Missing directories on the way are made. With `recursive`, all below it gets the same owner, group and mode: each thing is looked \
+        at, so drift below a directory that \
+        is itself as wished is found and put right, and what is right is left alone. A mode such as `\"u=rwX,go=rX\"` suits files and \
+        directories alike. Links below are not followed; set-user-id \
         bits of files that change their owner are lost, as chown(1) has it, unless the mode sets them.\n\n\
-        `present = false` removes it with all that it holds; of a link to a directory it removes the link alone. The directories without which a machine does not work are refused. Where something \
+        `present = false` removes it with all that it holds; of a link to a directory it removes the link alone. The directories without \
+        which a machine does not work are refused. Where something \
         of another type stands, the operation is refused, unless `force` says to put it out of the way.";
 
     fn check(&self) -> Result<(), Misuse> {

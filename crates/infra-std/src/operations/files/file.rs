@@ -102,9 +102,11 @@ impl File {
 impl Operation for File {
     const NAME: &'static str = "files.file";
     const DOC: &'static str = "Makes sure that a file is there, with its owner, group and mode, or with `present = false` that none is.\n\n\
-        A new file is empty; what is in a file is never changed. A mode such as `\"+x\"` is computed from the mode that is there. Nothing is changed when \
+        A new file is empty; what is in a file is never changed. A mode such as `\"+x\"` is computed from the mode that is there. Nothing \
+        is changed when \
         the file is as wished, unless `touch` is given, which sets its times at every run.\n\n\
-        Where something of another type stands, the operation is refused, unless `force` says to put it out of the way. ACLs are not looked at, and a default ACL of the directory is \
+        Where something of another type stands, the operation is refused, unless `force` says to put it out of the way. ACLs are not \
+        looked at, and a default ACL of the directory is \
         not foreseen.";
 
     fn check(&self) -> Result<(), Misuse> {

@@ -28,7 +28,8 @@ pub struct Line {
     /// The path of the file on the host; a link to a file is followed.
     #[schemars(extend("x-host-path" = true))]
     pub path: String,
-    /// The line: a regular expression that matches any part of a line unless it is anchored with `^` or `$`, and the text to append where no line matches.
+    /// The line: a regular expression that matches any part of a line unless it is anchored with `^` or `$`, and the text to append where
+    /// no line matches.
     pub line: String,
     /// Whether such a line shall be there.
     #[serde(default = "yes")]
@@ -87,13 +88,17 @@ impl Operation for Line {
     const NAME: &'static str = "files.line";
     const DOC: &'static str = "Makes sure that a line is in a file, reads as it should, or with `present = false` is not there.\n\n\
         - Without `replace`: where no line matches, `line` is appended as it is spelt, on a line of its own.\n\
-        - With `replace`: every line that matches is replaced as a whole. Where none matches and no line reads so already, `replace` is appended, unless it refers to groups, which then \
+        - With `replace`: every line that matches is replaced as a whole. Where none matches and no line reads so already, `replace` is \
+        appended, unless it refers to groups, which then \
         stand for nothing.\n\
         - With `present = false`: every line that matches is removed.\n\n\
-        A line that is, as a whole, the very text of `line` matches too, whatever characters are in it. So a second run changes nothing; a replacement that would be replaced by yet \
+        A line that is, as a whole, the very text of `line` matches too, whatever characters are in it. So a second run changes nothing; \
+        a replacement that would be replaced by yet \
         another at the next run is refused.\n\n\
-        The regular expressions are those of the `regex` crate: much like `grep -E` with `\\d`, `\\w`, `\\s`, `\\b`, without look-around. Line endings (`\\n` or `\\r\\n`) are kept, so are owner, \
-        mode and a missing newline at the end, unless a line is appended. The file is read and edited as a whole (up to nearly 16 MiB of UTF-8) and written only if it is still what was read. \
+        The regular expressions are those of the `regex` crate: much like `grep -E` with `\\d`, `\\w`, `\\s`, `\\b`, without look-around. \
+        Line endings (`\\n` or `\\r\\n`) are kept, so are owner, \
+        mode and a missing newline at the end, unless a line is appended. The file is read and edited as a whole (up to nearly 16 MiB of \
+        UTF-8) and written only if it is still what was read. \
         A missing file is made; its directory must be there.";
 
     fn check(&self) -> Result<(), Misuse> {

@@ -29,7 +29,8 @@ pub struct Link {
     /// The path of the link on the host.
     #[schemars(extend("x-host-path" = true))]
     pub path: String,
-    /// Where it leads. A symbolic link keeps it as spelt, and a relative one counts from the directory of the link; a hard link takes an absolute path.
+    /// Where it leads. A symbolic link keeps it as spelt, and a relative one counts from the directory of the link; a hard link takes an
+    /// absolute path.
     pub target: Option<String>,
     /// Whether the link shall be there.
     #[serde(default = "yes")]
@@ -165,8 +166,10 @@ fn permissions(link: &LinkStatus) -> Permissions {
 impl Operation for Link {
     const NAME: &'static str = "files.link";
     const DOC: &'static str = "Makes sure that a link is there and leads where it should, or with `present = false` that none is.\n\n\
-        A symbolic link is as wished when its text is `target`, character by character, whether anything is there or not. A hard link (`symbolic = false`) is as wished \
-        when both paths are the same file. A symbolic link that leads elsewhere is changed; anything else at the path is refused, unless `force` says to put it out of the way.\n\n\
+        A symbolic link is as wished when its text is `target`, character by character, whether anything is there or not. A hard link \
+        (`symbolic = false`) is as wished \
+        when both paths are the same file. A symbolic link that leads elsewhere is changed; anything else at the path is refused, unless \
+        `force` says to put it out of the way.\n\n\
         `user` and `group` are those of a symbolic link itself, never of what it leads to.";
 
     fn check(&self) -> Result<(), Misuse> {

@@ -28,7 +28,8 @@ pub struct Put {
     pub src: Option<String>,
     /// The content itself, in place of `src`.
     pub content: Option<String>,
-    /// The path of the file on the host; a link to a file is followed. Where a directory stands, or with a slash at the end, the file of the name of `src` in it.
+    /// The path of the file on the host; a link to a file is followed. Where a directory stands, or with a slash at the end, the file of
+    /// the name of `src` in it.
     #[schemars(extend("x-host-path" = true))]
     pub dest: String,
     /// The user who shall own it: a name or a number.
@@ -95,10 +96,14 @@ pub(super) fn check_source(src: Option<&str>, content: Option<&str>, mode: Optio
 
 impl Operation for Put {
     const NAME: &'static str = "files.put";
-    const DOC: &'static str = "Makes sure that a file holds what a local file (`src`) or a text (`content`) holds, with its owner, group and mode.\n\n\
-        Contents are compared by SHA-256. What differs is written beside the file with its owner and mode, checked, and then renamed over it: a reader sees the old file or the new one, and at no \
-        moment may more people read it than asked for. Where only the owner or the mode differs, nothing is uploaded. Text files up to 1 MiB are shown before and after.\n\n\
-        Where something that is no file stands, the operation is refused, unless `force` says to put it out of the way; a directory takes the file under the name of `src`.";
+    const DOC: &'static str = "Makes sure that a file holds what a local file (`src`) or a text (`content`) holds, with its owner, group \
+        and mode.\n\n\
+        Contents are compared by SHA-256. What differs is written beside the file with its owner and mode, checked, and then renamed over \
+        it: a reader sees the old file or the new one, and at no \
+        moment may more people read it than asked for. Where only the owner or the mode differs, nothing is uploaded. Text files up to 1 \
+        MiB are shown before and after.\n\n\
+        Where something that is no file stands, the operation is refused, unless `force` says to put it out of the way; a directory takes \
+        the file under the name of `src`.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_source(self.src.as_deref(), self.content.as_deref(), self.mode.as_ref(), &self.dest)?;

@@ -116,8 +116,10 @@ fn refusal(error: &TemplateError, scope: &Value) -> DiffError {
 impl Operation for Template {
     const NAME: &'static str = "files.template";
     const DOC: &'static str = "Makes sure that a file holds what a Jinja2 template gives, with its owner, group and mode.\n\n\
-        The template (`src`, or `content` for one that is written in the deploy) sees `vars`, `host` and `inventory`. A variable that is not defined is an error with the template's own line; the newline at the \
-        end is kept; `include`, `import` and `extends` are looked up beside the template that names them. The file is then written as `files.put` writes one, and nothing is changed when it holds the \
+        The template (`src`, or `content` for one that is written in the deploy) sees `vars`, `host` and `inventory`. A variable that is \
+        not defined is an error with the template's own line; the newline at the \
+        end is kept; `include`, `import` and `extends` are looked up beside the template that names them. The file is then written as \
+        `files.put` writes one, and nothing is changed when it holds the \
         same already.";
 
     fn check(&self) -> Result<(), Misuse> {
