@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use infra_test::{Fleet, Machine};
 use infra_test::process;
 use infra_test::snapshot::Snapshot;
+use infra_test::{Fleet, Machine};
 use serde_json::Value;
 
 const NAMES: [&str; 4] = ["web-01", "web-02", "web-03", "web-04"];

@@ -5,8 +5,8 @@ mod common;
 
 use std::path::Path;
 
-use infra_test::{Fleet, Machine};
 use infra_test::snapshot::Snapshot;
+use infra_test::{Fleet, Machine};
 use serde_json::Value;
 
 /// One operation, and how to see from outside that it did what it says.
@@ -96,7 +96,10 @@ const ROWS: &[Row] = &[
         operation: "files.put",
         ground: "true",
         wanted: r#"files.put { src = "motd.txt", dest = "/srv/put/it's here.txt", user = "plain", mode = "640" }"#,
-        look: ("stat -c '%a %U' \"/srv/put/it's here.txt\"; cat \"/srv/put/it's here.txt\"; ls -A /srv/put | wc -l", "640 plain\nWelcome.\n1"),
+        look: (
+            "stat -c '%a %U' \"/srv/put/it's here.txt\"; cat \"/srv/put/it's here.txt\"; ls -A /srv/put | wc -l",
+            "640 plain\nWelcome.\n1",
+        ),
         again: Again::Nothing,
         away: None,
     },
@@ -138,7 +141,11 @@ const ROWS: &[Row] = &[
         wanted: r#"server.service { service = "infra-probe", running = true }"#,
         look: ("systemctl is-active infra-probe", "active"),
         again: Again::Nothing,
-        away: Some((r#"server.service { service = "infra-probe", running = false }"#, "systemctl is-active infra-probe || true", "inactive")),
+        away: Some((
+            r#"server.service { service = "infra-probe", running = false }"#,
+            "systemctl is-active infra-probe || true",
+            "inactive",
+        )),
     },
     Row {
         operation: "git.repo",

@@ -104,7 +104,16 @@ fn core_and_std_do_no_io_and_only_the_binary_prints() {
         let pure = ["infra-core", "infra-std"].contains(&name.as_str());
         let mut forbidden: Vec<&str> = Vec::new();
         if pure {
-            forbidden.extend(["std::fs", "std::process", "std::env", "std::net", "std::thread", "Instant::now", "SystemTime::now", "tokio"]);
+            forbidden.extend([
+                "std::fs",
+                "std::process",
+                "std::env",
+                "std::net",
+                "std::thread",
+                "Instant::now",
+                "SystemTime::now",
+                "tokio",
+            ]);
         }
         if name != "infra" && name != "infra-test" {
             forbidden.extend(["println!", "print!(", "eprintln!", "eprint!(", "stdout()", "stderr()", "process::exit", "env::var"]);
@@ -115,9 +124,8 @@ fn core_and_std_do_no_io_and_only_the_binary_prints() {
             }
             let source = read(&file);
             for (line, code) in product_lines(&source) {
-                wrong.extend(
-                    forbidden.iter().filter(|call| code.contains(**call)).map(|call| format!("{}:{line}: {call}", file.display())),
-                );
+                wrong
+                    .extend(forbidden.iter().filter(|call| code.contains(**call)).map(|call| format!("{}:{line}: {call}", file.display())));
             }
         }
     }

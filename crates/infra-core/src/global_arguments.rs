@@ -137,8 +137,11 @@ impl GlobalArguments {
             return Err(ArgumentError { argument: Some(format!("_{name}")), message, hint: None });
         }
         let checked = arguments::check(&schema(), given)?;
-        serde_json::from_value(crate::Value::Object(checked))
-            .map_err(|error| ArgumentError { argument: None, message: error.to_string(), hint: None })
+        serde_json::from_value(crate::Value::Object(checked)).map_err(|error| ArgumentError {
+            argument: None,
+            message: error.to_string(),
+            hint: None,
+        })
     }
 
     /// Those that a host's data holds, such as `_sudo = true`.

@@ -182,9 +182,14 @@ mod tests {
 
     #[test]
     fn globs_match_whole_names() {
-        for (glob, name, fits) in
-            [("a*c", "abbc", true), ("a*c", "abcd", false), ("*", "", true), ("?", "", false), ("a*b*c", "axbxbxc", true), ("*.x", "a.y.x", true)]
-        {
+        for (glob, name, fits) in [
+            ("a*c", "abbc", true),
+            ("a*c", "abcd", false),
+            ("*", "", true),
+            ("?", "", false),
+            ("a*b*c", "axbxbxc", true),
+            ("*.x", "a.y.x", true),
+        ] {
             assert_eq!(glob_matches(glob, name), fits, "{glob} {name}");
         }
     }

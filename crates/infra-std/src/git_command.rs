@@ -3,14 +3,8 @@
 use infra_core::command::Shell;
 use infra_core::sh;
 
-<<<<<<< HEAD
 /// git on a repository: it asks nobody for a password, runs no monitor of the repository's own, takes a repository of another user, for the
 /// deploy names it, and writes nothing where it only reads (a `status` would write a refreshed index).
-=======
-/// git on a repository: it asks nobody for a password, runs no monitor of the repository's own, and takes a repository of another user,
-/// for the
-/// deploy names it.
->>>>>>> stdfiles
 pub fn git_in(repository: &str) -> Shell {
     sh!("GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c {} -c {} -C {}", "safe.directory=*", "core.fsmonitor=false", repository)
 }

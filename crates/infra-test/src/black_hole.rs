@@ -37,12 +37,7 @@ impl BlackHole {
                 kept.lock().expect("no holder panics").push(connection);
             }
         });
-        Ok(Self {
-            address,
-            swallowed,
-            closing,
-            acceptor: Some(acceptor),
-        })
+        Ok(Self { address, swallowed, closing, acceptor: Some(acceptor) })
     }
 
     /// Where it listens.
@@ -83,18 +78,13 @@ pub(crate) fn random_listener() -> Result<(TcpListener, SocketAddrV4), BenchErro
     let mut last = String::new();
     for _ in 0..tries {
         let ip: Ipv4Addr = random_loopback();
-        match TcpListener::bind((ip, 0)).and_then(|listener| Ok((listener.local_addr()?, listener)))
-        {
+        match TcpListener::bind((ip, 0)).and_then(|listener| Ok((listener.local_addr()?, listener))) {
             Ok((SocketAddr::V4(address), listener)) => return Ok((listener, address)),
             Ok((other, _)) => last = format!("{other} is no IPv4 address"),
             Err(error) => last = error.to_string(),
         }
     }
-    Err(BenchError::NothingFree {
-        what: "loopback address",
-        tries,
-        last,
-    })
+    Err(BenchError::NothingFree { what: "loopback address", tries, last })
 }
 
 #[cfg(test)]
@@ -107,20 +97,14 @@ mod tests {
         let hole = BlackHole::start().unwrap();
         let mut client = TcpStream::connect(hole.address()).unwrap();
         assert!(hole.wait_for(1, Duration::from_secs(10)));
-        client
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         // `read_exact` goes on when a signal interrupts it, and ends when nothing comes.
         let error = client.read_exact(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
         let address = hole.address();
         drop(hole);
         // A process that another test is just starting holds a copy of every descriptor until it has become its program.
-        let refused = || {
-            TcpStream::connect_timeout(&address.into(), Duration::from_secs(1))
-                .is_err()
-                .then_some(())
-        };
+        let refused = || TcpStream::connect_timeout(&address.into(), Duration::from_secs(1)).is_err().then_some(());
         assert!(wait_for(Duration::from_secs(10), refused).is_some());
     }
 }

@@ -14,10 +14,7 @@ use crate::guardian::{Duty, Guardian};
 pub(crate) fn create(guardian: &Guardian, label: &str) -> Result<Vec<PathBuf>, BenchError> {
     let read = |file: &str| std::fs::read_to_string(file).map_err(BenchError::file("read", file));
     let folders: Vec<PathBuf> =
-        own_groups(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
-            .into_iter()
-            .map(|group| group.join(label))
-            .collect();
+        own_groups(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?).into_iter().map(|group| group.join(label)).collect();
     for folder in &folders {
         guardian.take_on(Duty::ControlGroup(folder))?;
         match std::fs::create_dir(folder) {
@@ -68,23 +65,14 @@ mod tests {
 
     #[test]
     fn the_hierarchies_of_systemd_are_found_on_old_and_new_controllers() {
-        let unified =
-            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let unified = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         let mixed = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                      40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let part = "30 23 0:26 /box/1 /sys/fs/cgroup rw - cgroup2 cgroup rw";
         for (groups, mounts, expected) in [
-            (
-                "0::/user.slice/session-1.scope\n",
-                unified,
-                &["/sys/fs/cgroup/user.slice/session-1.scope"][..],
-            ),
-            (
-                "9:name=systemd:/a\n4:memory:/b\n0::/\n",
-                mixed,
-                &["/sys/fs/cgroup/systemd/a", "/sys/fs/cgroup/unified/"],
-            ),
+            ("0::/user.slice/session-1.scope\n", unified, &["/sys/fs/cgroup/user.slice/session-1.scope"][..]),
+            ("9:name=systemd:/a\n4:memory:/b\n0::/\n", mixed, &["/sys/fs/cgroup/systemd/a", "/sys/fs/cgroup/unified/"]),
             ("0::/box/1/in\n", part, &["/sys/fs/cgroup/in"]),
             ("0::/elsewhere\n", part, &[]),
             ("", "", &[]),

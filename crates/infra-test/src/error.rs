@@ -91,30 +91,19 @@ impl BenchError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotRoot { .. } => {
-                Some("run the tests as root, for instance with `sudo -E cargo test`")
+            Self::NotRoot { .. } => Some("run the tests as root, for instance with `sudo -E cargo test`"),
+            Self::NoMachineRoot { .. } => {
+                Some("run `tests/setup` as root with the same HOME or XDG_CACHE_HOME: it builds the root in about a minute")
             }
-            Self::NoMachineRoot { .. } => Some(
-                "run `tests/setup` as root with the same HOME or XDG_CACHE_HOME: it builds the root in about a minute",
-            ),
-            Self::NoProgram { .. } => {
-                Some("run `tests/setup` as root: it installs what the tests need")
-            }
+            Self::NoProgram { .. } => Some("run `tests/setup` as root: it installs what the tests need"),
             _ => None,
         }
     }
 
     /// For `map_err` on I/O with a path.
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> BenchError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> BenchError {
         let path = path.into();
-        move |source| Self::File {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::File { action, path, source }
     }
 }
 
@@ -131,14 +120,7 @@ impl fmt::Debug for BenchError {
 /// Fails with [`BenchError::NotRoot`] where the test process is not root.
 pub(crate) fn require_root(what: &'static str) -> Result<(), BenchError> {
     let uid = nix::unistd::geteuid();
-    if uid.is_root() {
-        Ok(())
-    } else {
-        Err(BenchError::NotRoot {
-            what,
-            uid: uid.as_raw(),
-        })
-    }
+    if uid.is_root() { Ok(()) } else { Err(BenchError::NotRoot { what, uid: uid.as_raw() }) }
 }
 
 #[cfg(test)]
@@ -147,10 +129,7 @@ mod tests {
 
     #[test]
     fn debug_reads_like_a_sentence_with_its_hint() {
-        let error = BenchError::NotRoot {
-            what: "booting machines",
-            uid: 1000,
-        };
+        let error = BenchError::NotRoot { what: "booting machines", uid: 1000 };
         assert_eq!(
             format!("{error:?}"),
             "booting machines needs root, and this is uid 1000\n\

@@ -18,9 +18,7 @@ use crate::leftovers::{self, Leftover};
 use crate::machine::Machine;
 use crate::network::{Bridge, MOST_MACHINES, Place};
 use crate::process::{Process, program, reap, run_well};
-use crate::ssh_files::{
-    SshFiles, Target, generate_key, usable_folder, usable_names, without_comment,
-};
+use crate::ssh_files::{SshFiles, Target, generate_key, usable_folder, usable_names, without_comment};
 
 /// The people on a machine who take the fleet's key.
 const LOGINS: [&str; 3] = ["root", "admin", "plain"];
@@ -44,10 +42,7 @@ impl Fleet {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         usable_names(&names)?;
         if names.len() > MOST_MACHINES {
-            return Err(BenchError::Argument(format!(
-                "a fleet has at most {MOST_MACHINES} machines, not {}",
-                names.len()
-            )));
+            return Err(BenchError::Argument(format!("a fleet has at most {MOST_MACHINES} machines, not {}", names.len())));
         }
         let root = machine_root()?;
         let nspawn = program("systemd-nspawn")?;
@@ -60,18 +55,12 @@ impl Fleet {
         for number in 0..names.len() {
             places.push(bridge.add_place(&guardian, number)?);
         }
-        let mut hosts =
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+        let mut hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
         for (name, place) in names.iter().zip(&places) {
             hosts.push_str(&format!("{} {name}\n", place.address));
         }
 
-        let mut fleet = Self {
-            machines: Vec::new(),
-            folder,
-            files,
-            guardian,
-        };
+        let mut fleet = Self { machines: Vec::new(), folder, files, guardian };
         for (name, place) in names.into_iter().zip(places) {
             let machine = fleet.set_up(&root, name, &bridge.name, place, &hosts)?;
             fleet.machines.push(machine);
@@ -89,69 +78,34 @@ impl Fleet {
             .collect();
         fleet.files.write_targets(&targets)?;
         std::thread::scope(|scope| {
-            let boots: Vec<_> = fleet
-                .machines
-                .iter()
-                .map(|machine| scope.spawn(|| machine.switch_on(&nspawn)))
-                .collect();
-            boots
-                .into_iter()
-                .try_for_each(|boot| boot.join().expect("booting does not panic"))
+            let boots: Vec<_> = fleet.machines.iter().map(|machine| scope.spawn(|| machine.switch_on(&nspawn))).collect();
+            boots.into_iter().try_for_each(|boot| boot.join().expect("booting does not panic"))
         })?;
         Ok(fleet)
     }
 
     /// Makes a machine's root, not yet booted.
-    fn set_up(
-        &self,
-        lower: &Path,
-        name: String,
-        bridge: &str,
-        place: Place,
-        hosts: &str,
-    ) -> Result<Machine, BenchError> {
+    fn set_up(&self, lower: &Path, name: String, bridge: &str, place: Place, hosts: &str) -> Result<Machine, BenchError> {
         let folder = self.folder.join(&name);
         let [upper, work, root] = ["upper", "work", "root"].map(|part| folder.join(part));
         for made in [&folder, &upper, &work, &root] {
             fs::create_dir(made).map_err(BenchError::file("create", made))?;
         }
         // The overlay's root takes its mode from here.
-        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
-            .map_err(BenchError::file("open", &upper))?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(BenchError::file("open", &upper))?;
         self.guardian.take_on(Duty::Mount(&root))?;
-        let layers = format!(
-            "lowerdir={},upperdir={},workdir={},metacopy=off",
-            lower.display(),
-            upper.display(),
-            work.display()
-        );
-        run_well(
-            Command::new("mount")
-                .args(["-t", "overlay", "-o", &layers, "overlay"])
-                .arg(&root),
-            Duration::from_secs(20),
-        )?;
+        let layers = format!("lowerdir={},upperdir={},workdir={},metacopy=off", lower.display(), upper.display(), work.display());
+        run_well(Command::new("mount").args(["-t", "overlay", "-o", &layers, "overlay"]).arg(&root), Duration::from_secs(20))?;
 
         let identity = format!("{:032x}", rand::random::<u128>());
-        write(
-            &root.join("etc/machine-id"),
-            &format!("{identity}\n"),
-            0o444,
-        )?;
+        write(&root.join("etc/machine-id"), &format!("{identity}\n"), 0o444)?;
         write(&root.join("etc/hostname"), &format!("{name}\n"), 0o644)?;
         write(&root.join("etc/hosts"), hosts, 0o644)?;
-        let host_key = generate_key(
-            &root.join("etc/ssh/ssh_host_ed25519_key"),
-            &format!("root@{name}"),
-        )?;
+        let host_key = generate_key(&root.join("etc/ssh/ssh_host_ed25519_key"), &format!("root@{name}"))?;
         for login in LOGINS {
             let (home, uid, gid) = home_of(&root, login)?;
             let keys = home.join(".ssh");
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&keys)
-                .map_err(BenchError::file("create", &keys))?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&keys).map_err(BenchError::file("create", &keys))?;
             let authorized = keys.join("authorized_keys");
             write(&authorized, &format!("{}\n", self.files.public_key), 0o600)?;
             for owned in [&keys, &authorized] {
@@ -184,10 +138,7 @@ impl Fleet {
     /// When there is none: the test has misspelt it.
     #[must_use]
     pub fn machine(&self, name: &str) -> &Machine {
-        self.machines
-            .iter()
-            .find(|machine| machine.name == name)
-            .unwrap_or_else(|| panic!("the fleet has no machine '{name}'"))
+        self.machines.iter().find(|machine| machine.name == name).unwrap_or_else(|| panic!("the fleet has no machine '{name}'"))
     }
 
     /// For `ssh -F`: a stanza per machine under its name, with `root` as the user.
@@ -218,11 +169,7 @@ impl Fleet {
     /// `ssh_config`) and sockets in its folder. The machines themselves are not counted.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
-        let expected: Vec<Process> = self
-            .machines
-            .iter()
-            .filter_map(|machine| Process::of(machine.supervisor().ok()?))
-            .collect();
+        let expected: Vec<Process> = self.machines.iter().filter_map(|machine| Process::of(machine.supervisor().ok()?)).collect();
         leftovers::of(&self.folder, &expected)
             .into_iter()
             // What runs on a machine has its sockets there.
@@ -247,10 +194,7 @@ impl Drop for Fleet {
             }
         }
         if !std::thread::panicking() {
-            assert!(
-                left.is_empty() && ended,
-                "the bench could not tidy up its machines: {left}"
-            );
+            assert!(left.is_empty() && ended, "the bench could not tidy up its machines: {left}");
         }
     }
 }
@@ -261,11 +205,7 @@ fn machine_root() -> Result<PathBuf, BenchError> {
     let path = run_well(Command::new(setup).arg("--where"), Duration::from_secs(20))?;
     let path = PathBuf::from(path.trim_end());
     usable_folder(&path)?;
-    if path.is_dir() {
-        Ok(path)
-    } else {
-        Err(BenchError::NoMachineRoot { path })
-    }
+    if path.is_dir() { Ok(path) } else { Err(BenchError::NoMachineRoot { path }) }
 }
 
 /// A folder that only root can look into, beside the machine root: an overlay cannot lie on every kind of file system, and
@@ -275,10 +215,7 @@ fn fleet_folder(root: &Path, guardian: &Guardian) -> Result<PathBuf, BenchError>
     fs::create_dir_all(&parent).map_err(BenchError::file("create", &parent))?;
     let folder = parent.join(format!("{:08x}", rand::random::<u32>()));
     guardian.take_on(Duty::Folder(&folder))?;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&folder)
-        .map_err(BenchError::file("create", &folder))?;
+    fs::DirBuilder::new().mode(0o700).create(&folder).map_err(BenchError::file("create", &folder))?;
     Ok(folder)
 }
 
@@ -297,11 +234,7 @@ fn home_of(root: &Path, login: &str) -> Result<(PathBuf, u32, u32), BenchError> 
         .find(|fields| fields.first() == Some(&login))
         .and_then(|fields| {
             let home = root.join(fields.get(5)?.trim_start_matches('/'));
-            Some((
-                home,
-                fields.get(2)?.parse().ok()?,
-                fields.get(3)?.parse().ok()?,
-            ))
+            Some((home, fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
         })
         .ok_or_else(|| BenchError::Argument(format!("{} has no user '{login}'", file.display())))
 }

@@ -82,14 +82,9 @@ impl Guardian {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0);
-        let mut child = command
-            .spawn()
-            .map_err(|source| not_started(&command, source))?;
+        let mut child = command.spawn().map_err(|source| not_started(&command, source))?;
         let duties = Mutex::new(child.stdin.take());
-        Ok(Self {
-            child: Mutex::new(child),
-            duties,
-        })
+        Ok(Self { child: Mutex::new(child), duties })
     }
 
     /// Gives it a duty. Called before the thing is made, so that no kill falls in between.
@@ -113,13 +108,7 @@ impl Guardian {
 
     /// Starts a process that the guardian ends. The process reports itself before it becomes `command`, so that there is
     /// no moment in which it runs and the guardian does not know, and goes into these control `groups`. Stdin is empty, all output is appended to `log`.
-    pub(crate) fn spawn(
-        &self,
-        ending: Ending,
-        command: &Command,
-        groups: &[PathBuf],
-        log: &Path,
-    ) -> Result<Child, BenchError> {
+    pub(crate) fn spawn(&self, ending: Ending, command: &Command, groups: &[PathBuf], log: &Path) -> Result<Child, BenchError> {
         let pipe: OwnedFd = {
             let duties = self.duties.lock().expect("no holder panics");
             duties
@@ -128,11 +117,7 @@ impl Guardian {
                 .and_then(|pipe| pipe.as_fd().try_clone_to_owned())
                 .map_err(BenchError::file("share", "the pipe of the guardian"))?
         };
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .and_then(|file| Ok((file.try_clone()?, file)));
+        let output = File::options().create(true).append(true).open(log).and_then(|file| Ok((file.try_clone()?, file)));
         let (stdout, stderr) = output.map_err(BenchError::file("open", log))?;
         let kind = match ending {
             Ending::Orderly => "orderly",
@@ -155,9 +140,7 @@ impl Guardian {
                 None => reporting.env_remove(name),
             };
         }
-        reporting
-            .spawn()
-            .map_err(|source| not_started(&reporting, source))
+        reporting.spawn().map_err(|source| not_started(&reporting, source))
     }
 
     /// Tidies everything away and waits for it. What is left is the answer: an empty text is good.

@@ -21,11 +21,7 @@ pub enum Leftover {
 impl fmt::Display for Leftover {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process(process) => write!(
-                formatter,
-                "process {} (parent {}): {}",
-                process.pid, process.parent, process.command
-            ),
+            Self::Process(process) => write!(formatter, "process {} (parent {}): {}", process.pid, process.parent, process.command),
             Self::Socket(path) => write!(formatter, "socket {}", path.display()),
             Self::Listening(name) => write!(formatter, "a listener on {name}"),
         }
@@ -42,21 +38,13 @@ pub fn of(folder: &Path, expected: &[Process]) -> Vec<Leftover> {
     let mut left: Vec<Leftover> = process::all()
         .into_iter()
         .filter(|process| process.pid != ours)
-        .filter(|process| {
-            !expected
-                .iter()
-                .any(|known| known.pid == process.pid && known.started == process.started)
-        })
+        .filter(|process| !expected.iter().any(|known| known.pid == process.pid && known.started == process.started))
         .filter(|process| process.mentions(folder.as_os_str()))
         .map(Leftover::Process)
         .collect();
     let mut files = Vec::new();
     sockets_in(folder, &mut files);
-    left.extend(
-        listeners(folder, &files)
-            .into_iter()
-            .map(Leftover::Listening),
-    );
+    left.extend(listeners(folder, &files).into_iter().map(Leftover::Listening));
     left.extend(files.into_iter().map(Leftover::Socket));
     left
 }
@@ -107,31 +95,19 @@ mod tests {
 
         let socket = folder.path().join("master.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .env("OF", folder.path())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("sleep").arg("60").env("OF", folder.path()).spawn().unwrap();
         let pid = child.id().cast_signed();
         // Until the child has become `sleep`, its environment is that of this process.
-        let found = process::wait_for(std::time::Duration::from_secs(10), || {
-            Some(of(folder.path(), &[])).filter(|found| found.len() == 2)
-        })
-        .expect("both are found");
-        assert!(
-            matches!(&found[0], Leftover::Process(process) if process.pid == pid),
-            "{found:?}"
-        );
+        let found = process::wait_for(std::time::Duration::from_secs(10), || Some(of(folder.path(), &[])).filter(|found| found.len() == 2))
+            .expect("both are found");
+        assert!(matches!(&found[0], Leftover::Process(process) if process.pid == pid), "{found:?}");
         assert_eq!(found[1], Leftover::Socket(socket.clone()));
         assert_eq!(of(folder.path(), &[Process::of(pid).unwrap()]), found[1..]);
 
         child.kill().unwrap();
         child.wait().unwrap();
         std::fs::remove_file(&socket).unwrap();
-        assert_eq!(
-            of(folder.path(), &[]),
-            [Leftover::Listening(socket.display().to_string())]
-        );
+        assert_eq!(of(folder.path(), &[]), [Leftover::Listening(socket.display().to_string())]);
         drop(listener);
         assert_eq!(of(folder.path(), &[]), []);
     }

@@ -88,32 +88,14 @@ impl Machine {
     ///
     /// # Errors
     /// When the machine is off or the command does not end in time. An exit code other than 0 is not an error.
-    pub fn run<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        command: impl IntoIterator<Item = S>,
-    ) -> Result<Outcome, BenchError> {
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Result<Outcome, BenchError> {
         let leader = self.leader()?;
         run(
             Command::new(program("nsenter")?)
-                .args([
-                    "-t",
-                    &leader.to_string(),
-                    "-m",
-                    "-u",
-                    "-i",
-                    "-n",
-                    "-p",
-                    "-C",
-                    "-r",
-                    "-w",
-                    "--",
-                ])
+                .args(["-t", &leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"])
                 .args(command)
                 .env_clear()
-                .env(
-                    "PATH",
-                    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                )
+                .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
                 .env("HOME", "/root")
                 .env("LC_ALL", "C.UTF-8"),
             COMMAND_DEADLINE,
@@ -125,14 +107,8 @@ impl Machine {
     ///
     /// # Errors
     /// As [`Machine::run`], and where the command fails.
-    pub fn check<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        command: impl IntoIterator<Item = S>,
-    ) -> Result<String, BenchError> {
-        let words: Vec<std::ffi::OsString> = command
-            .into_iter()
-            .map(|word| word.as_ref().to_owned())
-            .collect();
+    pub fn check<S: AsRef<std::ffi::OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Result<String, BenchError> {
+        let words: Vec<std::ffi::OsString> = command.into_iter().map(|word| word.as_ref().to_owned()).collect();
         let outcome = self.run(&words)?;
         if outcome.success() {
             return Ok(outcome.stdout.trim_end().to_owned());
@@ -140,9 +116,7 @@ impl Machine {
         let command: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         Err(BenchError::Program {
             command: format!("`{}` on {}", command.join(" "), self.name),
-            status: outcome
-                .code
-                .map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
+            status: outcome.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
             output: format!("{}{}", outcome.stdout, outcome.stderr),
         })
     }
@@ -166,12 +140,7 @@ impl Machine {
             "--property=ActiveState,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,NRestarts,MainPID,InvocationID",
             unit,
         ])?;
-        let of = |property: &str| {
-            shown
-                .lines()
-                .find_map(|line| line.strip_prefix(property)?.strip_prefix('='))
-                .unwrap_or_default()
-        };
+        let of = |property: &str| shown.lines().find_map(|line| line.strip_prefix(property)?.strip_prefix('=')).unwrap_or_default();
         Ok(UnitStart {
             state: of("ActiveState").to_owned(),
             active_since: of("ActiveEnterTimestampMonotonic").parse().unwrap_or(0),
@@ -211,10 +180,7 @@ impl Machine {
     /// When it is on, and as [`crate::Fleet::boot`].
     pub fn start(&self) -> Result<(), BenchError> {
         if self.supervisor().is_ok() {
-            return Err(BenchError::Argument(format!(
-                "the machine {} is on already",
-                self.name
-            )));
+            return Err(BenchError::Argument(format!("the machine {} is on already", self.name)));
         }
         self.place.plug(true)?;
         self.switch_on(&program("systemd-nspawn")?)
@@ -245,9 +211,7 @@ impl Machine {
         let processes = self.processes();
         let leader = self.leader().ok().and_then(Process::of);
         let mut running = self.running.lock().expect("no holder panics");
-        let mut child = running
-            .take()
-            .ok_or_else(|| BenchError::NotRunning(self.name.clone()))?;
+        let mut child = running.take().ok_or_else(|| BenchError::NotRunning(self.name.clone()))?;
         // It cannot have given its id away: it is our child, and we have not waited for it.
         let supervisor = nix::unistd::Pid::from_raw(child.id().cast_signed());
         if in_good_order {
@@ -261,13 +225,7 @@ impl Machine {
             let _ = nix::sys::signal::kill(supervisor, Signal::SIGKILL);
         }
         let ended = reap(&mut child, STOP_DEADLINE).is_some()
-            && wait_for(STOP_DEADLINE, || {
-                processes
-                    .iter()
-                    .all(|process| !process.is_running())
-                    .then_some(())
-            })
-            .is_some();
+            && wait_for(STOP_DEADLINE, || processes.iter().all(|process| !process.is_running()).then_some(())).is_some();
         if !ended {
             return Err(BenchError::Deadline {
                 what: format!("the end of the machine {}", self.name),
@@ -285,37 +243,21 @@ impl Machine {
         command
             .args(["--quiet", "--boot", "--register=no", "--keep-unit"])
             // Nothing of the controller's is written into the machine, and no journal of it on the controller.
-            .args([
-                "--resolv-conf=off",
-                "--timezone=off",
-                "--link-journal=no",
-                "--settings=no",
-            ])
+            .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--settings=no"])
             .arg(format!("--directory={}", self.root.display()))
             .arg(format!("--machine={}", self.label))
             .arg(format!("--hostname={}", self.name))
-            .arg(format!(
-                "--network-namespace-path={}",
-                self.place.namespace_file().display()
-            ));
+            .arg(format!("--network-namespace-path={}", self.place.namespace_file().display()));
         // Named by the label alone; nspawn leaves it where the machine did not end in good order.
-        self.guardian.take_on(Duty::Folder(
-            &Path::new("/run/systemd/nspawn/propagate").join(&self.label),
-        ))?;
+        self.guardian.take_on(Duty::Folder(&Path::new("/run/systemd/nspawn/propagate").join(&self.label)))?;
         let groups = control_group::create(&self.guardian, &self.label)?;
-        let child = self
-            .guardian
-            .spawn(Ending::Orderly, &command, &groups, &self.console)?;
+        let child = self.guardian.spawn(Ending::Orderly, &command, &groups, &self.console)?;
         *self.running.lock().expect("no holder panics") = Some(child);
         self.wait_until_it_is_up()
     }
 
     fn wait_until_it_is_up(&self) -> Result<(), BenchError> {
-        let address: Ipv4Addr = self
-            .place
-            .address
-            .parse()
-            .expect("the bench made it from numbers");
+        let address: Ipv4Addr = self.place.address.parse().expect("the bench made it from numbers");
         let mut seen = String::new();
         let up = wait_for(BOOT_DEADLINE, || {
             if self.supervisor().is_err() {
@@ -330,18 +272,11 @@ impl Machine {
         });
         match up {
             Some(true) => Ok(()),
-            Some(false) => Err(BenchError::Ended {
-                what: format!("the machine {}", self.name),
-                detail: last_lines_of(&self.console, 20),
-            }),
+            Some(false) => Err(BenchError::Ended { what: format!("the machine {}", self.name), detail: last_lines_of(&self.console, 20) }),
             None => Err(BenchError::Deadline {
                 what: format!("booting of the machine {}", self.name),
                 after: BOOT_DEADLINE,
-                detail: format!(
-                    "systemd says {}; the console: {}",
-                    seen.trim(),
-                    last_lines_of(&self.console, 20)
-                ),
+                detail: format!("systemd says {}; the console: {}", seen.trim(), last_lines_of(&self.console, 20)),
             }),
         }
     }
@@ -358,18 +293,14 @@ impl Machine {
     /// The machine's first process, as the controller numbers it. While it boots (or reboots) there may be none yet.
     fn leader(&self) -> Result<i32, BenchError> {
         let supervisor = self.supervisor()?;
-        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))
-            .unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
         children
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok())
             // On its way to becoming the machine's first process it is, for a moment, still one of the controller's.
             .find(|pid: &i32| {
-                fs::read_to_string(format!("/proc/{pid}/root/etc/machine-id"))
-                    .is_ok_and(|identity| identity.trim() == self.identity)
+                fs::read_to_string(format!("/proc/{pid}/root/etc/machine-id")).is_ok_and(|identity| identity.trim() == self.identity)
             })
-            .ok_or_else(|| {
-                BenchError::NotRunning(format!("{} (it has not come so far yet)", self.name))
-            })
+            .ok_or_else(|| BenchError::NotRunning(format!("{} (it has not come so far yet)", self.name)))
     }
 }

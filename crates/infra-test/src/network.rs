@@ -41,16 +41,9 @@ impl Bridge {
         let tries = 64;
         for _ in 0..tries {
             let (x, y) = (rand::random_range(128..=250_u8), rand::random::<u8>());
-            let bridge = Bridge {
-                ip: ip.clone(),
-                name: format!("it-{x}-{y}"),
-                subnet: format!("10.{x}.{y}"),
-            };
+            let bridge = Bridge { ip: ip.clone(), name: format!("it-{x}-{y}"), subnet: format!("10.{x}.{y}") };
             let range = format!("{}.0/24", bridge.subnet);
-            if !bridge
-                .ip(&["-4", "route", "show", "to", "root", &range])?
-                .is_empty()
-            {
+            if !bridge.ip(&["-4", "route", "show", "to", "root", &range])?.is_empty() {
                 last = format!("there is a route into {range}");
                 continue;
             }
@@ -58,69 +51,32 @@ impl Bridge {
             let [c, d, e, f] = rand::random::<[u8; 4]>();
             let hardware = format!("02:00:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             guardian.take_on(Duty::Bridge(&bridge.name, &hardware))?;
-            let made = run(
-                Command::new(&ip).args([
-                    "link",
-                    "add",
-                    &bridge.name,
-                    "address",
-                    &hardware,
-                    "type",
-                    "bridge",
-                ]),
-                DEADLINE,
-            )?;
+            let made = run(Command::new(&ip).args(["link", "add", &bridge.name, "address", &hardware, "type", "bridge"]), DEADLINE)?;
             if !made.success() {
                 last = made.stderr;
                 continue;
             }
-            bridge.ip(&[
-                "addr",
-                "add",
-                &format!("{}.1/24", bridge.subnet),
-                "dev",
-                &bridge.name,
-            ])?;
+            bridge.ip(&["addr", "add", &format!("{}.1/24", bridge.subnet), "dev", &bridge.name])?;
             bridge.ip(&["link", "set", &bridge.name, "up"])?;
             return Ok(bridge);
         }
-        Err(BenchError::NothingFree {
-            what: "subnet",
-            tries,
-            last,
-        })
+        Err(BenchError::NothingFree { what: "subnet", tries, last })
     }
 
     /// Makes the place of machine `number` (from 0): a namespace with an interface `host0` on this bridge.
-    pub(crate) fn add_place(
-        &self,
-        guardian: &Guardian,
-        number: usize,
-    ) -> Result<Place, BenchError> {
+    pub(crate) fn add_place(&self, guardian: &Guardian, number: usize) -> Result<Place, BenchError> {
         let place = Place {
             ip: self.ip.clone(),
             namespace: format!("{}-{}", self.name, number + 1),
             address: format!("{}.{}", self.subnet, number + 11),
         };
-        let Place {
-            namespace, address, ..
-        } = &place;
+        let Place { namespace, address, .. } = &place;
         guardian.take_on(Duty::Namespace(namespace))?;
         guardian.take_on(Duty::Link(namespace))?;
         self.ip(&["netns", "add", namespace])?;
-        self.ip(&[
-            "link", "add", namespace, "type", "veth", "peer", "name", "host0", "netns", namespace,
-        ])?;
+        self.ip(&["link", "add", namespace, "type", "veth", "peer", "name", "host0", "netns", namespace])?;
         self.ip(&["link", "set", namespace, "master", &self.name, "up"])?;
-        self.ip(&[
-            "-n",
-            namespace,
-            "addr",
-            "add",
-            &format!("{address}/24"),
-            "dev",
-            "host0",
-        ])?;
+        self.ip(&["-n", namespace, "addr", "add", &format!("{address}/24"), "dev", "host0"])?;
         self.ip(&["-n", namespace, "link", "set", "lo", "up"])?;
         place.plug(true)?;
         Ok(place)
@@ -140,20 +96,12 @@ impl Place {
     /// Plugs the machine's cable in or out. Without it nothing answers at its address, not even with a refusal.
     pub(crate) fn plug(&self, into: bool) -> Result<(), BenchError> {
         let state = if into { "up" } else { "down" };
-        run_well(
-            Command::new(&self.ip).args(["-n", &self.namespace, "link", "set", "host0", state]),
-            DEADLINE,
-        )
-        .map(drop)
+        run_well(Command::new(&self.ip).args(["-n", &self.namespace, "link", "set", "host0", state]), DEADLINE).map(drop)
     }
 
     /// Makes the controller forget which hardware has this address. Then it finds out at once that nobody has it, and says
     /// *no route to host* after three seconds.
     pub(crate) fn forget(&self) -> Result<(), BenchError> {
-        run_well(
-            Command::new(&self.ip).args(["neigh", "flush", "to", &self.address]),
-            DEADLINE,
-        )
-        .map(drop)
+        run_well(Command::new(&self.ip).args(["neigh", "flush", "to", &self.address]), DEADLINE).map(drop)
     }
 }

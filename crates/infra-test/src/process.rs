@@ -63,21 +63,13 @@ impl Process {
         let name = head.split_once('(')?.1;
         let fields: Vec<&str> = tail.split_whitespace().collect();
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let arguments: Vec<_> = arguments
-            .split(|byte| *byte == 0)
-            .filter(|word| !word.is_empty())
-            .map(String::from_utf8_lossy)
-            .collect();
+        let arguments: Vec<_> = arguments.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
         Some(Process {
             pid,
             parent: fields.get(1)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
             state: fields.first()?.chars().next()?,
-            command: if arguments.is_empty() {
-                format!("[{name}]")
-            } else {
-                arguments.join(" ")
-            },
+            command: if arguments.is_empty() { format!("[{name}]") } else { arguments.join(" ") },
         })
     }
 
@@ -130,19 +122,12 @@ pub fn descendants(pid: i32) -> Vec<Process> {
     // A child may have a smaller id than its parent, so one pass is not enough.
     loop {
         let before = family.len();
-        family.extend(
-            all.iter()
-                .filter(|process| family.contains(&process.parent))
-                .map(|process| process.pid)
-                .collect::<Vec<_>>(),
-        );
+        family.extend(all.iter().filter(|process| family.contains(&process.parent)).map(|process| process.pid).collect::<Vec<_>>());
         if family.len() == before {
             break;
         }
     }
-    all.into_iter()
-        .filter(|process| process.pid != pid && family.contains(&process.pid))
-        .collect()
+    all.into_iter().filter(|process| process.pid != pid && family.contains(&process.pid)).collect()
 }
 
 /// Asks `look` again and again until it gives a value; `None` where it gave none before the deadline.
@@ -183,14 +168,8 @@ pub fn run(command: &mut Command, deadline: Duration) -> Result<Outcome, BenchEr
         });
     };
     // Something it left behind may hold the pipes open for ever; what it said itself is in them already.
-    wait_for(Duration::from_secs(1), || {
-        (stdout.is_complete() && stderr.is_complete()).then_some(())
-    });
-    Ok(Outcome {
-        code: status.code(),
-        stdout: stdout.text(),
-        stderr: stderr.text(),
-    })
+    wait_for(Duration::from_secs(1), || (stdout.is_complete() && stderr.is_complete()).then_some(()));
+    Ok(Outcome { code: status.code(), stdout: stdout.text(), stderr: stderr.text() })
 }
 
 /// Like [`run`], but anything else than exit code 0 is an error with what the program said. Gives its stdout.
@@ -204,9 +183,7 @@ pub fn run_well(command: &mut Command, deadline: Duration) -> Result<String, Ben
     }
     Err(BenchError::Program {
         command: words(command),
-        status: outcome
-            .code
-            .map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
+        status: outcome.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
         output: last_lines(&format!("{}{}", outcome.stdout, outcome.stderr), 20),
     })
 }
@@ -226,11 +203,7 @@ pub(crate) fn not_started(command: &Command, source: std::io::Error) -> BenchErr
     if source.kind() == std::io::ErrorKind::NotFound {
         BenchError::NoProgram { program }
     } else {
-        BenchError::File {
-            action: "start",
-            path: program.into(),
-            source,
-        }
+        BenchError::File { action: "start", path: program.into(), source }
     }
 }
 
@@ -244,9 +217,7 @@ pub(crate) fn program(name: &str) -> Result<std::path::PathBuf, BenchError> {
         .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(Into::into))
         .map(|folder| folder.join(name))
         .find(|file| file.is_absolute() && file.is_file())
-        .ok_or_else(|| BenchError::NoProgram {
-            program: name.to_owned(),
-        })
+        .ok_or_else(|| BenchError::NoProgram { program: name.to_owned() })
 }
 
 /// The last lines of a text, for a message.
@@ -262,11 +233,7 @@ pub(crate) fn last_lines_of(file: &Path, count: usize) -> String {
 }
 
 fn words(command: &Command) -> String {
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 /// A stream that a thread reads to its end.
@@ -285,10 +252,7 @@ impl Collected {
                 loop {
                     match stream.read(&mut buffer) {
                         Ok(0) => break,
-                        Ok(count) => sink
-                            .lock()
-                            .expect("no reader panics")
-                            .extend_from_slice(&buffer[..count]),
+                        Ok(count) => sink.lock().expect("no reader panics").extend_from_slice(&buffer[..count]),
                         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                         Err(_) => break,
                     }
@@ -299,9 +263,7 @@ impl Collected {
     }
 
     fn is_complete(&self) -> bool {
-        self.reader
-            .as_ref()
-            .is_none_or(std::thread::JoinHandle::is_finished)
+        self.reader.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
     }
 
     fn text(&self) -> String {
@@ -315,77 +277,38 @@ mod tests {
 
     #[test]
     fn a_program_gives_its_code_and_both_streams() {
-        let outcome = run(
-            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
-            Duration::from_secs(10),
-        )
-        .unwrap();
-        assert_eq!(
-            outcome,
-            Outcome {
-                code: Some(3),
-                stdout: "out\n".into(),
-                stderr: "err\n".into()
-            }
-        );
+        let outcome = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), Duration::from_secs(10)).unwrap();
+        assert_eq!(outcome, Outcome { code: Some(3), stdout: "out\n".into(), stderr: "err\n".into() });
     }
 
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children() {
         let mark = format!("30{}", std::process::id());
         let script = format!("sleep {mark} & echo started; wait");
-        let error = run(
-            Command::new("sh").args(["-c", &script]),
-            Duration::from_millis(300),
-        )
-        .unwrap_err();
-        assert!(
-            matches!(&error, BenchError::Deadline { detail, .. } if detail == "started\n"),
-            "{error}"
-        );
+        let error = run(Command::new("sh").args(["-c", &script]), Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(&error, BenchError::Deadline { detail, .. } if detail == "started\n"), "{error}");
         let sleep = format!("sleep {mark}");
-        let gone = wait_for(Duration::from_secs(5), || {
-            all()
-                .iter()
-                .all(|process| process.command != sleep)
-                .then_some(())
-        });
+        let gone = wait_for(Duration::from_secs(5), || all().iter().all(|process| process.command != sleep).then_some(()));
         assert!(gone.is_some(), "the child of a killed program lives on");
     }
 
     #[test]
     fn a_missing_program_is_named_with_a_hint() {
-        let error = run(
-            &mut Command::new("no-such-program-anywhere"),
-            Duration::from_secs(1),
-        )
-        .unwrap_err();
+        let error = run(&mut Command::new("no-such-program-anywhere"), Duration::from_secs(1)).unwrap_err();
         assert!(format!("{error:?}").contains("no-such-program-anywhere was not found\nhint: "));
     }
 
     #[test]
     fn descendants_are_found_through_their_parents() {
-        let mut child = Command::new("sh")
-            .args(["-c", "sh -c 'sleep 60; :'; :"])
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("sh").args(["-c", "sh -c 'sleep 60; :'; :"]).process_group(0).spawn().unwrap();
         let found = wait_for(Duration::from_secs(10), || {
             let family = descendants(child.id().cast_signed());
-            family
-                .iter()
-                .any(|process| process.command == "sleep 60")
-                .then_some(family)
+            family.iter().any(|process| process.command == "sleep 60").then_some(family)
         })
         .expect("the sleep shows up");
         assert_eq!(found.len(), 2, "{found:?}");
         killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
         child.wait().unwrap();
-        assert!(found.iter().all(|process| {
-            wait_for(Duration::from_secs(5), || {
-                (!process.is_running()).then_some(())
-            })
-            .is_some()
-        }));
+        assert!(found.iter().all(|process| { wait_for(Duration::from_secs(5), || { (!process.is_running()).then_some(()) }).is_some() }));
     }
 }

@@ -19,35 +19,17 @@ use crate::error::BenchError;
 /// What a machine writes by itself, with the reason why it says nothing about a deploy. Also left out are the size and the
 /// times of a folder in which one of these stands.
 pub const VOLATILE: &[(&str, &str)] = &[
-    (
-        "/tmp",
-        "a file system in memory on a booted machine; the folder below it is a mount point",
-    ),
+    ("/tmp", "a file system in memory on a booted machine; the folder below it is a mount point"),
     ("/run", "likewise"),
     ("/dev", "likewise"),
     ("/proc", "likewise"),
     ("/sys", "likewise"),
-    (
-        "/var/tmp",
-        "systemd makes private folders here for services when they start",
-    ),
-    (
-        "/var/log",
-        "the journal and log-ins are written all the time",
-    ),
-    (
-        "/var/lib/systemd/random-seed",
-        "written at boot and at shutdown",
-    ),
-    (
-        "/var/lib/systemd/timers",
-        "the time at which a timer last went off",
-    ),
+    ("/var/tmp", "systemd makes private folders here for services when they start"),
+    ("/var/log", "the journal and log-ins are written all the time"),
+    ("/var/lib/systemd/random-seed", "written at boot and at shutdown"),
+    ("/var/lib/systemd/timers", "the time at which a timer last went off"),
     ("/var/lib/systemd/timesync", "the clock"),
-    (
-        "/var/cache/apt/pkgcache.bin",
-        "apt rebuilds its index when it is only asked something",
-    ),
+    ("/var/cache/apt/pkgcache.bin", "apt rebuilds its index when it is only asked something"),
     ("/var/cache/apt/srcpkgcache.bin", "likewise"),
 ];
 
@@ -105,12 +87,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}: {}",
-            self.path.display(),
-            self.what.join(", ")
-        )
+        write!(formatter, "{}: {}", self.path.display(), self.what.join(", "))
     }
 }
 
@@ -142,18 +119,12 @@ impl Snapshot {
                 Some(former) => changes(former, entry),
             };
             if !what.is_empty() {
-                differences.push(Difference {
-                    path: path.clone(),
-                    what,
-                });
+                differences.push(Difference { path: path.clone(), what });
             }
         }
         for path in before.entries.keys() {
             if !after.entries.contains_key(path) {
-                differences.push(Difference {
-                    path: path.clone(),
-                    what: vec!["gone again".to_owned()],
-                });
+                differences.push(Difference { path: path.clone(), what: vec!["gone again".to_owned()] });
             }
         }
         differences.sort_by(|one, other| one.path.cmp(&other.path));
@@ -161,11 +132,7 @@ impl Snapshot {
     }
 }
 
-fn list(
-    upper: &Path,
-    inside: &Path,
-    entries: &mut BTreeMap<PathBuf, Entry>,
-) -> Result<(), BenchError> {
+fn list(upper: &Path, inside: &Path, entries: &mut BTreeMap<PathBuf, Entry>) -> Result<(), BenchError> {
     let folder = upper.join(inside.strip_prefix("/").unwrap_or(inside));
     let children = match fs::read_dir(&folder) {
         Ok(children) => children,
@@ -175,10 +142,7 @@ fn list(
     for child in children {
         let child = child.map_err(BenchError::file("list", &folder))?;
         let path = inside.join(child.file_name());
-        if VOLATILE
-            .iter()
-            .any(|(volatile, _)| path == Path::new(volatile))
-        {
+        if VOLATILE.iter().any(|(volatile, _)| path == Path::new(volatile)) {
             continue;
         }
         match entry(&child.path(), &path) {
@@ -216,10 +180,7 @@ fn entry(file: &Path, path: &Path) -> std::io::Result<Entry> {
     } else {
         Kind::Device
     };
-    let holds_volatile = kind == Kind::Folder
-        && VOLATILE
-            .iter()
-            .any(|(volatile, _)| Path::new(volatile).parent() == Some(path));
+    let holds_volatile = kind == Kind::Folder && VOLATILE.iter().any(|(volatile, _)| Path::new(volatile).parent() == Some(path));
     let time = |seconds: i64, nanoseconds: i64| match holds_volatile {
         true => 0,
         false => i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds),
@@ -229,23 +190,11 @@ fn entry(file: &Path, path: &Path) -> std::io::Result<Entry> {
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),
         gid: metadata.gid(),
-        size: if kind == Kind::File {
-            metadata.size()
-        } else {
-            0
-        },
+        size: if kind == Kind::File { metadata.size() } else { 0 },
         modified: time(metadata.mtime(), metadata.mtime_nsec()),
         changed: time(metadata.ctime(), metadata.ctime_nsec()),
-        digest: if kind == Kind::File {
-            Some(digest(file)?)
-        } else {
-            None
-        },
-        target: if kind == Kind::Link {
-            Some(fs::read_link(file)?)
-        } else {
-            None
-        },
+        digest: if kind == Kind::File { Some(digest(file)?) } else { None },
+        target: if kind == Kind::Link { Some(fs::read_link(file)?) } else { None },
     })
 }
 
@@ -259,11 +208,7 @@ fn digest(file: &Path) -> std::io::Result<String> {
             count => sum.update(&buffer[..count]),
         }
     }
-    Ok(sum
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn changes(former: &Entry, now: &Entry) -> Vec<String> {
@@ -275,24 +220,14 @@ fn changes(former: &Entry, now: &Entry) -> Vec<String> {
         what.push(format!("content ({} -> {} bytes)", former.size, now.size));
     }
     if former.target != now.target {
-        let target = |entry: &Entry| {
-            entry
-                .target
-                .clone()
-                .unwrap_or_default()
-                .display()
-                .to_string()
-        };
+        let target = |entry: &Entry| entry.target.clone().unwrap_or_default().display().to_string();
         what.push(format!("target {} -> {}", target(former), target(now)));
     }
     if former.mode != now.mode {
         what.push(format!("mode {:04o} -> {:04o}", former.mode, now.mode));
     }
     if (former.uid, former.gid) != (now.uid, now.gid) {
-        what.push(format!(
-            "owner {}:{} -> {}:{}",
-            former.uid, former.gid, now.uid, now.gid
-        ));
+        what.push(format!("owner {}:{} -> {}:{}", former.uid, former.gid, now.uid, now.gid));
     }
     if what.is_empty() && former.modified != now.modified {
         what.push("written again, the same".to_owned());
@@ -325,9 +260,7 @@ mod tests {
         let before = Snapshot::of(folder.path()).unwrap();
         assert_eq!(before, Snapshot::of(folder.path()).unwrap());
         assert_eq!(
-            before.entries()[Path::new("/etc/app/same")]
-                .digest
-                .as_deref(),
+            before.entries()[Path::new("/etc/app/same")].digest.as_deref(),
             Some("a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e")
         );
 

@@ -34,12 +34,7 @@ impl SshFiles {
     pub(crate) fn create(folder: &Path) -> Result<Self, BenchError> {
         let user_key = folder.join("id_ed25519");
         let public_key = generate_key(&user_key, "infra-test")?;
-        Ok(Self {
-            config: folder.join("ssh_config"),
-            known_hosts: folder.join("known_hosts"),
-            user_key,
-            public_key,
-        })
+        Ok(Self { config: folder.join("ssh_config"), known_hosts: folder.join("known_hosts"), user_key, public_key })
     }
 
     /// Writes `ssh_config` and `known_hosts` for these hosts.
@@ -47,17 +42,8 @@ impl SshFiles {
         let mut config = String::new();
         let mut known_hosts = String::new();
         for target in targets {
-            let Target {
-                name,
-                address,
-                port,
-                user,
-                host_key,
-            } = target;
-            let _ = writeln!(
-                config,
-                "Host {name}\n  HostName {address}\n  Port {port}\n  User {user}"
-            );
+            let Target { name, address, port, user, host_key } = target;
+            let _ = writeln!(config, "Host {name}\n  HostName {address}\n  Port {port}\n  User {user}");
             if let Some(key) = host_key {
                 let line = match port {
                     22 => format!("{address} {key}\n"),
@@ -78,40 +64,25 @@ impl SshFiles {
             self.known_hosts.display(),
         );
         fs::write(&self.config, config).map_err(BenchError::file("write", &self.config))?;
-        fs::write(&self.known_hosts, known_hosts)
-            .map_err(BenchError::file("write", &self.known_hosts))
+        fs::write(&self.known_hosts, known_hosts).map_err(BenchError::file("write", &self.known_hosts))
     }
 }
 
 /// Makes a key pair without a passphrase at `file` and `file.pub`. Gives the public half: type, key and `comment`.
 pub(crate) fn generate_key(file: &Path, comment: &str) -> Result<String, BenchError> {
-    run_well(
-        Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
-            .arg(file),
-        Duration::from_secs(30),
-    )?;
+    run_well(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).arg(file), Duration::from_secs(30))?;
     let public = file.with_extension("pub");
-    fs::read_to_string(&public)
-        .map(|line| line.trim().to_owned())
-        .map_err(BenchError::file("read", public))
+    fs::read_to_string(&public).map(|line| line.trim().to_owned()).map_err(BenchError::file("read", public))
 }
 
 /// Type and key of a public key line, without its comment.
 pub(crate) fn without_comment(public_key: &str) -> String {
-    public_key
-        .split_whitespace()
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(" ")
+    public_key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// Refuses a folder whose path would have to be quoted in the files of ssh or in mount options.
 pub(crate) fn usable_folder(folder: &Path) -> Result<(), BenchError> {
-    let odd = |text: &str| {
-        text.chars()
-            .any(|c| c.is_whitespace() || c.is_control() || ":,\"'\\%".contains(c))
-    };
+    let odd = |text: &str| text.chars().any(|c| c.is_whitespace() || c.is_control() || ":,\"'\\%".contains(c));
     match folder.to_str() {
         Some(text) if folder.is_absolute() && !odd(text) => Ok(()),
         _ => Err(BenchError::Argument(format!(
@@ -125,19 +96,11 @@ pub(crate) fn usable_folder(folder: &Path) -> Result<(), BenchError> {
 pub(crate) fn usable_names(names: &[String]) -> Result<(), BenchError> {
     for (position, name) in names.iter().enumerate() {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if name.is_empty()
-            || name.len() > 40
-            || !name.chars().all(plain)
-            || name.starts_with(['-', '.'])
-        {
-            return Err(BenchError::Argument(format!(
-                "'{name}' is no host name of letters, digits, dots and dashes"
-            )));
+        if name.is_empty() || name.len() > 40 || !name.chars().all(plain) || name.starts_with(['-', '.']) {
+            return Err(BenchError::Argument(format!("'{name}' is no host name of letters, digits, dots and dashes")));
         }
         if names[..position].contains(name) {
-            return Err(BenchError::Argument(format!(
-                "the name '{name}' is given twice"
-            )));
+            return Err(BenchError::Argument(format!("the name '{name}' is given twice")));
         }
     }
     Ok(())
@@ -149,9 +112,7 @@ mod tests {
 
     #[test]
     fn names_and_folders_that_would_need_quoting_are_refused() {
-        let names = |names: &[&str]| {
-            usable_names(&names.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
+        let names = |names: &[&str]| usable_names(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert!(names(&["web-01", "db.example.com"]).is_ok());
         for bad in [&["a b"][..], &[""], &["-x"], &["a", "b", "a"], &["ä"]] {
             assert!(names(bad).is_err(), "{bad:?}");

@@ -20,9 +20,7 @@ use crate::error::BenchError;
 use crate::guardian::{Duty, Ending, Guardian};
 use crate::leftovers::{self, Leftover};
 use crate::process::{self, LOOK_AGAIN, Process, last_lines_of, program, reap, wait_for};
-use crate::ssh_files::{
-    SshFiles, Target, generate_key, usable_folder, usable_names, without_comment,
-};
+use crate::ssh_files::{SshFiles, Target, generate_key, usable_folder, usable_names, without_comment};
 
 /// How long a new sshd may take to answer.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -56,11 +54,7 @@ pub struct SshdOptions {
 impl Default for SshdOptions {
     /// One alias, `sshd-01`, a known host key, and sshd's own defaults.
     fn default() -> Self {
-        Self {
-            aliases: vec!["sshd-01".to_owned()],
-            host_key: HostKey::default(),
-            configuration: Vec::new(),
-        }
+        Self { aliases: vec!["sshd-01".to_owned()], host_key: HostKey::default(), configuration: Vec::new() }
     }
 }
 
@@ -112,11 +106,7 @@ impl Sshd {
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
             .ok()
             .flatten()
-            .ok_or_else(|| {
-                BenchError::Argument(
-                    "the user of this process has no name in the user database".to_owned(),
-                )
-            })?
+            .ok_or_else(|| BenchError::Argument("the user of this process has no name in the user database".to_owned()))?
             .name;
         if nix::unistd::geteuid().is_root() {
             // Where Debian's sshd locks its unprivileged half in; its service would make it.
@@ -134,16 +124,12 @@ impl Sshd {
         let known_key = match options.host_key {
             HostKey::Known => Some(host_key),
             HostKey::Unknown => None,
-            HostKey::Changed => Some(without_comment(&generate_key(
-                &folder.join("former_host_key"),
-                "infra-test host",
-            )?)),
+            HostKey::Changed => Some(without_comment(&generate_key(&folder.join("former_host_key"), "infra-test host")?)),
         };
         let home = folder.join("home");
         fs::create_dir(&home).map_err(BenchError::file("create", &home))?;
         let authorized_keys = folder.join("authorized_keys");
-        fs::write(&authorized_keys, format!("{}\n", files.public_key))
-            .map_err(BenchError::file("write", &authorized_keys))?;
+        fs::write(&authorized_keys, format!("{}\n", files.public_key)).map_err(BenchError::file("write", &authorized_keys))?;
 
         // Between finding a free port and sshd's taking it, somebody else may: then another one is tried.
         let tries = 5;
@@ -152,11 +138,7 @@ impl Sshd {
             let addresses = free_addresses(options.aliases.len().clamp(1, MOST_ADDRESSES))?;
             let configuration = folder.join("sshd_config");
             let mut lines = options.configuration.clone();
-            lines.extend(
-                addresses
-                    .iter()
-                    .map(|address| format!("ListenAddress {address}")),
-            );
+            lines.extend(addresses.iter().map(|address| format!("ListenAddress {address}")));
             lines.extend(
                 [
                     &format!("HostKey {}", host_key_file.display()),
@@ -177,8 +159,7 @@ impl Sshd {
                 ]
                 .map(ToString::to_string),
             );
-            fs::write(&configuration, lines.join("\n") + "\n")
-                .map_err(BenchError::file("write", &configuration))?;
+            fs::write(&configuration, lines.join("\n") + "\n").map_err(BenchError::file("write", &configuration))?;
             let log = folder.join(format!("sshd-{attempt}.log"));
             let mut command = Command::new(&sshd);
             command.args(["-D", "-e", "-f"]).arg(&configuration);
@@ -189,27 +170,13 @@ impl Sshd {
                         .aliases
                         .iter()
                         .enumerate()
-                        .map(|(position, name)| {
-                            (name.clone(), addresses[position % addresses.len()])
-                        })
+                        .map(|(position, name)| (name.clone(), addresses[position % addresses.len()]))
                         .collect();
-                    let started = Self {
-                        folder,
-                        files,
-                        user,
-                        aliases,
-                        log,
-                        child,
-                        guardian,
-                    };
+                    let started = Self { folder, files, user, aliases, log, child, guardian };
                     started.write_files(known_key.as_deref())?;
                     return Ok(started);
                 }
-                Err(BenchError::Ended { detail, .. })
-                    if detail.contains("Address already in use") =>
-                {
-                    last = detail
-                }
+                Err(BenchError::Ended { detail, .. }) if detail.contains("Address already in use") => last = detail,
                 Err(error) => {
                     let _ = guardian.tidy();
                     let _ = child.wait();
@@ -217,11 +184,7 @@ impl Sshd {
                 }
             }
         }
-        Err(BenchError::NothingFree {
-            what: "address and port",
-            tries,
-            last,
-        })
+        Err(BenchError::NothingFree { what: "address and port", tries, last })
     }
 
     fn write_files(&self, host_key: Option<&str>) -> Result<(), BenchError> {
@@ -286,10 +249,7 @@ impl Sshd {
     #[must_use]
     pub fn connection_processes(&self) -> Vec<Process> {
         let listener = self.process_id();
-        process::all()
-            .into_iter()
-            .filter(|process| process.parent == listener)
-            .collect()
+        process::all().into_iter().filter(|process| process.parent == listener).collect()
     }
 
     /// Everything that runs under it: connections, and what was started in their sessions, also what has cut itself loose.
@@ -325,10 +285,7 @@ impl Sshd {
             .skip(1)
             .filter(|line| {
                 let fields: Vec<&str> = line.split_whitespace().collect();
-                fields.get(3) == Some(&"01")
-                    && fields
-                        .get(1)
-                        .is_some_and(|local| ours.iter().any(|one| one == local))
+                fields.get(3) == Some(&"01") && fields.get(1).is_some_and(|local| ours.iter().any(|one| one == local))
             })
             .count()
     }
@@ -343,19 +300,13 @@ impl Sshd {
     /// one) do not count.
     #[must_use]
     pub fn logins(&self) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.starts_with("Accepted publickey for "))
-            .count()
+        self.log().lines().filter(|line| line.starts_with("Accepted publickey for ")).count()
     }
 
     /// How many sessions were started so far: shells, commands, subsystems.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.starts_with("Starting session: "))
-            .count()
+        self.log().lines().filter(|line| line.starts_with("Starting session: ")).count()
     }
 
     /// Cuts all connections by killing their sshd processes. What runs in the sessions is not killed: whether it lives on
@@ -382,8 +333,7 @@ impl Sshd {
     /// Waits until nothing is left behind. Gives what still is at the deadline.
     #[must_use]
     pub fn leftovers_after(&self, deadline: Duration) -> Vec<Leftover> {
-        wait_for(deadline, || self.leftovers().is_empty().then_some(()))
-            .map_or_else(|| self.leftovers(), |()| Vec::new())
+        wait_for(deadline, || self.leftovers().is_empty().then_some(())).map_or_else(|| self.leftovers(), |()| Vec::new())
     }
 }
 
@@ -392,22 +342,14 @@ impl Drop for Sshd {
         let left = self.guardian.tidy();
         let ended = reap(&mut self.child, Duration::from_secs(5));
         if !std::thread::panicking() {
-            assert!(
-                left.is_empty() && ended.is_some(),
-                "the bench could not tidy up its sshd: {left}"
-            );
+            assert!(left.is_empty() && ended.is_some(), "the bench could not tidy up its sshd: {left}");
         }
     }
 }
 
 /// A random address of 127.0.0.0/8, not 127.0.0.1.
 pub(crate) fn random_loopback() -> Ipv4Addr {
-    Ipv4Addr::new(
-        127,
-        rand::random_range(1..=254),
-        rand::random(),
-        rand::random_range(1..=200),
-    )
+    Ipv4Addr::new(127, rand::random_range(1..=254), rand::random(), rand::random_range(1..=200))
 }
 
 /// `count` addresses one after the other with one port that is free on all of them.
@@ -420,10 +362,7 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddrV4>, BenchError> {
         let mut held = Vec::new();
         for step in 1..count {
             let step = u32::try_from(step).expect("there are at most 16");
-            let next = SocketAddrV4::new(
-                Ipv4Addr::from(u32::from(*address.ip()) + step),
-                address.port(),
-            );
+            let next = SocketAddrV4::new(Ipv4Addr::from(u32::from(*address.ip()) + step), address.port());
             match std::net::TcpListener::bind(next) {
                 Ok(listener) => held.push(listener),
                 Err(error) => {
@@ -435,11 +374,7 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddrV4>, BenchError> {
         }
         return Ok(addresses);
     }
-    Err(BenchError::NothingFree {
-        what: "port",
-        tries,
-        last,
-    })
+    Err(BenchError::NothingFree { what: "port", tries, last })
 }
 
 /// A folder that only we can look into. Sockets may be made in it, so its path is short.
@@ -454,11 +389,7 @@ fn private_folder(guardian: &Guardian) -> Result<PathBuf, BenchError> {
     Ok(folder)
 }
 
-fn wait_until_it_answers(
-    child: &mut Child,
-    addresses: &[SocketAddrV4],
-    log: &Path,
-) -> Result<(), BenchError> {
+fn wait_until_it_answers(child: &mut Child, addresses: &[SocketAddrV4], log: &Path) -> Result<(), BenchError> {
     let end = std::time::Instant::now() + START_DEADLINE;
     for address in addresses {
         loop {
@@ -466,10 +397,7 @@ fn wait_until_it_answers(
                 break;
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(BenchError::Ended {
-                    what: "sshd".to_owned(),
-                    detail: format!("{status}: {}", last_lines_of(log, 20)),
-                });
+                return Err(BenchError::Ended { what: "sshd".to_owned(), detail: format!("{status}: {}", last_lines_of(log, 20)) });
             }
             if std::time::Instant::now() > end {
                 return Err(BenchError::Deadline {

@@ -33,23 +33,13 @@ fn killed_by(signal: nix::sys::signal::Signal, machines: &[&str]) {
             .unwrap(),
     );
     let text = wait_for(PATIENCE, || {
-        assert_eq!(
-            child.0.try_wait().unwrap(),
-            None,
-            "it ended before it was killed"
-        );
+        assert_eq!(child.0.try_wait().unwrap(), None, "it ended before it was killed");
         std::fs::read_to_string(&report).ok()
     })
     .expect("the bench comes up");
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let texts = |key: &str| -> Vec<String> {
-        report[key]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|text| text.as_str().unwrap().to_owned())
-            .collect()
-    };
+    let texts =
+        |key: &str| -> Vec<String> { report[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect() };
     let processes: Vec<Process> = report["processes"]
         .as_array()
         .unwrap()
@@ -58,21 +48,12 @@ fn killed_by(signal: nix::sys::signal::Signal, machines: &[&str]) {
         .filter_map(|pid| Process::of(i32::try_from(pid.as_i64().unwrap()).unwrap()))
         .collect();
     // An sshd, a sleep that has cut itself loose, and per machine systemd-nspawn, systemd and some services.
-    assert!(
-        processes
-            .iter()
-            .any(|process| process.command == "sleep 4321"),
-        "{processes:?}"
-    );
+    assert!(processes.iter().any(|process| process.command == "sleep 4321"), "{processes:?}");
     assert!(processes.len() >= 2 + 4 * machines.len(), "{processes:?}");
     let folders: Vec<PathBuf> = texts("folders").into_iter().map(PathBuf::from).collect();
     assert!(folders.iter().all(|folder| folder.is_dir()));
 
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(child.0.id().cast_signed()),
-        signal,
-    )
-    .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.0.id().cast_signed()), signal).unwrap();
     child.0.wait().unwrap();
 
     let left = || -> Vec<String> {
@@ -96,11 +77,8 @@ fn killed_by(signal: nix::sys::signal::Signal, machines: &[&str]) {
             if routes.contains(&subnet) {
                 left.push(format!("a route to {address}"));
             }
-            for place in [
-                format!("/sys/class/net/it-{b}-{c}"),
-                format!("/sys/class/net/it-{b}-{c}-1"),
-                format!("/run/netns/it-{b}-{c}-1"),
-            ] {
+            for place in [format!("/sys/class/net/it-{b}-{c}"), format!("/sys/class/net/it-{b}-{c}-1"), format!("/run/netns/it-{b}-{c}-1")]
+            {
                 if Path::new(&place).exists() {
                     left.push(place);
                 }
@@ -108,8 +86,7 @@ fn killed_by(signal: nix::sys::signal::Signal, machines: &[&str]) {
         }
         left
     };
-    wait_for(PATIENCE, || left().is_empty().then_some(()))
-        .unwrap_or_else(|| panic!("left behind: {:#?}", left()));
+    wait_for(PATIENCE, || left().is_empty().then_some(())).unwrap_or_else(|| panic!("left behind: {:#?}", left()));
 }
 
 #[test]

@@ -13,10 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `ssh HOST COMMAND` with a configuration of the bench. Every ssh here has a deadline of its own.
 fn ssh(config: &Path) -> Command {
     let mut command = Command::new("timeout");
-    command
-        .args(["60", "ssh", "-o", "ConnectTimeout=20", "-F"])
-        .arg(config)
-        .stdin(Stdio::null());
+    command.args(["60", "ssh", "-o", "ConnectTimeout=20", "-F"]).arg(config).stdin(Stdio::null());
     command
 }
 
@@ -39,16 +36,9 @@ fn every_alias_is_let_in_at_an_address_of_its_own_with_strict_checking() {
     let sshd = Sshd::start(SshdOptions::default().aliases(["a", "b", "c"])).unwrap();
     let mut addresses: Vec<_> = sshd.aliases().iter().map(|(_, address)| *address).collect();
     for (name, address) in sshd.aliases() {
-        let seen = stdout(&run(
-            sshd.ssh_config(),
-            name,
-            "echo $SSH_CONNECTION; id -un",
-        ));
+        let seen = stdout(&run(sshd.ssh_config(), name, "echo $SSH_CONNECTION; id -un"));
         let here = format!("{} {}", address.ip(), address.port());
-        assert!(
-            seen.lines().next().unwrap().ends_with(&here),
-            "{seen} is not {here}"
-        );
+        assert!(seen.lines().next().unwrap().ends_with(&here), "{seen} is not {here}");
         assert_eq!(seen.lines().nth(1), Some(sshd.user()));
     }
     addresses.dedup();
@@ -74,10 +64,9 @@ fn forty_aliases_share_the_addresses_of_one_sshd() {
 
 #[test]
 fn an_unknown_and_a_changed_host_key_are_refused() {
-    for (host_key, message) in [
-        (HostKey::Unknown, "No ED25519 host key is known"),
-        (HostKey::Changed, "REMOTE HOST IDENTIFICATION HAS CHANGED"),
-    ] {
+    for (host_key, message) in
+        [(HostKey::Unknown, "No ED25519 host key is known"), (HostKey::Changed, "REMOTE HOST IDENTIFICATION HAS CHANGED")]
+    {
         let sshd = Sshd::start(SshdOptions::default().host_key(host_key)).unwrap();
         let output = run(sshd.ssh_config(), "sshd-01", "true");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -91,14 +80,9 @@ fn an_unknown_and_a_changed_host_key_are_refused() {
 fn lines_of_configuration_come_first_and_a_wrong_one_is_shown() {
     let options = SshdOptions::default().configuration("ForceCommand echo forced");
     let sshd = Sshd::start(options).unwrap();
-    assert_eq!(
-        stdout(&run(sshd.ssh_config(), "sshd-01", "echo mine")),
-        "forced\n"
-    );
+    assert_eq!(stdout(&run(sshd.ssh_config(), "sshd-01", "echo mine")), "forced\n");
 
-    let error = Sshd::start(SshdOptions::default().configuration("NoSuchKeyword yes"))
-        .err()
-        .unwrap();
+    let error = Sshd::start(SshdOptions::default().configuration("NoSuchKeyword yes")).err().unwrap();
     assert!(error.to_string().contains("NoSuchKeyword"), "{error}");
 }
 
@@ -107,31 +91,15 @@ fn connections_are_counted_and_cut_and_what_ran_in_them_is_found() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
     assert_eq!(sshd.connections(), 0);
     let mut client = ssh(sshd.ssh_config())
-        .args([
-            "sshd-01",
-            "setsid sleep 8765 </dev/null >/dev/null 2>&1 & exec sleep 8766",
-        ])
+        .args(["sshd-01", "setsid sleep 8765 </dev/null >/dev/null 2>&1 & exec sleep 8766"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let commands = || -> Vec<String> {
-        sshd.processes()
-            .into_iter()
-            .map(|process| process.command)
-            .collect()
-    };
+    let commands = || -> Vec<String> { sshd.processes().into_iter().map(|process| process.command).collect() };
     let runs = |command: &str| commands().iter().any(|one| one == command);
-    wait_for(PATIENCE, || {
-        (runs("sleep 8765") && runs("sleep 8766")).then_some(())
-    })
-    .expect("both sleeps run");
+    wait_for(PATIENCE, || (runs("sleep 8765") && runs("sleep 8766")).then_some(())).expect("both sleeps run");
     assert_eq!(sshd.connections(), 1);
-    assert_eq!(
-        sshd.connection_processes().len(),
-        1,
-        "{:?}",
-        sshd.connection_processes()
-    );
+    assert_eq!(sshd.connection_processes().len(), 1, "{:?}", sshd.connection_processes());
 
     sshd.cut_connections();
     let status = wait_for(PATIENCE, || client.try_wait().unwrap()).expect("ssh notices");
@@ -139,52 +107,29 @@ fn connections_are_counted_and_cut_and_what_ran_in_them_is_found() {
     wait_for(PATIENCE, || (sshd.connections() == 0).then_some(())).expect("no connection is left");
     // The command was not told; and the bench still knows it, whoever its parent is now.
     assert!(runs("sleep 8765"), "{:?}", commands());
-    let loose: Vec<_> = sshd
-        .processes()
-        .into_iter()
-        .filter(|one| one.command.starts_with("sleep 876"))
-        .collect();
+    let loose: Vec<_> = sshd.processes().into_iter().filter(|one| one.command.starts_with("sleep 876")).collect();
     drop(sshd);
-    assert!(
-        loose.iter().all(|process| !process.is_running()),
-        "{loose:?}"
-    );
+    assert!(loose.iter().all(|process| !process.is_running()), "{loose:?}");
 }
 
 #[test]
 fn a_master_that_is_left_behind_is_found() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
-    assert_eq!(
-        stdout(&run(sshd.ssh_config(), "sshd-01", "echo in")),
-        "in\n"
-    );
+    assert_eq!(stdout(&run(sshd.ssh_config(), "sshd-01", "echo in")), "in\n");
     assert_eq!(sshd.leftovers_after(PATIENCE), []);
 
     let socket = sshd.folder().join("m");
     let mut master = Command::new("ssh");
-    master
-        .arg("-F")
-        .arg(sshd.ssh_config())
-        .args(["-M", "-N", "-S"])
-        .arg(&socket)
-        .arg("sshd-01")
-        .stdin(Stdio::null());
+    master.arg("-F").arg(sshd.ssh_config()).args(["-M", "-N", "-S"]).arg(&socket).arg("sshd-01").stdin(Stdio::null());
     let master = master.spawn().unwrap();
     wait_for(PATIENCE, || socket.exists().then_some(())).expect("the master opens its socket");
     let pid = master.id().cast_signed();
     let left = sshd.leftovers();
-    assert!(
-        left.iter()
-            .any(|one| matches!(one, Leftover::Process(process) if process.pid == pid)),
-        "{left:?}"
-    );
+    assert!(left.iter().any(|one| matches!(one, Leftover::Process(process) if process.pid == pid)), "{left:?}");
     assert!(left.contains(&Leftover::Socket(socket.clone())), "{left:?}");
 
     end(master);
-    assert!(
-        sshd.leftovers().contains(&Leftover::Socket(socket.clone())),
-        "a killed master leaves its socket"
-    );
+    assert!(sshd.leftovers().contains(&Leftover::Socket(socket.clone())), "a killed master leaves its socket");
     std::fs::remove_file(&socket).unwrap();
     assert_eq!(sshd.leftovers_after(PATIENCE), []);
 }
@@ -194,15 +139,7 @@ fn ssh_gives_up_on_a_black_hole() {
     let hole = BlackHole::start().unwrap();
     let began = Instant::now();
     let output = Command::new("ssh")
-        .args([
-            "-F",
-            "/dev/null",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ConnectTimeout=1",
-            "-p",
-        ])
+        .args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "ConnectTimeout=1", "-p"])
         .arg(hole.address().port().to_string())
         .arg(hole.address().ip().to_string())
         .arg("true")

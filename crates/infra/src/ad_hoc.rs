@@ -27,9 +27,9 @@ impl AdHoc {
     /// # Errors
     /// A misuse [`Diagnostic`] that names the nearest right name.
     pub fn operation(registry: &Registry, kind: &str, words: &[String], folder: &Path) -> Result<Self, Diagnostic> {
-        let definition = registry.operation(kind).ok_or_else(|| {
-            Diagnostic::misuse(format!("there is no operation `{kind}`")).maybe_hint(registry.nearest_operation(kind))
-        })?;
+        let definition = registry
+            .operation(kind)
+            .ok_or_else(|| Diagnostic::misuse(format!("there is no operation `{kind}`")).maybe_hint(registry.nearest_operation(kind)))?;
         let wrong = |error| blame(kind, error);
         let is_name = |word: &&String| word.starts_with("name=") && arguments::property(&definition.schema, "name").is_none();
         let (global_words, own): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.starts_with('_'));

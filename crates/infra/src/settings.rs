@@ -187,7 +187,8 @@ mod tests {
     use super::*;
 
     fn resolve(words: &[&str]) -> Result<Settings, String> {
-        let arguments = Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied())).map_err(|error| error.to_string())?;
+        let arguments =
+            Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied())).map_err(|error| error.to_string())?;
         Settings::resolve(arguments).map_err(|error| error.to_string())
     }
 
@@ -222,8 +223,26 @@ mod tests {
 
     #[test]
     fn data_is_read_with_care() {
-        let words = ["@local", "hosts", "--data", "a=1", "--data", "b=1.10", "--data", "c=[1,\"x\"]", "--data", "d=true", "--data", "e=007", "--user", "u"];
+        let words = [
+            "@local",
+            "hosts",
+            "--data",
+            "a=1",
+            "--data",
+            "b=1.10",
+            "--data",
+            "c=[1,\"x\"]",
+            "--data",
+            "d=true",
+            "--data",
+            "e=007",
+            "--user",
+            "u",
+        ];
         let settings = resolve(&words).expect("right words");
-        assert_eq!(Value::Object(settings.overrides), json!({ "a": 1, "b": "1.10", "c": [1, "x"], "d": true, "e": "007", "ssh_user": "u" }));
+        assert_eq!(
+            Value::Object(settings.overrides),
+            json!({ "a": 1, "b": "1.10", "c": [1, "x"], "d": true, "e": "007", "ssh_user": "u" })
+        );
     }
 }

@@ -40,7 +40,8 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
         .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     if settings.task == Task::Hosts {
-        let text = if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
+        let text =
+            if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
         // A reader that has gone away, such as `head`, has read what it wanted.
         let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
