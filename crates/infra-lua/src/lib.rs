@@ -8,9 +8,6 @@
 //! wrongly is told by a [`Diagnostic`](infra_core::diagnostic::Diagnostic) with its file, its line and the nearest right name, never by a bare
 //! message of Lua.
 
-// A diagnostic is built by value, word by word, and boxed where it leaves: each ends a script, so the size of the way there does not matter.
-#![allow(clippy::result_large_err)]
-
 mod blocks;
 mod conditions;
 mod convert;
