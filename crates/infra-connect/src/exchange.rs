@@ -20,6 +20,10 @@ pub(crate) trait Listener: Send {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>);
     /// A stream is at its end.
     fn closed(&mut self, stream: Stream);
+    /// Waits until it can take more.
+    fn room(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// What a step of a conversation came to.
@@ -89,6 +93,7 @@ impl Exchange {
         if self.stdout.stream.is_none() && self.stderr.stream.is_none() {
             return Step::Closed;
         }
+        listener.room().await;
         tokio::select! {
             read = self.stdout.read() => self.stdout.take(read, Stream::Stdout, listener),
             read = self.stderr.read() => self.stderr.take(read, Stream::Stderr, listener),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::Shell;
 use infra_core::connection::{Ending, OutputSink, Perform};
@@ -128,7 +129,7 @@ impl Listener for Ear {
             Piece::Bytes(_) if self.over[at] => {}
             Piece::Bytes(bytes) if self.begun[at] => {
                 if let Some(sink) = &self.sink {
-                    sink(stream, bytes);
+                    sink.take(stream, bytes);
                 }
             }
             Piece::Bytes(bytes) => {
@@ -156,6 +157,10 @@ impl Listener for Ear {
 
     fn closed(&mut self, stream: Stream) {
         self.over[side(stream)] = true;
+    }
+
+    fn room(&self) -> BoxFuture<'static, ()> {
+        self.sink.as_ref().map_or_else(|| Box::pin(std::future::ready(())) as BoxFuture<'static, ()>, |sink| sink.room())
     }
 }
 

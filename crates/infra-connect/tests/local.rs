@@ -263,12 +263,42 @@ async fn a_flood_of_output_passes_in_bounded_memory() {
     assert!(resident().saturating_sub(before) < 50_000_000);
 }
 
+/// Takes output, and has no more room once there is any.
+#[derive(Default)]
+struct Full(std::sync::atomic::AtomicUsize);
+
+impl infra_core::connection::TakeOutput for Full {
+    fn take(&self, _: infra_core::output::Stream, bytes: &[u8]) {
+        self.0.fetch_add(bytes.len(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn room(&self) -> infra_core::BoxFuture<'static, ()> {
+        let full = self.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        Box::pin(async move {
+            if full {
+                std::future::pending().await
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_read_while_there_is_no_room_and_the_time_of_a_command_passes_all_the_same() {
+    let full = Arc::new(Full::default());
+    let action = run("head -c 100000000 /dev/zero");
+    let context = Context::default();
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(300)) };
+    let ending = local().await.perform(step, full.clone()).await;
+    assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(full.0.load(std::sync::atomic::Ordering::SeqCst) <= 64 * 1024, "no more than what one read gave");
+}
+
 fn counter() -> (Arc<std::sync::atomic::AtomicUsize>, infra_core::connection::OutputSink) {
     let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counting = count.clone();
     (
         count,
-        Arc::new(move |_, bytes: &[u8]| {
+        Arc::new(move |_: infra_core::output::Stream, bytes: &[u8]| {
             counting.fetch_add(bytes.len(), std::sync::atomic::Ordering::SeqCst);
         }),
     )

@@ -64,8 +64,28 @@ pub struct ConnectError {
     pub hint: Option<String>,
 }
 
+/// Where output goes as it comes.
+pub type OutputSink = Arc<dyn TakeOutput>;
+
 /// Takes output as it comes, in pieces of any size.
-pub type OutputSink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+pub trait TakeOutput: Send + Sync {
+    /// Takes a piece, at once.
+    fn take(&self, stream: Stream, bytes: &[u8]);
+
+    /// Waits until there is room for more. Who hands on output waits for this before reading on, so that a slow reader of the output slows the
+    /// command, and what waits in between stays bounded. It is a wait and not a block: a thread of the runtime must stay free for whoever makes room.
+    fn room(&self) -> BoxFuture<'static, ()>;
+}
+
+impl<F: Fn(Stream, &[u8]) + Send + Sync> TakeOutput for F {
+    fn take(&self, stream: Stream, bytes: &[u8]) {
+        self(stream, bytes);
+    }
+
+    fn room(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
 
 /// A host that was reached. It may be used by several tasks at once.
 pub trait Connection: Send + Sync {
@@ -78,7 +98,7 @@ pub trait Connection: Send + Sync {
     /// [`Lost`] when the connection broke.
     fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>>;
 
-    /// Does one step of a change, giving output to `sink` as it comes.
+    /// Does one step of a change, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it.
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
 
     /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`].

@@ -2,21 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use infra_core::connection::OutputSink;
+use infra_core::BoxFuture;
+use infra_core::connection::{OutputSink, TakeOutput};
 use infra_core::event::Event;
 use infra_core::host::HostId;
 use infra_core::output::{Capture, Stream};
 use infra_core::plan::OpId;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::event_stream::EventStream;
 
 /// A line that is longer, in bytes, comes in pieces of this size.
 const LINE: usize = 64 * 1024;
-/// How many pieces of output may wait to be split into lines.
+/// With so many pieces of output waiting to be split into lines, the connection waits before it reads on.
 const WAITING: usize = 32;
 /// How many of the last lines a failure shows.
 const LAST: usize = 20;
@@ -43,68 +42,75 @@ enum Piece {
 
 /// Takes the output of one command.
 pub(crate) struct OutputLines {
-    sender: mpsc::Sender<Piece>,
-    receiver: mpsc::Receiver<Piece>,
+    queue: Queue,
+    receiver: mpsc::UnboundedReceiver<Piece>,
+}
+
+/// What waits to be split. Its length is bounded by who fills it: nothing is read while there is no [room](TakeOutput::room).
+#[derive(Clone)]
+struct Queue {
+    pieces: mpsc::UnboundedSender<Piece>,
+    waiting: watch::Sender<usize>,
 }
 
 /// What splits the pieces: run it beside the command.
 pub(crate) struct Splitter {
-    receiver: mpsc::Receiver<Piece>,
+    receiver: mpsc::UnboundedReceiver<Piece>,
+    waiting: watch::Sender<usize>,
     events: EventStream,
     op: OpId,
     host: HostId,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     kept: Kept,
-    /// How many bytes were let go for want of room.
-    lost: Arc<AtomicU64>,
 }
 
 /// Says that the command has ended.
-pub(crate) struct EndOfOutput(mpsc::Sender<Piece>);
+pub(crate) struct EndOfOutput(Queue);
 
 impl OutputLines {
     pub(crate) fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        Self { sender, receiver }
+        let (pieces, receiver) = mpsc::unbounded_channel();
+        Self { queue: Queue { pieces, waiting: watch::Sender::new(0) }, receiver }
     }
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
-        let lost: Arc<AtomicU64> = Arc::default();
-        let (stdout, stderr) = (Vec::new(), Vec::new());
-        let splitter = Splitter { receiver: self.receiver, events, op, host, stdout, stderr, kept, lost: lost.clone() };
-        let sender = self.sender.clone();
-        let sink: OutputSink = Arc::new(move |stream, bytes: &[u8]| {
-            for piece in bytes.chunks(LINE) {
-                send(&sender, Piece::Bytes(stream, piece.to_vec()), &lost);
-            }
-        });
-        (sink, splitter, EndOfOutput(self.sender))
+        let (stdout, stderr, waiting) = (Vec::new(), Vec::new(), self.queue.waiting.clone());
+        let splitter = Splitter { receiver: self.receiver, waiting, events, op, host, stdout, stderr, kept };
+        (Arc::new(self.queue.clone()), splitter, EndOfOutput(self.queue))
     }
 }
 
-/// Hands on a piece; where too many wait, the reader of the pipe waits as well, and so in the end does the command. After its end nothing is taken.
-fn send(sender: &mpsc::Sender<Piece>, piece: Piece, lost: &AtomicU64) {
-    let Err(mpsc::error::TrySendError::Full(piece)) = sender.try_send(piece) else { return };
-    match Handle::try_current() {
-        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| drop(handle.block_on(sender.send(piece))));
-        }
-        // A runtime of one thread cannot wait here without standing still: what does not fit is let go and counted.
-        Ok(_) => {
-            if let Piece::Bytes(_, bytes) = piece {
-                lost.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+impl Queue {
+    /// After the end nothing is taken.
+    fn add(&self, piece: Piece) {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let _ = self.pieces.send(piece);
+    }
+}
+
+impl TakeOutput for Queue {
+    fn take(&self, stream: Stream, bytes: &[u8]) {
+        self.add(Piece::Bytes(stream, bytes.to_vec()));
+    }
+
+    fn room(&self) -> BoxFuture<'static, ()> {
+        let (pieces, mut waiting) = (self.pieces.clone(), self.waiting.subscribe());
+        Box::pin(async move {
+            tokio::select! {
+                _ = waiting.wait_for(|waiting| *waiting < WAITING) => {}
+                // Nobody will make room any more, nor want it.
+                () = pieces.closed() => {}
             }
-        }
-        Err(_) => drop(sender.blocking_send(piece)),
+        })
     }
 }
 
 impl EndOfOutput {
     /// All output has been handed on.
-    pub(crate) async fn end(self) {
-        let _ = self.0.send(Piece::End).await;
+    pub(crate) fn end(self) {
+        self.0.add(Piece::End);
     }
 }
 
@@ -117,16 +123,13 @@ impl Splitter {
                 Stream::Stderr => self.kept.stderr.push(&bytes),
             }
             self.split(stream, &bytes).await;
+            self.waiting.send_modify(|waiting| *waiting -= 1);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(self.rest(stream));
             if !rest.is_empty() {
                 self.line(stream, rest).await;
             }
-        }
-        let lost = self.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
         }
         self.kept
     }
@@ -167,12 +170,65 @@ impl Splitter {
 mod tests {
     use super::*;
 
+    /// Many hosts print more than the screen takes for a while. No thread may wait for it: those that would make room run on the same ones.
+    #[test]
+    fn many_hosts_that_wait_for_a_slow_screen_do_not_stop_the_run() {
+        const HOSTS: u32 = 600;
+        const LINES: usize = 2 * WAITING;
+        let (done, all_printed) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+            let lines = runtime.block_on(async {
+                let (sender, mut receiver) = mpsc::channel(1);
+                let events = EventStream::new(sender);
+                let mut printing = tokio::task::JoinSet::new();
+                let (started, mut count) = watch::channel(0);
+                for host in 0..HOSTS {
+                    let (events, started) = (events.clone(), started.clone());
+                    printing.spawn(async move {
+                        let (op, host) = (OpId(0), HostId(host));
+                        started.send_modify(|count| *count += 1);
+                        events.emit(Event::HostOperationStarted { op, host }).await;
+                        let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
+                        let splitting = tokio::spawn(splitter.run());
+                        for _ in 0..LINES {
+                            sink.room().await;
+                            sink.take(Stream::Stdout, b"line\n");
+                        }
+                        end.end();
+                        splitting.await.expect("it splits");
+                    });
+                }
+                drop(events);
+                let _ = count.wait_for(|count| *count == HOSTS).await;
+                let mut lines = 0;
+                while let Some(event) = receiver.recv().await {
+                    lines += usize::from(matches!(event, Event::Output { .. }));
+                }
+                lines
+            });
+            done.send(lines)
+        });
+        let lines = all_printed.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(lines, Ok(HOSTS as usize * LINES));
+    }
+
     #[tokio::test]
-    async fn what_is_let_go_on_a_single_thread_is_counted() {
-        let big = vec![b'x'; LINE];
-        let pieces = vec![&big[..]; WAITING + 2];
-        let last = lines_of(&pieces).await.pop().expect("there are lines");
-        assert_eq!(String::from_utf8_lossy(&last), format!("… {} bytes of output came too fast and are not shown …", 2 * LINE));
+    async fn there_is_room_until_many_pieces_wait_and_again_when_nobody_splits() {
+        let (sender, _receiver) = mpsc::channel(1);
+        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender), OpId(0), HostId(0), Kept::default());
+        for _ in 0..WAITING {
+            sink.room().await;
+            sink.take(Stream::Stdout, b"x");
+        }
+        let mut room = sink.room();
+        tokio::select! {
+            biased;
+            () = &mut room => panic!("{WAITING} pieces wait"),
+            () = std::future::ready(()) => {}
+        }
+        drop(splitter);
+        room.await;
     }
 
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
@@ -182,9 +238,10 @@ mod tests {
         events.emit(Event::HostOperationStarted { op, host }).await;
         let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
         for piece in pieces {
-            sink(Stream::Stdout, piece);
+            sink.take(Stream::Stdout, piece);
         }
-        let (kept, ()) = tokio::join!(splitter.run(), end.end());
+        end.end();
+        let kept = splitter.run().await;
         assert!(kept.last_lines().len() <= LAST);
         let mut lines = Vec::new();
         receiver.close();
