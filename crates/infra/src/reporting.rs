@@ -27,8 +27,11 @@ impl Reporting {
         let thread = std::thread::spawn(move || {
             while let Some(event) = receiver.blocking_recv() {
                 reporters.iter_mut().for_each(|reporter| reporter.event(&event));
-                if matches!(event, Event::PlanReady { .. }) {
-                    shown.notify_one();
+                match event {
+                    Event::PlanReady { .. } => shown.notify_one(),
+                    // The last event of a run: a script that was left behind may hold its sender of the log for ever.
+                    Event::RunEnded => break,
+                    _ => {}
                 }
             }
         });
@@ -40,5 +43,26 @@ impl Reporting {
         drop(self.events);
         // A reporter that panicked has said so on standard error already.
         let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_sender_that_is_still_held_does_not_hold_up_the_end() {
+        let reporting = Reporting::start(Vec::new());
+        let held = reporting.events.clone();
+        held.try_send(Event::RunEnded).expect("there is room");
+        let (done, finished) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            reporting.finish();
+            done.send(())
+        });
+        finished.recv_timeout(Duration::from_secs(20)).expect("it ends with the run");
+        assert!(held.blocking_send(Event::RunEnded).is_err(), "what comes too late is refused, not waited for");
     }
 }
