@@ -53,6 +53,24 @@ fn every_deploy_and_inventory_is_run() {
     assert_ne!(ran.code, Some(2), "{}", ran.stderr);
 }
 
+#[test]
+fn templates_see_their_host_and_the_inventory_from_a_deploy_as_from_the_command_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write(folder.join("inventory.lua"), "here = { { \"@local\", role = \"web\" } }\nothers = { \"db-1\" }\n").expect("a file");
+    let template = "{{ host.name }} {{ host.data.role }}: {% for h in inventory.groups.others %}{{ h.name }}{% endfor %} of {{ inventory.hosts|length }}";
+    let deploy = format!(
+        "files.template {{ content = [==[{template}]==], dest = \"deploy.txt\" }}\nassert(render([==[{template}]==]) == \"@local web: db-1 of 2\")\n"
+    );
+    write(folder.join("deploy.lua"), deploy).expect("a file");
+    run(folder, &["inventory.lua", "deploy.lua", "--limit", "here", "--yes"]).expect(0);
+    let content = format!("content={template}");
+    run(folder, &["inventory.lua", "--limit", "here", "--yes", "files.template", &content, "dest=ad_hoc.txt"]).expect(0);
+    for file in ["deploy.txt", "ad_hoc.txt"] {
+        assert_eq!(read_to_string(folder.join(file)).expect("it was written"), "@local web: db-1 of 2", "{file}");
+    }
+}
+
 /// The pieces of Lua on a page, each with the name that stands in its first line.
 fn pieces(page: &str) -> Vec<(String, String)> {
     let pieces = page.split("```lua\n").skip(1).map(|rest| rest.split("```").next().expect("split gives one piece at least"));

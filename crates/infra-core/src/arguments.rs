@@ -52,7 +52,7 @@ pub const LOCAL_PATH: &str = "x-local-path";
 /// The mark of an argument that names a path on the host: relative ones are joined with `_chdir`.
 pub const HOST_PATH: &str = "x-host-path";
 
-/// The mark of an argument that the language fills in by itself with the scope of templates (`host`, `inventory`), captured at the call.
+/// The mark of an argument that the language fills in by itself with the scope of templates (`host`), captured at the call.
 pub const TEMPLATE_SCOPE: &str = "x-template-scope";
 
 /// Joins relative paths of the host among the arguments with the directory that the operation runs in.

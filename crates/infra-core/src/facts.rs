@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::Value;
 use crate::fact::{Fact, SharedFact, erase};
+use crate::template::InventoryScope;
 
 /// Where the answers come from: the engine's store for one host and one privilege, or a table made up by a test.
 pub trait FactSource {
@@ -135,12 +136,24 @@ impl Noted {
 pub struct Facts<'a> {
     source: &'a dyn FactSource,
     noted: RefCell<Noted>,
+    inventory: Option<&'a InventoryScope>,
 }
 
 impl<'a> Facts<'a> {
     /// Facts answered by this source.
     pub fn new(source: &'a dyn FactSource) -> Self {
-        Self { source, noted: RefCell::default() }
+        Self { source, noted: RefCell::default(), inventory: None }
+    }
+
+    /// The same, with what templates see of the inventory.
+    #[must_use]
+    pub fn with_inventory(self, inventory: &'a InventoryScope) -> Self {
+        Self { inventory: Some(inventory), ..self }
+    }
+
+    /// What templates see of the inventory, where there is one.
+    pub fn inventory(&self) -> Option<&'a InventoryScope> {
+        self.inventory
     }
 
     /// The answers to one question or to several at once: `facts.get((&A {}, &B {}))`.

@@ -4,11 +4,13 @@
 //! escaped for HTML. `include`, `import` and `extends` are looked up beside the template that names them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::json;
 
-use crate::Value;
+use crate::inventory::Inventory;
+use crate::{Map, Value};
 
 /// Why a template could not be rendered.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -26,26 +28,72 @@ pub struct TemplateError {
     pub is_syntax: bool,
 }
 
+/// `inventory` as templates see it. It is made when the first template of a run is rendered, and shared by all: for each host a copy of a large fleet
+/// would fill the memory. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct InventoryScope {
+    inventory: Arc<Inventory>,
+    made: Arc<OnceLock<minijinja::Value>>,
+}
+
+impl InventoryScope {
+    /// What templates see of this inventory: `hosts`, a list, and `groups`, lists by name.
+    pub fn new(inventory: Arc<Inventory>) -> Self {
+        Self { inventory, made: Arc::default() }
+    }
+
+    fn value(&self) -> minijinja::Value {
+        self.made.get_or_init(|| self.make()).clone()
+    }
+
+    fn make(&self) -> minijinja::Value {
+        let of_host =
+            |host: &crate::host::Host| minijinja::Value::from(minijinja::value::Serde(host_scope(&host.name, &host.groups, &host.data)));
+        let hosts: Vec<minijinja::Value> = self.inventory.hosts.iter().map(|host| of_host(host)).collect();
+        let groups: BTreeMap<&str, Vec<minijinja::Value>> = self
+            .inventory
+            .groups
+            .iter()
+            .map(|group| (group.name.as_str(), group.hosts.iter().map(|id| hosts[id.index()].clone()).collect()))
+            .collect();
+        let all = minijinja::context! { hosts, groups };
+        minijinja::context! { inventory => all }
+    }
+}
+
+/// A host as templates see it.
+pub fn host_scope(name: &str, groups: &[String], data: &Map) -> Value {
+    json!({ "name": name, "groups": groups, "data": data })
+}
+
 /// How other templates are found: from an absolute path to their text. An error is why there is none.
 pub type Loader<'l> = dyn Fn(&str) -> Result<String, String> + 'l;
 
-/// Renders the text of a template with the variables of `scope` (a map).
+/// Renders the text of a template with the variables of `scope` (a map), and with `inventory` where that is given and `scope` has none of its own.
 ///
 /// `name` is its path, beside which templates that it includes are looked up; each is asked of `loader` once by path.
 ///
 /// # Errors
 /// [`TemplateError`] with the template's own line. What `loader` says of a missing template is part of the message.
-pub fn render(name: &str, text: &str, scope: &Value, loader: &Loader<'_>) -> Result<String, TemplateError> {
+pub fn render(
+    name: &str,
+    text: &str,
+    scope: &Value,
+    inventory: Option<&InventoryScope>,
+    loader: &Loader<'_>,
+) -> Result<String, TemplateError> {
     // minijinja wants a loader that lives as long as the environment and may be shared, which ours (it looks into the facts of one diff)
     // cannot be. So missing templates are noted, read here and added, and the rendering starts again.
     let mut loaded = BTreeMap::from([(name.to_owned(), text.to_owned())]);
+    let own = minijinja::Value::from(minijinja::value::Serde(scope));
+    let variables = match inventory {
+        Some(inventory) => minijinja::value::merge_maps([inventory.value(), own]),
+        None => own,
+    };
     loop {
         let wanted: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
         let environment = environment(&loaded, wanted.clone());
-        let failure = match environment
-            .get_template(name)
-            .and_then(|template| template.render(minijinja::Value::from(minijinja::value::Serde(scope))))
-        {
+        let failure = match environment.get_template(name).and_then(|template| template.render(&variables)) {
             Ok(rendered) => return Ok(rendered),
             Err(error) => error,
         };
@@ -139,7 +187,7 @@ mod tests {
     use super::*;
 
     fn render_one(text: &str, scope: Value) -> Result<String, TemplateError> {
-        render("/t/main.j2", text, &scope, &|path| match path {
+        render("/t/main.j2", text, &scope, None, &|path| match path {
             "/t/part.j2" => Ok("part of {{ name }}\n".to_owned()),
             other => Err(format!("there is no template {other}")),
         })
@@ -157,6 +205,18 @@ mod tests {
         ] {
             assert_eq!(render_one(text, scope.clone()).as_deref(), Ok(wanted), "{text}");
         }
+    }
+
+    #[test]
+    fn the_inventory_is_shared_and_hidden_by_variables_of_its_name() {
+        let inventory = crate::inventory_builder::from_host_list("web-[1-2],db", Map::new()).expect("an inventory");
+        let inventory = InventoryScope::new(Arc::new(inventory));
+        let text = "{{ x }}: {% for h in inventory.hosts %}{{ h.name }} {% endfor %}{{ inventory.groups }}";
+        let rendered = |scope: Value| render("t", text, &scope, Some(&inventory), &|_| Err(String::new()));
+        assert_eq!(rendered(json!({ "x": 1 })).as_deref(), Ok("1: web-1 web-2 db {}"));
+        let own = json!({ "x": 2, "inventory": { "hosts": [{ "name": "mine" }], "groups": 3 } });
+        assert_eq!(rendered(own).as_deref(), Ok("2: mine 3"));
+        assert!(rendered(json!({})).is_err_and(|error| error.message == "the variable `x` is not defined"));
     }
 
     #[test]

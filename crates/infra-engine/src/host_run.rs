@@ -7,6 +7,7 @@ use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
 use infra_core::host::Host;
 use infra_core::registry::Registry;
+use infra_core::template::InventoryScope;
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
@@ -17,6 +18,7 @@ pub(crate) struct HostRun {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) locals: Arc<LocalFiles>,
+    pub(crate) inventory: InventoryScope,
     pub(crate) facts: Mutex<FactStore>,
 }
 

@@ -62,7 +62,7 @@ pub(crate) enum Diffed {
 /// Diffs an operation once. What is missing was noted by the engine, whatever the operation made of the error.
 pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer], context: &Context) -> Diffed {
     let view = View::new(&run.facts, &run.locals, layers, context);
-    let facts = Facts::new(&view);
+    let facts = Facts::new(&view).with_inventory(&run.inventory);
     let result = operation.diff(&facts);
     let noted = facts.into_noted();
     let seen = view.into_seen();

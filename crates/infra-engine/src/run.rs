@@ -14,6 +14,7 @@ use infra_core::facts::Lookup;
 use infra_core::global_arguments::Context;
 use infra_core::host::{Host, HostId};
 use infra_core::run_state::RunState;
+use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -171,6 +172,7 @@ impl Ongoing {
     async fn connect(&mut self) -> Result<BTreeMap<HostId, Arc<HostRun>>, Over> {
         self.events.emit(Event::Connecting).await;
         let locals: Arc<LocalFiles> = Arc::default();
+        let inventory = InventoryScope::new(self.run.inventory.clone());
         let mut waiting: VecDeque<Arc<Host>> = self.run.hosts.iter().map(|host| self.run.inventory.by_id(*host).clone()).collect();
         let mut tasks = Tasks::new();
         let mut reached = BTreeMap::new();
@@ -196,6 +198,7 @@ impl Ongoing {
                         connection,
                         registry: self.run.registry.clone(),
                         locals: locals.clone(),
+                        inventory: inventory.clone(),
                         facts: Mutex::default(),
                     };
                     reached.insert(host, Arc::new(at));

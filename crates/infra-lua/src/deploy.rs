@@ -9,6 +9,7 @@ use infra_core::host::Host;
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
 use infra_core::script::{Answer, Language, Next, Script, Step};
+use infra_core::template::InventoryScope;
 
 use crate::evaluation::{Evaluation, House, Limits};
 use crate::once::{Kept, OnceStore, Outcome, Teller, Turn};
@@ -83,7 +84,8 @@ impl House {
     ) -> Self {
         let by_name = inventory.hosts.iter().map(|host| (host.name.clone(), host.id)).collect();
         let (pool, once) = (Pool::new(), OnceStore::default());
-        Self { world, sources, registry, inventory, by_name, files, limits, pool, once }
+        let inventory_scope = InventoryScope::new(inventory.clone());
+        Self { world, sources, registry, inventory, inventory_scope, by_name, files, limits, pool, once }
     }
 }
 

@@ -13,6 +13,7 @@ use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
 use infra_core::script::{Answer, FactRequest, OperationCall};
+use infra_core::template::InventoryScope;
 
 use mlua::Lua;
 
@@ -44,6 +45,8 @@ pub(crate) struct House {
     pub sources: Sources,
     pub registry: Arc<Registry>,
     pub inventory: Arc<Inventory>,
+    /// The same as templates see it.
+    pub inventory_scope: InventoryScope,
     /// The hosts by name: [`Inventory::host`] looks at each.
     pub by_name: HashMap<String, HostId>,
     pub files: Vec<Arc<Source>>,

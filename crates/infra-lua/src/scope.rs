@@ -1,11 +1,12 @@
-//! What templates see: `host` and `inventory`, captured when the operation is called.
+//! What templates see of a host, captured when the operation is called.
+
+use std::sync::Arc;
 
 use infra_core::arguments::{self, LOCAL_PATH, TEMPLATE_SCOPE};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::host::Host;
 use infra_core::template::{self, TemplateError};
 use infra_core::{Map, Value};
-use serde_json::json;
 
 use crate::evaluation::Evaluation;
 use crate::world;
@@ -17,40 +18,17 @@ pub(crate) fn fill_in(evaluation: &Evaluation, schema: &Value, arguments: &mut M
     if names.is_empty() {
         return Ok(());
     }
-    let whole = texts(evaluation, schema, arguments).iter().any(|(_, text)| mentions_inventory(text));
-    let scope = scope(evaluation, whole);
+    let scope = Value::Object(scope(evaluation));
     for name in names {
         arguments.insert(name, scope.clone());
     }
     Ok(())
 }
 
-/// Whether a template may use `inventory`, which is large: it says so, or it takes in other templates.
-pub(crate) fn mentions_inventory(text: &str) -> bool {
-    ["inventory", "include", "import", "extends"].iter().any(|word| text.contains(word))
-}
-
-/// The scope as a map with `host`, and `inventory` where it is wanted.
-pub(crate) fn scope(evaluation: &Evaluation, with_inventory: bool) -> Value {
-    let mut scope = Map::new();
-    if let Some(host) = &evaluation.host {
-        scope.insert("host".to_owned(), json!({ "name": host.name, "groups": host.groups, "data": evaluation.data() }));
-    }
-    if with_inventory {
-        let inventory = &evaluation.house.inventory;
-        let hosts: Vec<Value> = inventory.hosts.iter().map(|host| of_host(host)).collect();
-        let groups: Map = inventory
-            .groups
-            .iter()
-            .map(|group| (group.name.clone(), group.hosts.iter().map(|id| hosts[id.index()].clone()).collect::<Vec<_>>().into()))
-            .collect();
-        scope.insert("inventory".to_owned(), json!({ "hosts": hosts, "groups": groups }));
-    }
-    Value::Object(scope)
-}
-
-fn of_host(host: &Host) -> Value {
-    json!({ "name": host.name, "groups": host.groups, "data": host.data })
+/// The scope as a map with `host`. `inventory`, which is large and the same for all, is no part of it: see [`template::InventoryScope`].
+pub(crate) fn scope(evaluation: &Evaluation) -> Map {
+    let of = |host: &Arc<Host>| ("host".to_owned(), template::host_scope(&host.name, &host.groups, &evaluation.data()));
+    evaluation.host.iter().map(of).collect()
 }
 
 /// The texts of the templates among the arguments, with their names.

@@ -161,9 +161,7 @@ fn render(lua: &Lua, evaluation: &Evaluation, source: &LuaValue, vars: &LuaValue
     };
     let vars =
         to_value(lua, "vars", vars).map_err(|wrong| evaluation.raise(lua, Diagnostic::misuse(wrong.message).maybe_hint(wrong.hint)))?;
-    let Value::Object(mut whole) = scope::scope(evaluation, scope::mentions_inventory(&text)) else {
-        return Err(evaluation.fail(lua, "the scope of templates is a map"));
-    };
+    let mut whole = scope::scope(evaluation);
     match vars {
         Value::Object(vars) => whole.extend(vars),
         Value::Null => {}
@@ -175,7 +173,7 @@ fn render(lua: &Lua, evaluation: &Evaluation, source: &LuaValue, vars: &LuaValue
             evaluation.house.world.read_file(std::path::Path::new(path)).map_err(|error| format!("the template {path}: {error}"))?;
         String::from_utf8(bytes).map_err(|_| format!("the template {path} is not UTF-8"))
     };
-    template::render(&name, &text, &Value::Object(whole), &loader)
+    template::render(&name, &text, &Value::Object(whole), Some(&evaluation.house.inventory_scope), &loader)
         .map_err(|error| evaluation.raise(lua, scope::wrong_template(evaluation, &error)))
 }
 

@@ -10,7 +10,7 @@ use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::Host;
 use infra_core::registry::Registry;
 use infra_core::script::{Answer, Language, Next, OperationCall, Script, Step};
-use infra_core::{BoxFuture, Map, Value};
+use infra_core::{BoxFuture, Map, Value, template};
 
 /// The same operation for every host.
 pub struct AdHoc {
@@ -85,6 +85,12 @@ impl AdHoc {
         let mut arguments = self.arguments.clone();
         if let Some(chdir) = &globals.chdir {
             arguments::join_host_paths(&self.schema, &mut arguments, chdir);
+        }
+        for name in arguments::names(&self.schema) {
+            if arguments::is_marked(&self.schema, name, arguments::TEMPLATE_SCOPE) {
+                let scope = Map::from_iter([("host".to_owned(), template::host_scope(&host.name, &host.groups, &host.data))]);
+                arguments.insert(name.to_owned(), scope.into());
+            }
         }
         Ok(OperationCall {
             call: 0,

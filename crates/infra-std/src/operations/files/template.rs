@@ -46,7 +46,7 @@ pub struct Template {
     /// The variables of the template, beside `host` and `inventory`.
     #[serde(default)]
     pub vars: Map,
-    /// What templates see without being given it: `host` and `inventory`, filled in when the operation is called.
+    /// What the template sees of the host, filled in when the operation is called: `host`, with the data that it has then.
     #[serde(default)]
     #[schemars(extend("x-template-scope" = true))]
     pub scope: Value,
@@ -95,7 +95,7 @@ impl Template {
             file.text().map(str::to_owned).ok_or_else(|| format!("{path} is not UTF-8 text of at most 16 MiB"))
         };
         let scope = self.scope();
-        template::render(self.src.as_deref().unwrap_or(WITHOUT_FILE), text, &scope, &loader)
+        template::render(self.src.as_deref().unwrap_or(WITHOUT_FILE), text, &scope, facts.inventory(), &loader)
             .map_err(|error| if is_missing.get() { DiffError::Missing } else { refusal(&error, &scope) })
     }
 }
