@@ -88,6 +88,32 @@ fn versions_stand_in_the_root_manifest_alone() {
 }
 
 #[test]
+fn every_dependency_is_used_by_who_has_it() {
+    let mut unused = Vec::new();
+    for name in crates() {
+        let folder = root().join("crates").join(&name);
+        let manifest: toml::Table = read(folder.join("Cargo.toml")).parse().expect("a manifest");
+        let mut tests: Vec<PathBuf> = files_below(&folder, ".rs");
+        if name == "infra" {
+            tests.extend(files_below(&root().join("tests"), ".rs"));
+        }
+        let product = files_below(&folder.join("src"), ".rs");
+        for (section, files) in [("dependencies", product), ("dev-dependencies", tests)] {
+            let text: String = files.iter().map(read).collect();
+            let words: BTreeSet<&str> = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+            let table = manifest.get(section).and_then(toml::Value::as_table).into_iter().flatten();
+            unused.extend(table.filter(|(it, _)| !words.contains(it.replace('-', "_").as_str())).map(|(it, _)| format!("{name}: {it}")));
+        }
+    }
+    let workspace: toml::Table = read(root().join("Cargo.toml")).parse().expect("the manifest");
+    let manifests: String = crates().iter().map(|name| read(root().join("crates").join(name).join("Cargo.toml"))).collect();
+    let named = |it: &str| manifests.lines().any(|line| line.split(['.', ' ', '=']).next() == Some(it));
+    let all = workspace["workspace"]["dependencies"].as_table().expect("dependencies");
+    unused.extend(all.keys().filter(|it| !named(it)).map(|it| format!("the workspace: {it}")));
+    assert!(unused.is_empty(), "dependencies that nobody uses: {unused:?}");
+}
+
+#[test]
 fn every_dependency_says_why_it_is_here() {
     let manifest: toml::Table = read(root().join("Cargo.toml")).parse().expect("the manifest");
     let why = read(root().join("docs/dependencies.md"));
