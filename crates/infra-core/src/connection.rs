@@ -69,7 +69,7 @@ pub type OutputSink = Arc<dyn TakeOutput>;
 
 /// Takes output as it comes, in pieces of any size.
 pub trait TakeOutput: Send + Sync {
-    /// Takes a piece, at once.
+    /// Takes a piece, at once. What comes without room for it may be let go.
     fn take(&self, stream: Stream, bytes: &[u8]);
 
     /// Waits until there is room for more. Who hands on output waits for this before reading on, so that a slow reader of the output slows the

@@ -151,7 +151,7 @@ impl OperationRun {
             let mut splitting = JoinSet::new();
             splitting.spawn(splitter.run());
             let ending = self.run.connection.perform(Perform { action, context: &context, timeout }, sink).await;
-            end.end();
+            end.end().await;
             done.kept = match splitting.join_next().await {
                 Some(Ok(kept)) => kept,
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

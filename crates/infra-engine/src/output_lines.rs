@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use infra_core::BoxFuture;
 use infra_core::connection::{OutputSink, TakeOutput};
@@ -17,6 +18,8 @@ use crate::event_stream::EventStream;
 const LINE: usize = 64 * 1024;
 /// With so many pieces of output waiting to be split into lines, the connection waits before it reads on.
 const WAITING: usize = 32;
+/// How many more may come after it was told that there is room. One reading gives a few; what comes from who does not ask for room is let go and counted.
+const BEYOND: usize = 32;
 /// How many of the last lines a failure shows.
 const LAST: usize = 20;
 
@@ -43,20 +46,23 @@ enum Piece {
 /// Takes the output of one command.
 pub(crate) struct OutputLines {
     queue: Queue,
-    receiver: mpsc::UnboundedReceiver<Piece>,
+    receiver: mpsc::Receiver<Piece>,
 }
 
-/// What waits to be split. Its length is bounded by who fills it: nothing is read while there is no [room](TakeOutput::room).
+/// What waits to be split.
 #[derive(Clone)]
 struct Queue {
-    pieces: mpsc::UnboundedSender<Piece>,
+    pieces: mpsc::Sender<Piece>,
     waiting: watch::Sender<usize>,
+    /// How many bytes were let go for want of room.
+    lost: Arc<AtomicU64>,
 }
 
 /// What splits the pieces: run it beside the command.
 pub(crate) struct Splitter {
-    receiver: mpsc::UnboundedReceiver<Piece>,
+    receiver: mpsc::Receiver<Piece>,
     waiting: watch::Sender<usize>,
+    lost: Arc<AtomicU64>,
     events: EventStream,
     op: OpId,
     host: HostId,
@@ -70,29 +76,27 @@ pub(crate) struct EndOfOutput(Queue);
 
 impl OutputLines {
     pub(crate) fn new() -> Self {
-        let (pieces, receiver) = mpsc::unbounded_channel();
-        Self { queue: Queue { pieces, waiting: watch::Sender::new(0) }, receiver }
+        let (pieces, receiver) = mpsc::channel(WAITING + BEYOND);
+        Self { queue: Queue { pieces, waiting: watch::Sender::new(0), lost: Arc::default() }, receiver }
     }
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
-        let (stdout, stderr, waiting) = (Vec::new(), Vec::new(), self.queue.waiting.clone());
-        let splitter = Splitter { receiver: self.receiver, waiting, events, op, host, stdout, stderr, kept };
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        let (waiting, lost) = (self.queue.waiting.clone(), self.queue.lost.clone());
+        let splitter = Splitter { receiver: self.receiver, waiting, lost, events, op, host, stdout, stderr, kept };
         (Arc::new(self.queue.clone()), splitter, EndOfOutput(self.queue))
-    }
-}
-
-impl Queue {
-    /// After the end nothing is taken.
-    fn add(&self, piece: Piece) {
-        self.waiting.send_modify(|waiting| *waiting += 1);
-        let _ = self.pieces.send(piece);
     }
 }
 
 impl TakeOutput for Queue {
     fn take(&self, stream: Stream, bytes: &[u8]) {
-        self.add(Piece::Bytes(stream, bytes.to_vec()));
+        // Counted first: it may be taken out at once.
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.pieces.try_send(Piece::Bytes(stream, bytes.to_vec())) {
+            self.waiting.send_modify(|waiting| *waiting -= 1);
+            self.lost.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
     }
 
     fn room(&self) -> BoxFuture<'static, ()> {
@@ -109,8 +113,8 @@ impl TakeOutput for Queue {
 
 impl EndOfOutput {
     /// All output has been handed on.
-    pub(crate) fn end(self) {
-        self.0.add(Piece::End);
+    pub(crate) async fn end(self) {
+        let _ = self.0.pieces.send(Piece::End).await;
     }
 }
 
@@ -130,6 +134,10 @@ impl Splitter {
             if !rest.is_empty() {
                 self.line(stream, rest).await;
             }
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
         }
         self.kept
     }
@@ -195,7 +203,7 @@ mod tests {
                             sink.room().await;
                             sink.take(Stream::Stdout, b"line\n");
                         }
-                        end.end();
+                        end.end().await;
                         splitting.await.expect("it splits");
                     });
                 }
@@ -231,6 +239,13 @@ mod tests {
         room.await;
     }
 
+    #[tokio::test]
+    async fn what_comes_without_room_is_counted() {
+        let pieces = vec![&b"xy"[..]; WAITING + BEYOND + 3];
+        let last = lines_of(&pieces).await.pop().expect("there are lines");
+        assert_eq!(String::from_utf8_lossy(&last), "… 6 bytes of output came too fast and are not shown …");
+    }
+
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let (op, host) = (OpId(0), HostId(0));
@@ -240,8 +255,7 @@ mod tests {
         for piece in pieces {
             sink.take(Stream::Stdout, piece);
         }
-        end.end();
-        let kept = splitter.run().await;
+        let (kept, ()) = tokio::join!(splitter.run(), end.end());
         assert!(kept.last_lines().len() <= LAST);
         let mut lines = Vec::new();
         receiver.close();
