@@ -9,7 +9,7 @@ use infra_core::fact::{AnyFact, SharedFact};
 use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
 use infra_core::global_arguments::Context;
 use infra_core::node::Node;
-use infra_core::resources::{Resources, is_within, normal_path};
+use infra_core::resources::{Aliases, Resources, is_within, normal_path, parent_of};
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
@@ -29,12 +29,13 @@ pub(crate) struct Layer {
 struct Wanted<'a> {
     fact: &'a dyn AnyFact,
     path: Option<String>,
+    /// By the paths as spelt and as they really are.
     rests_on: Resources,
 }
 
 impl Layer {
     /// What this operation makes of the question; none where it leaves it alone.
-    fn decide(&self, wanted: &Wanted<'_>) -> Option<Lookup> {
+    fn decide(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> Option<Lookup> {
         let unknown = || Some(Lookup::Unknown(self.from.clone()));
         for effect in self.effects.iter().rev() {
             if let Effect::Answer { fact, question, answer } = effect
@@ -59,7 +60,14 @@ impl Layer {
                 return wanted.fact.foresee(node).map(|answer| Lookup::Known(Arc::new(answer))).or_else(unknown);
             }
         }
-        if self.touches.overlaps(&wanted.rests_on) { unknown() } else { None }
+        if self.may_change(wanted, aliases) { unknown() } else { None }
+    }
+
+    fn may_change(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> bool {
+        match aliases.is_empty() {
+            true => self.touches.overlaps(&wanted.rests_on),
+            false => self.touches.with_real_paths(aliases).overlaps(&wanted.rests_on),
+        }
     }
 
     /// The node that says most of a path: at the path itself, else at the nearest directory above it.
@@ -82,6 +90,7 @@ pub(crate) struct View<'a> {
     locals: &'a LocalFiles,
     layers: &'a [Layer],
     context: &'a Context,
+    aliases: Aliases,
     seen: RefCell<Seen>,
 }
 
@@ -98,7 +107,15 @@ pub(crate) struct Seen {
 
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Mutex<FactStore>, locals: &'a LocalFiles, layers: &'a [Layer], context: &'a Context) -> Self {
-        Self { store, locals, layers, context, seen: RefCell::default() }
+        let mut aliases = store.lock().unwrap_or_else(PoisonError::into_inner).aliases().clone();
+        let effects = layers.iter().flat_map(|layer| &layer.effects);
+        for (path, target) in effects.filter_map(|effect| match effect {
+            Effect::Node { path, node: Node::Link(link) } => Some((path, &link.target)),
+            _ => None,
+        }) {
+            aliases.add(path, &leads_to(path, target));
+        }
+        Self { store, locals, layers, context, aliases, seen: RefCell::default() }
     }
 
     /// What was looked at.
@@ -109,13 +126,13 @@ impl<'a> View<'a> {
 
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
-        let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on() };
+        let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on().with_real_paths(&self.aliases) };
         if self.seen.borrow().touched_by.is_none()
-            && let Some(layer) = self.layers.iter().find(|layer| layer.touches.overlaps(&wanted.rests_on))
+            && let Some(layer) = self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases))
         {
             self.seen.borrow_mut().touched_by = Some(layer.from.clone());
         }
-        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted)) {
+        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted, &self.aliases)) {
             return decided;
         }
         let asked = Asked::new(fact.clone(), self.context);
@@ -129,6 +146,23 @@ impl FactSource for View<'_> {
         seen.local_failed |= matches!(found, LocalLookup::Failed(_));
         found
     }
+}
+
+/// Where a link that is still to be made will lead, as far as that can be said without the host: through no other link.
+fn leads_to(path: &str, target: &str) -> String {
+    let whole = match parent_of(path) {
+        Some(above) if !target.starts_with('/') => format!("{above}/{target}"),
+        _ => target.to_owned(),
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." && !matches!(parts.last(), None | Some(&"..")) {
+            parts.pop();
+        } else if part != ".." || !whole.starts_with('/') {
+            parts.push(part);
+        }
+    }
+    format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
 #[cfg(test)]
