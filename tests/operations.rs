@@ -204,16 +204,18 @@ const CHAINS: &[Chain] = &[
     },
     // What is written through a link is the same file by its real path, and is neither lost nor called unchanged.
     Chain {
-        ground: "mkdir -p /srv/alias/real /srv/alias/one && ln -s one /srv/alias/old",
+        ground: "mkdir -p /srv/alias/real /srv/alias/one && ln -s one /srv/alias/old && echo 0 > /srv/alias/file && ln -s file /srv/alias/link",
         deploy: r#"
             files.put { content = "a\nb\n", dest = "/srv/alias/old/conf" }
             files.line { path = "/srv/alias/one/conf", line = "c" }
             files.link { path = "/srv/alias/new", target = "real" }
             files.put { content = "x\ny\n", dest = "/srv/alias/new/conf" }
             files.line { path = "/srv/alias/real/conf", line = "z" }
+            files.put { content = "1\n", dest = "/srv/alias/file" }
+            files.line { path = "/srv/alias/link", line = "2" }
         "#,
-        plan: &["change", "depends", "change", "depends", "depends"],
-        look: ("cat /srv/alias/one/conf /srv/alias/real/conf", "a\nb\nc\nx\ny\nz"),
+        plan: &["change", "depends", "change", "depends", "depends", "change", "depends"],
+        look: ("cat /srv/alias/one/conf /srv/alias/real/conf /srv/alias/file", "a\nb\nc\nx\ny\nz\n1\n2"),
     },
     Chain {
         ground: "mkdir -p /root/site",

@@ -140,7 +140,7 @@ fn read_word(kinds: &[String], name: &str, text: &str, root: &Value, property: &
     if json_text {
         return serde_json::from_str(text).map_err(|error| ArgumentError::new(name, format!("`{name}={text}` is no JSON: {error}")));
     }
-    if takes("string") {
+    if takes("string") && !(takes("boolean") && matches!(text, "true" | "false")) {
         return Ok(Value::String(text.to_owned()));
     }
     if takes("boolean")
@@ -400,6 +400,18 @@ mod tests {
         check(&schema(), map)
             .map(Value::Object)
             .map_err(|error| format!("{}{}", error.message, error.hint.map(|hint| format!(" | {hint}")).unwrap_or_default()))
+    }
+
+    #[test]
+    fn words_that_may_be_a_text_or_a_truth_value_are_told_apart() {
+        let schema = json!({ "properties": { "running": { "type": ["string", "boolean"] }, "line": { "type": "string" } } });
+        for (word, value) in [
+            ("running=false", json!({ "running": false })),
+            ("running=unchanged", json!({ "running": "unchanged" })),
+            ("line=true", json!({ "line": "true" })),
+        ] {
+            assert_eq!(from_words(&schema, &[word]).map(Value::Object), Ok(value), "{word}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     }
 
     /// Where [`path`](Fact::path) really is, without a link on the way, when the answer tells that this is not where it is spelt.
-    fn real_path(answer: &Self::Value) -> Option<&str> {
+    fn real_path(&self, answer: &Self::Value) -> Option<String> {
         let _ = answer;
         None
     }
@@ -159,7 +159,7 @@ impl<F: Fact> AnyFact for Typed<F> {
     }
 
     fn real_path(&self, answer: &Value) -> Option<String> {
-        F::real_path(&serde_json::from_value(answer.clone()).ok()?).map(str::to_owned)
+        self.0.real_path(&serde_json::from_value(answer.clone()).ok()?)
     }
 
     fn as_any(&self) -> &dyn Any {

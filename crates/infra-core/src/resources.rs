@@ -24,6 +24,13 @@ impl Aliases {
         }
     }
 
+    /// The same but for these paths themselves.
+    pub fn without(&self, paths: &[&str]) -> Self {
+        let mut left = self.clone();
+        left.0.retain(|path, _| !paths.iter().any(|out| normal_path(out) == *path));
+        left
+    }
+
     /// The real path of a path, as far as it is known; none where that is as spelt.
     pub fn real(&self, path: &str) -> Option<String> {
         // A link may lead through another one; links in a circle end somewhere.
@@ -207,6 +214,23 @@ pub fn parent_of(path: &str) -> Option<String> {
     }
 }
 
+/// Where a link at this path with this target leads, as far as that can be said without the host: through no other link.
+pub fn link_leads_to(path: &str, target: &str) -> String {
+    let whole = match parent_of(path) {
+        Some(above) if !target.starts_with('/') => format!("{above}/{target}"),
+        _ => target.to_owned(),
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." && !matches!(parts.last(), None | Some(&"..")) {
+            parts.pop();
+        } else if part != ".." || !whole.starts_with('/') {
+            parts.push(part);
+        }
+    }
+    format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
+}
+
 /// A relative and an absolute path may be the same place: only the host knows its working directory.
 fn differently_rooted(a: &str, b: &str) -> bool {
     a.starts_with('/') != b.starts_with('/') || a.split('/').any(|part| part == "..") || b.split('/').any(|part| part == "..")
@@ -278,6 +302,20 @@ mod tests {
         assert!(overlap(&Resources::path("a"), &Resources::path("/root/a")));
         assert!(overlap(&Resources::Everything, &Resources::path("/x")));
         assert!(!overlap(&Resources::Everything, &Resources::none()));
+    }
+
+    #[test]
+    fn links_lead_where_their_targets_say() {
+        for (path, target, leads) in [
+            ("/srv/current", "rel/1", "/srv/rel/1"),
+            ("/srv/current", "../opt/./app/", "/opt/app"),
+            ("/srv/current", "/opt/app", "/opt/app"),
+            ("/a", "../../b", "/b"),
+            ("site/now", "../rel", "rel"),
+            ("now", "../rel", "../rel"),
+        ] {
+            assert_eq!(link_leads_to(path, target), leads, "{path} {target}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use infra_core::fact::{AnyFact, SharedFact};
 use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
 use infra_core::global_arguments::Context;
 use infra_core::node::Node;
-use infra_core::resources::{Aliases, Resources, is_within, normal_path, parent_of};
+use infra_core::resources::{Aliases, Resources, is_within, link_leads_to, normal_path};
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
@@ -64,10 +64,19 @@ impl Layer {
     }
 
     fn may_change(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> bool {
-        match aliases.is_empty() {
-            true => self.touches.overlaps(&wanted.rests_on),
-            false => self.touches.with_real_paths(aliases).overlaps(&wanted.rests_on),
+        if aliases.is_empty() {
+            return self.touches.overlaps(&wanted.rests_on);
         }
+        // A link that is made, changed or removed leaves alone what it leads to.
+        let own: Vec<&str> = self
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Node { path, node: Node::Link(_) | Node::Absent } => Some(path.as_str()),
+                _ => None,
+            })
+            .collect();
+        self.touches.with_real_paths(&aliases.without(&own)).overlaps(&wanted.rests_on)
     }
 
     /// The node that says most of a path: at the path itself, else at the nearest directory above it.
@@ -113,7 +122,7 @@ impl<'a> View<'a> {
             Effect::Node { path, node: Node::Link(link) } => Some((path, &link.target)),
             _ => None,
         }) {
-            aliases.add(path, &leads_to(path, target));
+            aliases.add(path, &link_leads_to(path, target));
         }
         Self { store, locals, layers, context, aliases, seen: RefCell::default() }
     }
@@ -146,23 +155,6 @@ impl FactSource for View<'_> {
         seen.local_failed |= matches!(found, LocalLookup::Failed(_));
         found
     }
-}
-
-/// Where a link that is still to be made will lead, as far as that can be said without the host: through no other link.
-fn leads_to(path: &str, target: &str) -> String {
-    let whole = match parent_of(path) {
-        Some(above) if !target.starts_with('/') => format!("{above}/{target}"),
-        _ => target.to_owned(),
-    };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in whole.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." && !matches!(parts.last(), None | Some(&"..")) {
-            parts.pop();
-        } else if part != ".." || !whole.starts_with('/') {
-            parts.push(part);
-        }
-    }
-    format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
 #[cfg(test)]

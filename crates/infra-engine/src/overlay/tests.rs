@@ -70,6 +70,9 @@ fn what_is_written_through_a_link_is_unknown_by_its_real_path() {
         let layers = [standing(0, "/l", to(target)), touching(1, Resources::path(path))];
         assert_eq!(look("/a/b", &layers), wanted, "{target} {path}");
     }
+    // The link itself leaves alone what it leads to.
+    let only = layer(0, Change::new("x").touching(Resources::tree("/l")).node("/l", to("/a")));
+    assert_eq!(look("/a/b", &[only]), "base");
 }
 
 fn layer(call: u32, change: Change) -> Layer {

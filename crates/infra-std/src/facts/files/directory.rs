@@ -61,8 +61,8 @@ impl Fact for Directory {
         }
     }
 
-    fn real_path(answer: &Found<Status>) -> Option<&str> {
-        answer.is()?.real_path.as_deref()
+    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
+        answer.is()?.real_path.clone()
     }
 
     fn examples() -> Vec<FactExample> {
