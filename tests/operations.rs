@@ -173,11 +173,73 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// What the plan says of the only operation of a run: `change`, `no-change` or `depends`.
+/// Several operations that build on each other.
+struct Chain {
+    /// Commands that make the ground they stand on.
+    ground: &'static str,
+    /// The deploy.
+    deploy: &'static str,
+    /// What the plan says of each operation on the fresh machine.
+    plan: &'static [&'static str],
+    /// A command, and what it prints when all is done.
+    look: (&'static str, &'static str),
+}
+
+const CHAINS: &[Chain] = &[
+    Chain {
+        ground: "true",
+        deploy: r#"
+            server.group { group = "chained", gid = 4500 }
+            server.user { user = "chain", group = "chained", groups = { "adm" }, home = "/srv/chain home" }
+            files.directory { path = "/srv/chain home/.ssh", user = "chain", group = "chained", mode = "700" }
+            local keys = files.put { content = "one\n", dest = "/srv/chain home/.ssh/keys", user = "chain", group = "chained", mode = "600" }
+            files.line { path = "/srv/chain home/.ssh/keys", line = "it's $two" }
+            server.shell { commands = "echo ran >> /srv/chained", _if = keys.did_change }
+        "#,
+        plan: &["change", "change", "change", "change", "change", "change"],
+        look: (
+            "cat '/srv/chain home/.ssh/keys' /srv/chained; stat -c '%a %U %G' '/srv/chain home/.ssh' '/srv/chain home/.ssh/keys'",
+            "one\nit's $two\nran\n700 chain chained\n600 chain chained",
+        ),
+    },
+    // What is written through a link is the same file by its real path, and is neither lost nor called unchanged.
+    Chain {
+        ground: "mkdir -p /srv/alias/real /srv/alias/one && ln -s one /srv/alias/old && echo 0 > /srv/alias/file && ln -s file /srv/alias/link",
+        deploy: r#"
+            files.put { content = "a\nb\n", dest = "/srv/alias/old/conf" }
+            files.line { path = "/srv/alias/one/conf", line = "c" }
+            files.link { path = "/srv/alias/new", target = "real" }
+            files.put { content = "x\ny\n", dest = "/srv/alias/new/conf" }
+            files.line { path = "/srv/alias/real/conf", line = "z" }
+            files.put { content = "1\n", dest = "/srv/alias/file" }
+            files.line { path = "/srv/alias/link", line = "2" }
+        "#,
+        plan: &["change", "depends", "change", "depends", "depends", "depends", "depends"],
+        look: ("cat /srv/alias/one/conf /srv/alias/real/conf /srv/alias/file", "a\nb\nc\nx\ny\nz\n1\n2"),
+    },
+    Chain {
+        ground: "mkdir -p /root/site",
+        deploy: r#"
+            files.file { path = "flag", mode = "600", _chdir = "site" }
+            files.directory { path = "sub", _chdir = "site" }
+            server.shell { commands = "pwd > here", _chdir = "site" }
+        "#,
+        plan: &["change", "change", "change"],
+        look: ("cd /root/site && ls; cat here", "flag\nhere\nsub\n/root/site"),
+    },
+];
+
+/// What the plan says of each operation of a run: `change`, `no-change` or `depends`.
+fn outlooks(document: &Value) -> Vec<String> {
+    let operations = document["plan"]["operations"].as_array().unwrap_or_else(|| panic!("a plan: {document:#}"));
+    operations.iter().map(|operation| text(&operation["hosts"]["web-01"]["outlook"], document)).collect()
+}
+
+/// What the plan says of the only operation of a run.
 fn outlook(document: &Value) -> String {
-    let operations = document["plan"]["operations"].as_array().expect("operations");
-    assert_eq!(operations.len(), 1, "{document:#}");
-    text(&operations[0]["hosts"]["web-01"]["outlook"], document)
+    let mut all = outlooks(document);
+    assert_eq!(all.len(), 1, "{document:#}");
+    all.remove(0)
 }
 
 /// What came of it: `changed`, `unchanged`, …
@@ -247,6 +309,26 @@ fn every_operation_on_a_real_machine() {
         if let Some((call, command, output)) = row.away {
             direction(folder, &config, machine, row, call, (command, output));
         }
+    }
+    for chain in CHAINS {
+        look(machine, chain.ground);
+        std::fs::write(folder.join("deploy.lua"), chain.deploy).expect("a deploy");
+        assert_eq!(outlooks(&infra(folder, &config, true)), chain.plan, "{}", chain.deploy);
+        let document = infra(folder, &config, false);
+        let outcomes = document["hosts"]["web-01"]["operations"].as_array().expect("operations");
+        assert!(outcomes.iter().all(|operation| operation["outcome"] == "changed"), "{}: {document:#}", chain.deploy);
+        assert_eq!(look(machine, chain.look.0), chain.look.1, "{}", chain.deploy);
+    }
+    // What apt would refuse is refused before anything is done.
+    look(machine, "apt-get -qq install infra-probe=1.0 --allow-downgrades >/dev/null 2>&1; apt-mark -qq hold infra-probe");
+    for (arguments, message) in [
+        (r#"packages = "infra-prob""#, "apt knows no package infra-prob"),
+        (r#"packages = "infra-probe=2.0""#, "infra-probe is held"),
+        (r#"packages = "infra-probe", present = false"#, "infra-probe is held"),
+    ] {
+        std::fs::write(folder.join("deploy.lua"), format!("apt.packages {{ {arguments} }}")).expect("a deploy");
+        let refused = common::run(folder, &["web-01", "deploy.lua", "--yes", "--data", &config]).expect(1);
+        assert!(refused.stderr.contains("cannot be planned") && refused.stderr.contains(message), "{arguments}: {}", refused.stderr);
     }
     drop(fleet);
 }

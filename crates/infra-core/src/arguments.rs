@@ -56,7 +56,13 @@ pub const HOST_PATH: &str = "x-host-path";
 pub const TEMPLATE_SCOPE: &str = "x-template-scope";
 
 /// Joins relative paths of the host among the arguments with the directory that the operation runs in.
-pub fn join_host_paths(schema: &Value, arguments: &mut Map, chdir: &str) {
+///
+/// Where that is itself relative it is left out after that, for what has paths of the host: they would count from it a second time.
+pub fn join_host_paths(schema: &Value, arguments: &mut Map, directory: &mut Option<String>) {
+    let Some(chdir) = directory.clone() else { return };
+    if !chdir.starts_with('/') && names(schema).into_iter().any(|name| is_marked(schema, name, HOST_PATH)) {
+        *directory = None;
+    }
     for (name, value) in arguments.iter_mut() {
         if let (true, Value::String(path)) = (is_marked(schema, name, HOST_PATH), &value)
             && !path.starts_with('/')
@@ -134,7 +140,7 @@ fn read_word(kinds: &[String], name: &str, text: &str, root: &Value, property: &
     if json_text {
         return serde_json::from_str(text).map_err(|error| ArgumentError::new(name, format!("`{name}={text}` is no JSON: {error}")));
     }
-    if takes("string") {
+    if takes("string") && !(takes("boolean") && matches!(text, "true" | "false")) {
         return Ok(Value::String(text.to_owned()));
     }
     if takes("boolean")
@@ -394,6 +400,33 @@ mod tests {
         check(&schema(), map)
             .map(Value::Object)
             .map_err(|error| format!("{}{}", error.message, error.hint.map(|hint| format!(" | {hint}")).unwrap_or_default()))
+    }
+
+    #[test]
+    fn words_that_may_be_a_text_or_a_truth_value_are_told_apart() {
+        let schema = json!({ "properties": { "running": { "type": ["string", "boolean"] }, "line": { "type": "string" } } });
+        for (word, value) in [
+            ("running=false", json!({ "running": false })),
+            ("running=unchanged", json!({ "running": "unchanged" })),
+            ("line=true", json!({ "line": "true" })),
+        ] {
+            assert_eq!(from_words(&schema, &[word]).map(Value::Object), Ok(value), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_relative_directory_counts_once() {
+        let path = json!({ "type": "string", "x-host-path": true });
+        let schema = json!({ "properties": { "dest": path, "src": { "type": "string" } } });
+        let plain = json!({ "properties": { "src": { "type": "string" } } });
+        for (schema, chdir, dest, left) in
+            [(&schema, "/srv/", "/srv/a", Some("/srv/")), (&schema, "site", "site/a", None), (&plain, "site", "a", Some("site"))]
+        {
+            let mut arguments = Map::from_iter([("dest".to_owned(), json!("a")), ("src".to_owned(), json!("b"))]);
+            let mut directory = Some(chdir.to_owned());
+            join_host_paths(schema, &mut arguments, &mut directory);
+            assert_eq!((&arguments["dest"], &arguments["src"], directory.as_deref()), (&json!(dest), &json!("b"), left), "{chdir}");
+        }
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         None
     }
 
+    /// Where [`path`](Fact::path) really is, without a link on the way, when the answer tells that this is not where it is spelt.
+    fn real_path(&self, answer: &Self::Value) -> Option<String> {
+        let _ = answer;
+        None
+    }
+
     /// Questions, outputs and answers: shown by the docs, run by the tests.
     fn examples() -> Vec<FactExample>;
 }
@@ -100,6 +106,8 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn path(&self) -> Option<&str>;
     /// See [`Fact::foresee`].
     fn foresee(&self, node: &Node) -> Option<Value>;
+    /// See [`Fact::real_path`].
+    fn real_path(&self, answer: &Value) -> Option<String>;
     /// The typed question, for those who know the type.
     fn as_any(&self) -> &dyn Any;
 }
@@ -148,6 +156,10 @@ impl<F: Fact> AnyFact for Typed<F> {
 
     fn foresee(&self, node: &Node) -> Option<Value> {
         self.0.foresee(node).map(|answer| serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn real_path(&self, answer: &Value) -> Option<String> {
+        self.0.real_path(&serde_json::from_value(answer.clone()).ok()?)
     }
 
     fn as_any(&self) -> &dyn Any {

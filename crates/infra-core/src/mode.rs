@@ -73,7 +73,8 @@ impl Mode {
                 mode = match operator {
                     '+' => mode | bits,
                     '-' => mode & !bits,
-                    _ => mode & !(mask & 0o777) | bits,
+                    // Of a directory, chmod(1) keeps the set-id bits that are not named.
+                    _ => mode & !(if directory { mask & !0o6000 } else { mask }) | bits,
                 };
             }
         }
@@ -198,6 +199,14 @@ mod tests {
             ("+t", 0o777, true, 0o1777),
             ("o+w", 0o644, false, 0o646),
             ("+w", 0o444, false, 0o644),
+            ("u=rwx", 0o7644, false, 0o3744),
+            ("g=rx", 0o7644, false, 0o5654),
+            ("o=r", 0o7644, false, 0o6644),
+            ("a=rx", 0o7644, false, 0o555),
+            ("=rx", 0o7755, false, 0o555),
+            ("u=rwxs", 0o7755, false, 0o7755),
+            ("u=rwx", 0o7755, true, 0o7755),
+            ("a=rx", 0o7755, true, 0o6555),
         ] {
             let mode = Mode::parse(text).expect("a symbolic mode");
             assert_eq!(mode.apply(current, directory, 0o022), wanted, "{text} on {current:o}");

@@ -1,9 +1,51 @@
 //! What an operation may touch and what a fact rests on, so that a touched fact is known to be stale.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+/// Directories that are also known by another path, because a link stands on the way: from the path as spelt to the real one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aliases(BTreeMap<String, String>);
+
+impl Aliases {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes where a path leads. A relative path that leads to an absolute one is left out: it would count as the same as any other relative
+    /// path then.
+    pub fn add(&mut self, path: &str, real: &str) {
+        let (path, real) = (normal_path(path), normal_path(real));
+        if path != real && path.starts_with('/') == real.starts_with('/') {
+            self.0.insert(path, real);
+        }
+    }
+
+    /// The same but for these paths themselves.
+    pub fn without(&self, paths: &[&str]) -> Self {
+        let mut left = self.clone();
+        left.0.retain(|path, _| !paths.iter().any(|out| normal_path(out) == *path));
+        left
+    }
+
+    /// The real path of a path, as far as it is known; none where that is as spelt.
+    pub fn real(&self, path: &str) -> Option<String> {
+        // A link may lead through another one; links in a circle end somewhere.
+        const LINKS: usize = 8;
+        let mut real = normal_path(path);
+        let mut found = false;
+        for _ in 0..LINKS {
+            let above = std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| self.0.get_key_value(&above));
+            let Some((spelt, leads)) = above else { break };
+            real = normal_path(&format!("{leads}/{}", &real[spelt.len()..]));
+            found = true;
+        }
+        found.then_some(real)
+    }
+}
 
 /// One part of a host that can change.
 ///
@@ -84,6 +126,17 @@ impl Resources {
         }
     }
 
+    /// The same, with the paths by which its paths are known as well.
+    pub fn with_real_paths(&self, aliases: &Aliases) -> Self {
+        let Self::Only(set) = self else { return Self::Everything };
+        let real = set.iter().filter_map(|resource| match resource {
+            Resource::Path(path) => aliases.real(path).map(Resource::Path),
+            Resource::Tree(path) => aliases.real(path).map(Resource::Tree),
+            _ => None,
+        });
+        self.clone().and(Self::only(real))
+    }
+
     /// Whether there is nothing in it.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::Only(set) if set.is_empty())
@@ -161,6 +214,23 @@ pub fn parent_of(path: &str) -> Option<String> {
     }
 }
 
+/// Where a link at this path with this target leads, as far as that can be said without the host: through no other link.
+pub fn link_leads_to(path: &str, target: &str) -> String {
+    let whole = match parent_of(path) {
+        Some(above) if !target.starts_with('/') => format!("{above}/{target}"),
+        _ => target.to_owned(),
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." && !matches!(parts.last(), None | Some(&"..")) {
+            parts.pop();
+        } else if part != ".." || !whole.starts_with('/') {
+            parts.push(part);
+        }
+    }
+    format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
+}
+
 /// A relative and an absolute path may be the same place: only the host knows its working directory.
 fn differently_rooted(a: &str, b: &str) -> bool {
     a.starts_with('/') != b.starts_with('/') || a.split('/').any(|part| part == "..") || b.split('/').any(|part| part == "..")
@@ -232,6 +302,48 @@ mod tests {
         assert!(overlap(&Resources::path("a"), &Resources::path("/root/a")));
         assert!(overlap(&Resources::Everything, &Resources::path("/x")));
         assert!(!overlap(&Resources::Everything, &Resources::none()));
+    }
+
+    #[test]
+    fn links_lead_where_their_targets_say() {
+        for (path, target, leads) in [
+            ("/srv/current", "rel/1", "/srv/rel/1"),
+            ("/srv/current", "../opt/./app/", "/opt/app"),
+            ("/srv/current", "/opt/app", "/opt/app"),
+            ("/a", "../../b", "/b"),
+            ("site/now", "../rel", "rel"),
+            ("now", "../rel", "../rel"),
+        ] {
+            assert_eq!(link_leads_to(path, target), leads, "{path} {target}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_known_by_its_real_one() {
+        let mut aliases = Aliases::default();
+        aliases.add("/srv/current", "/srv/rel/1");
+        aliases.add("/www", "/srv/current/");
+        aliases.add("/same", "/same/");
+        aliases.add("site", "/root/site");
+        aliases.add("now", "rel/1");
+        for (path, real) in [
+            ("/srv/current", Some("/srv/rel/1")),
+            ("/www/a/b", Some("/srv/rel/1/a/b")),
+            ("/same/a", None),
+            ("/srv/currently", None),
+            ("site/a", None),
+            ("now/a", Some("rel/1/a")),
+            ("/srv/rel/1/a", None),
+        ] {
+            assert_eq!(aliases.real(path).as_deref(), real, "{path}");
+        }
+        let there = Resources::path("/srv/rel/1/conf");
+        assert!(Resources::path("/www/conf").with_real_paths(&aliases).overlaps(&there));
+        assert!(Resources::tree("/srv/current").with_real_paths(&aliases).overlaps(&there));
+        assert!(!Resources::path("/www/other").with_real_paths(&aliases).overlaps(&there));
+        aliases.add("/circle/a", "/circle/b");
+        aliases.add("/circle/b", "/circle/a");
+        assert!(aliases.real("/circle/a/x").is_some());
     }
 
     #[test]

@@ -7,12 +7,13 @@ use infra_core::Value;
 use infra_core::fact::{Scope, SharedFact, key_of};
 use infra_core::facts::Lookup;
 use infra_core::global_arguments::Context;
-use infra_core::resources::Resources;
+use infra_core::resources::{Aliases, Resources};
 
 /// The answers of one host by question, and by who asked where that matters. Failures are kept like answers.
 #[derive(Debug, Default)]
 pub(crate) struct FactStore {
     answers: HashMap<String, Kept>,
+    aliases: Aliases,
 }
 
 #[derive(Debug)]
@@ -62,14 +63,25 @@ impl FactStore {
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
+        if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
+            self.aliases.add(path, &real);
+        }
         let kept = Kept { answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
         self.answers.insert(asked.key(), kept);
     }
 
-    /// Drops what may have changed with these resources.
+    /// The paths that were found to lead elsewhere.
+    pub(crate) fn aliases(&self) -> &Aliases {
+        &self.aliases
+    }
+
+    /// Drops what may have changed with these resources, by whatever path it was asked for.
     pub(crate) fn drop_touched(&mut self, touched: &Resources) {
-        if !touched.is_none() {
-            self.answers.retain(|_, kept| !touched.overlaps(&kept.rests_on));
+        if touched.is_none() {
+            return;
         }
+        let aliases = &self.aliases;
+        let touched = touched.with_real_paths(aliases);
+        self.answers.retain(|_, kept| !touched.overlaps(&kept.rests_on.with_real_paths(aliases)));
     }
 }

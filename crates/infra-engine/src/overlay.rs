@@ -9,7 +9,7 @@ use infra_core::fact::{AnyFact, SharedFact};
 use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
 use infra_core::global_arguments::Context;
 use infra_core::node::Node;
-use infra_core::resources::{Resources, is_within, normal_path};
+use infra_core::resources::{Aliases, Resources, is_within, link_leads_to, normal_path};
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
@@ -29,12 +29,13 @@ pub(crate) struct Layer {
 struct Wanted<'a> {
     fact: &'a dyn AnyFact,
     path: Option<String>,
+    /// By the paths as spelt and as they really are.
     rests_on: Resources,
 }
 
 impl Layer {
     /// What this operation makes of the question; none where it leaves it alone.
-    fn decide(&self, wanted: &Wanted<'_>) -> Option<Lookup> {
+    fn decide(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> Option<Lookup> {
         let unknown = || Some(Lookup::Unknown(self.from.clone()));
         for effect in self.effects.iter().rev() {
             if let Effect::Answer { fact, question, answer } = effect
@@ -59,7 +60,23 @@ impl Layer {
                 return wanted.fact.foresee(node).map(|answer| Lookup::Known(Arc::new(answer))).or_else(unknown);
             }
         }
-        if self.touches.overlaps(&wanted.rests_on) { unknown() } else { None }
+        if self.may_change(wanted, aliases) { unknown() } else { None }
+    }
+
+    fn may_change(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> bool {
+        if aliases.is_empty() {
+            return self.touches.overlaps(&wanted.rests_on);
+        }
+        // A link that is made, changed or removed leaves alone what it leads to.
+        let own: Vec<&str> = self
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Node { path, node: Node::Link(_) | Node::Absent } => Some(path.as_str()),
+                _ => None,
+            })
+            .collect();
+        self.touches.with_real_paths(&aliases.without(&own)).overlaps(&wanted.rests_on)
     }
 
     /// The node that says most of a path: at the path itself, else at the nearest directory above it.
@@ -82,6 +99,7 @@ pub(crate) struct View<'a> {
     locals: &'a LocalFiles,
     layers: &'a [Layer],
     context: &'a Context,
+    aliases: Aliases,
     seen: RefCell<Seen>,
 }
 
@@ -98,7 +116,15 @@ pub(crate) struct Seen {
 
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Mutex<FactStore>, locals: &'a LocalFiles, layers: &'a [Layer], context: &'a Context) -> Self {
-        Self { store, locals, layers, context, seen: RefCell::default() }
+        let mut aliases = store.lock().unwrap_or_else(PoisonError::into_inner).aliases().clone();
+        let effects = layers.iter().flat_map(|layer| &layer.effects);
+        for (path, target) in effects.filter_map(|effect| match effect {
+            Effect::Node { path, node: Node::Link(link) } => Some((path, &link.target)),
+            _ => None,
+        }) {
+            aliases.add(path, &link_leads_to(path, target));
+        }
+        Self { store, locals, layers, context, aliases, seen: RefCell::default() }
     }
 
     /// What was looked at.
@@ -109,13 +135,13 @@ impl<'a> View<'a> {
 
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
-        let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on() };
+        let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on().with_real_paths(&self.aliases) };
         if self.seen.borrow().touched_by.is_none()
-            && let Some(layer) = self.layers.iter().find(|layer| layer.touches.overlaps(&wanted.rests_on))
+            && let Some(layer) = self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases))
         {
             self.seen.borrow_mut().touched_by = Some(layer.from.clone());
         }
-        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted)) {
+        if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted, &self.aliases)) {
             return decided;
         }
         let asked = Asked::new(fact.clone(), self.context);

@@ -255,7 +255,7 @@ fn register(
     let values = merge_tables(kind, main, tables)?;
     let Given { name, own, conditions, globals, mut when } = sort_out(lua, definition, values)?;
     let user_given = globals.sudo_user.is_some();
-    let globals = merge_globals(evaluation, globals)?;
+    let mut globals = merge_globals(evaluation, globals)?;
     if user_given && globals.sudo.is_none() {
         return Err(Diagnostic::misuse("`_sudo_user` is given without `_sudo`").hint("write _sudo = true beside it"));
     }
@@ -270,9 +270,7 @@ fn register(
     })?;
     resolve_local_paths(evaluation, &chain, schema, &mut arguments)
         .map_err(|problem| Diagnostic { message: format!("{kind}: {}", problem.message), ..problem })?;
-    if let Some(chdir) = &globals.chdir {
-        arguments::join_host_paths(schema, &mut arguments, chdir);
-    }
+    arguments::join_host_paths(schema, &mut arguments, &mut globals.chdir);
     scope::fill_in(evaluation, schema, &mut arguments)?;
     definition.bind(arguments.clone()).map_err(wrong)?;
     for (argument, _) in &conditions {

@@ -95,6 +95,9 @@ pub struct Status {
     /// Where the path leads, as spelt, when it is a symbolic link to the thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_target: Option<String>,
+    /// Of a directory: its path without any link on the way, where that is not the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_path: Option<String>,
 }
 
 impl Status {
@@ -111,6 +114,7 @@ impl Status {
             mtime: None,
             ctime: None,
             link_target: None,
+            real_path: None,
         }
     }
 
@@ -153,6 +157,13 @@ pub fn look_through(path: &str) -> Shell {
 /// Prints where a path leads when it is a link, right after the line of [`look`] or [`look_through`].
 pub fn link_target(path: &str) -> Shell {
     sh!("if test -L {}; then LC_ALL=C readlink -n -- {}; fi", path, path)
+}
+
+/// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.
+pub fn real_path(path: &str) -> Shell {
+    // A `-` alone would be the directory before this one.
+    let here = if path == "-" { "./-" } else { path };
+    sh!("{ (CDPATH= cd -P -- {} 2>/dev/null && test \"$PWD\" != {} && printf '\\000%s' \"$PWD\") || :; }", here, path)
 }
 
 /// Looks at what every path of a tree is, one line each.
@@ -216,6 +227,7 @@ pub fn read_line(line: &[u8]) -> Result<(Kind, Status), ParseError> {
         mtime: time(mtime)?,
         ctime: time(ctime)?,
         link_target: None,
+        real_path: None,
     };
     let kind = match raw & 0o170_000 {
         0o100_000 => Kind::File,
@@ -234,8 +246,10 @@ pub fn read_found(path: &str, wanted: Kind, output: &Output) -> Result<Found<Sta
     Ok(match read(path, output)? {
         None => Found::Nothing,
         Some((kind, status, target)) if kind == wanted => {
-            let link_target = (!target.is_empty()).then(|| String::from_utf8_lossy(target).into_owned());
-            Found::Is(Status { link_target, ..status })
+            let mut parts = target.splitn(2, |byte| *byte == 0);
+            let mut next = || parts.next().filter(|part| !part.is_empty()).map(|part| String::from_utf8_lossy(part).into_owned());
+            let (link_target, real_path) = (next(), next());
+            Found::Is(Status { link_target, real_path, ..status })
         }
         Some(_) => Found::Other,
     })

@@ -81,11 +81,9 @@ impl AdHoc {
     }
 
     fn call(&self, host: &Host) -> Result<OperationCall, Diagnostic> {
-        let globals = self.globals.clone().or(&globals_of(host)?);
+        let mut globals = self.globals.clone().or(&globals_of(host)?);
         let mut arguments = self.arguments.clone();
-        if let Some(chdir) = &globals.chdir {
-            arguments::join_host_paths(&self.schema, &mut arguments, chdir);
-        }
+        arguments::join_host_paths(&self.schema, &mut arguments, &mut globals.chdir);
         for name in arguments::names(&self.schema) {
             if arguments::is_marked(&self.schema, name, arguments::TEMPLATE_SCOPE) {
                 let scope = Map::from_iter([("host".to_owned(), template::host_scope(&host.name, &host.groups, &host.data))]);

@@ -58,6 +58,23 @@ impl Fact for KindAt {
     }
 }
 
+#[test]
+fn what_is_written_through_a_link_is_unknown_by_its_real_path() {
+    let to = |target: &str| Node::Link(LinkNode { target: target.to_owned(), ..LinkNode::default() });
+    for (target, path, wanted) in [
+        ("/a", "/l/b", "unknown: call 1"),
+        ("../x/../a", "/l/b", "unknown: call 1"),
+        ("/a", "/l/c", "base"),
+        ("/elsewhere", "/l/b", "base"),
+    ] {
+        let layers = [standing(0, "/l", to(target)), touching(1, Resources::path(path))];
+        assert_eq!(look("/a/b", &layers), wanted, "{target} {path}");
+    }
+    // The link itself leaves alone what it leads to.
+    let only = layer(0, Change::new("x").touching(Resources::tree("/l")).node("/l", to("/a")));
+    assert_eq!(look("/a/b", &[only]), "base");
+}
+
 fn layer(call: u32, change: Change) -> Layer {
     let from = DependsOn { call, name: format!("call {call}") };
     Layer { from, touches: change.touches.unwrap_or(Resources::Everything), effects: change.effects }

@@ -105,7 +105,17 @@ fn facts_answer_about_everything_that_is_no_file() {
         let found = host.ask(&directory::Directory::at(host.at("d"))).map(|found| found.map(plain));
         assert_eq!(found, Ok(Found::Is(real.clone())), "{tools:?}");
         let through = host.ask(&directory::Directory::at(host.at("to d"))).map(|found| found.map(plain));
-        assert_eq!(through, Ok(Found::Is(Status { link_target: Some("d".into()), ..real })), "{tools:?}");
+        let leads = |to: &str, real: Status| Found::Is(Status { link_target: Some(to.into()), real_path: Some(host.at(to)), ..real });
+        assert_eq!(through, Ok(leads("d", real)), "{tools:?}");
+        // Also where the link stands further up, and is not the directory itself.
+        std::fs::create_dir(host.at("d/e")).expect("a directory");
+        let below = host.ask(&directory::Directory::at(host.at("to d/e")));
+        assert!(
+            matches!(below, Ok(Found::Is(Status { link_target: None, real_path: Some(real), .. })) if real == host.at("d/e")),
+            "{tools:?}"
+        );
+        let plain = host.ask(&directory::Directory::at(host.at("d/e")));
+        assert!(matches!(plain, Ok(Found::Is(Status { real_path: None, .. }))), "{tools:?}");
         for name in ["d", "to d", "loop", "pipe"] {
             assert_eq!(host.ask(&file::File::at(host.at(name))), Ok(Found::Other), "{tools:?} {name}");
             assert_eq!(host.ask(&digest::Sha256::at(host.at(name))), Ok(Found::Other), "{tools:?} {name}");

@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found};
+use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, real_path};
 
 /// A directory, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -32,11 +32,11 @@ impl Fact for Directory {
     const DOC: &'static str = "The directory at a path, or the one that a link there leads to: `nil` where nothing is, `false` where \
                                something else is, else a \
                                table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it \
-                               holds.";
+                               holds. `real_path` is there when a link stands on the way.";
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        sh!("{} && {}", look_through(&self.path), link_target(&self.path)).into()
+        sh!("{} && {} && {}", look_through(&self.path), link_target(&self.path), real_path(&self.path)).into()
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {
@@ -61,13 +61,19 @@ impl Fact for Directory {
         }
     }
 
+    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
+        answer.is()?.real_path.clone()
+    }
+
     fn examples() -> Vec<FactExample> {
         let status = Status { uid: Some(1000), gid: Some(50), ..Status::foreseen(0o2775, "admin", "staff", Some(4096)) };
         let status = Status { atime: Some(3), mtime: Some(2), ctime: Some(1), ..status };
+        let through = Status { link_target: Some("rel/1".into()), real_path: Some("/srv/rel/1".into()), ..status.clone() };
         let mut nothing = FactExample::new(&Self::at("/srv/site"), "", Found::Nothing).status(1);
         nothing.output.stderr = b"stat: can't stat '/srv/site': No such file or directory\n".to_vec();
         vec![
             FactExample::new(&Self::at("/srv/site"), "45fd:1000:50:4096:3:2:1:admin:staff\n", Found::Is(status)),
+            FactExample::new(&Self::at("/srv/current"), "45fd:1000:50:4096:3:2:1:admin:staff\nrel/1\0/srv/rel/1", Found::Is(through)),
             FactExample::new(&Self::at("/etc/passwd"), "81a4:0:0:1024:3:2:1:root:root\n", Found::Other),
             nothing,
         ]

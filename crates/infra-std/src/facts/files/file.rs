@@ -5,7 +5,7 @@ use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
-use infra_core::resources::Resources;
+use infra_core::resources::{Resources, link_leads_to};
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,10 @@ impl Fact for File {
             // Where it leads is another path's matter.
             Node::Link(_) => None,
         }
+    }
+
+    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
+        Some(link_leads_to(&self.path, answer.is()?.link_target.as_ref()?))
     }
 
     fn examples() -> Vec<FactExample> {

@@ -1,6 +1,6 @@
 //! The operation `apt.packages`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use infra_core::change::{Action, Change};
 use infra_core::command::{Command, Shell};
@@ -65,6 +65,7 @@ pub struct Packages {
 }
 
 /// A name as a person gives it, in its parts.
+#[derive(Clone, Copy)]
 struct Wanted<'a> {
     /// The name with its architecture, as apt takes it.
     name: &'a str,
@@ -146,19 +147,22 @@ impl Operation for Packages {
         let upgrades = self.upgrade.then(|| facts.get(&Upgrades {})).transpose();
         let age = self.cache_time.map(|_| facts.get(&LastUpdate {})).transpose();
         let newer = (self.present && self.latest).then(|| facts.get((&self.candidates(), &Held {}))).transpose();
+        // apt refuses to change these, unless it is forced to.
+        let versions = self.packages.iter().any(|text| Wanted::read(text).version.is_some());
+        let kept = (!self.force && (versions || !self.present)).then(|| facts.get(&Held {})).transpose();
         let others = if self.present {
             facts.get(&Provided {}).map(|provided| (provided, BTreeMap::new()))
         } else {
             facts.get(&Remains {}).map(|remains| (BTreeMap::new(), remains))
         };
         let (native, installed) = installed?;
-        let (upgrades, age, newer, (provided, remains)) = (upgrades?, age?, newer?, others?);
+        let (upgrades, age, newer, kept, (provided, remains)) = (upgrades?, age?, newer?, kept?.unwrap_or_default(), others?);
         let Some(native) = native else {
             return Err(DiffError::refused("there is no dpkg on this host: apt.packages is for Debian and its kin"));
         };
         let upgrades = upgrades.unwrap_or_default();
         if !self.present {
-            return Ok(self.remove(&native, &installed, &remains, &upgrades));
+            return self.remove(&native, &installed, &remains, &upgrades, &kept);
         }
 
         let stale = self.update && age.flatten().is_none_or(|age| self.cache_time.is_none_or(|cache_time| age > cache_time));
@@ -181,7 +185,15 @@ impl Operation for Packages {
         }
         let upgrade = self.upgrade && (stale || !upgrades.is_empty());
         if wanted.is_empty() && !upgrade {
-            return Ok(Change::none(if self.latest { "installed, nothing newer" } else { "already installed" }));
+            return Ok(Change::none(match (self.packages.is_empty(), self.latest) {
+                (true, _) => "nothing to upgrade",
+                (false, true) => "installed, nothing newer",
+                (false, false) => "already installed",
+            }));
+        }
+        refuse_held(wanted.iter().map(|text| Wanted::read(text)).filter(|want| installed.contains_key(want.key(&native))), &kept, &native)?;
+        if !stale && !self.latest && !wanted.is_empty() {
+            self.refuse_unknown(facts, &wanted, &native)?;
         }
         let mut said = Vec::new();
         let mut change = Change::default().touching(touched_by_packages());
@@ -190,7 +202,7 @@ impl Operation for Packages {
             change = change.run(apt_update());
         }
         if upgrade {
-            said.push(if upgrades.is_empty() { "upgrade".to_owned() } else { format!("upgrade {} packages", upgrades.len()) });
+            said.push(if upgrades.is_empty() { "upgrade".to_owned() } else { upgrading(upgrades.len()) });
             change = change.then(change_packages(sh!("{} upgrade", apt_get())));
         }
         if !wanted.is_empty() {
@@ -208,7 +220,15 @@ impl Operation for Packages {
         };
         let provided = || BTreeMap::from([("mail-transport-agent".to_owned(), vec!["postfix".to_owned()])]);
         let amd64 = || Some("amd64".to_owned());
-        let debian = |title, args| Example::new(title, args).fact(&Architecture {}, amd64()).fact(&Installed {}, installed());
+        let debian = |title, args| {
+            let held = BTreeSet::from(["postfix".to_owned()]);
+            Example::new(title, args).fact(&Architecture {}, amd64()).fact(&Installed {}, installed()).fact(&Held {}, held)
+        };
+        let asked = |names: &[&str]| Candidates { packages: names.iter().map(|name| (*name).to_owned()).collect() };
+        let known = |names: &[&str]| {
+            let nothing = Candidate { installed: None, candidate: Some("1".to_owned()) };
+            names.iter().map(|name| ((*name).to_owned(), nothing.clone())).collect::<BTreeMap<_, _>>()
+        };
         let install = |title, args| debian(title, args).fact(&Provided {}, provided());
         let remove = |title, args| {
             let remains = BTreeMap::from([("exim4".to_owned(), CONFIG_FILES.to_owned())]);
@@ -221,6 +241,7 @@ impl Operation for Packages {
         };
         vec![
             install("Install what is missing", json!({ "packages": ["bash", "git", "curl"] }))
+                .fact(&asked(&["git", "curl"]), known(&["git", "curl"]))
                 .steps(["DEBIAN_FRONTEND=noninteractive apt-get -y -o 'DPkg::Lock::Timeout=600' -o 'Dpkg::Options::=--force-confdef' -o \
                  'Dpkg::Options::=--force-confold' install -- git curl"]),
             install("They are installed", json!({ "packages": ["bash", "nginx:amd64", "nginx=1.22.*"] })).nothing("already installed"),
@@ -234,6 +255,7 @@ impl Operation for Packages {
                 ]),
             install("No update where nothing is missing", json!({ "packages": "nginx", "update": true })).nothing("already installed"),
             install("One version, and no recommended packages", json!({ "packages": "nginx=1.24.0-2", "no_recommends": true }))
+                .fact(&question, candidate("1.22.1-10"))
                 .steps(["DEBIAN_FRONTEND=noninteractive apt-get -y -o 'DPkg::Lock::Timeout=600' -o 'Dpkg::Options::=--force-confdef' -o \
                  'Dpkg::Options::=--force-confold' install --no-install-recommends -- 'nginx=1.24.0-2'"]),
             install("The newest version", json!({ "packages": "nginx", "latest": true }))
@@ -249,6 +271,13 @@ impl Operation for Packages {
                 .fact(&question, candidate("1.22.1-10"))
                 .fact(&Held {}, ["nginx".to_owned()].into())
                 .nothing("nothing newer"),
+            install("A name that is misspelt", json!({ "packages": ["git", "crul"] }))
+                .fact(&asked(&["git", "crul"]), known(&["git"]))
+                .refused("apt knows no package crul"),
+            install("Another version of one that is held", json!({ "packages": "postfix=3.8" }))
+                .fact(&asked(&["postfix"]), known(&["postfix"]))
+                .refused("postfix is held"),
+            remove("One that is held is not removed either", json!({ "packages": "postfix", "present": false })).refused("postfix is held"),
             remove("Remove packages", json!({ "packages": ["nginx", "exim4", "git"], "present": false }))
                 .steps(["DEBIAN_FRONTEND=noninteractive apt-get -y -o 'DPkg::Lock::Timeout=600' -o 'Dpkg::Options::=--force-confdef' -o \
                  'Dpkg::Options::=--force-confold' remove -- nginx"]),
@@ -277,7 +306,8 @@ impl Packages {
         installed: &BTreeMap<String, Vec<String>>,
         remains: &BTreeMap<String, String>,
         upgrades: &BTreeMap<String, String>,
-    ) -> Change {
+        kept: &BTreeSet<String>,
+    ) -> Result<Change, DiffError> {
         let is_there = |want: &Wanted<'_>| match (installed.get(want.key(native)), remains.get(want.key(native))) {
             (Some(versions), _) => want.is_met_by(versions),
             (None, Some(state)) => want.version.is_none() && (self.purge || state != CONFIG_FILES),
@@ -287,12 +317,13 @@ impl Packages {
         let names: Vec<&str> = wanted.iter().map(|want| want.name).collect();
         let upgrade = self.upgrade && !upgrades.is_empty();
         if names.is_empty() && !upgrade {
-            return Change::none("not installed");
+            return Ok(Change::none("not installed"));
         }
+        refuse_held(wanted.iter().copied(), kept, native)?;
         let mut said = Vec::new();
         let mut change = Change::default().touching(touched_by_packages());
         if upgrade {
-            said.push(format!("upgrade {} packages", upgrades.len()));
+            said.push(upgrading(upgrades.len()));
             change = change.then(change_packages(sh!("{} upgrade", apt_get())));
         }
         if !names.is_empty() {
@@ -305,7 +336,29 @@ impl Packages {
             change = change.then(change_packages(sh!("{} {}{} -- {}", apt_get(), verb, spaced(&options), names)));
         }
         change.reason = said.join(", ");
-        change
+        Ok(change)
+    }
+
+    /// Refuses names that apt has never heard of, where its index is not read again before.
+    fn refuse_unknown(&self, facts: &Facts<'_>, wanted: &[&str], native: &str) -> Result<(), DiffError> {
+        let names: Vec<Wanted<'_>> = wanted.iter().map(|text| Wanted::read(text)).collect();
+        let question = Candidates { packages: names.iter().map(|want| want.name.to_owned()).collect() };
+        let known = match facts.get(&question) {
+            Ok(known) => known,
+            Err(DiffError::Missing) => return Err(DiffError::Missing),
+            // An earlier operation may change the index: then apt itself will say.
+            Err(_) => return Ok(()),
+        };
+        let is_known = |want: &Wanted<'_>| known.contains_key(want.name) || known.contains_key(want.key(native));
+        let unknown: Vec<&str> = names.iter().filter(|want| !is_known(want)).map(|want| want.name).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let packages = if unknown.len() == 1 { "package" } else { "packages" };
+        Err(DiffError::refused_with_hint(
+            format!("apt knows no {packages} {}", listed(&unknown)),
+            "is the name right? update = true reads the package index again first",
+        ))
     }
 
     fn install_options(&self) -> Shell {
@@ -318,6 +371,22 @@ impl Packages {
         options.extend(self.extra_install_args.iter().map(String::as_str));
         spaced(&options)
     }
+}
+
+/// Refuses to change packages that are held at their version, as apt does.
+fn refuse_held<'a>(wanted: impl Iterator<Item = Wanted<'a>>, kept: &BTreeSet<String>, native: &str) -> Result<(), DiffError> {
+    let held: Vec<&str> = wanted.filter(|want| kept.contains(want.key(native))).map(|want| want.name).collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let are = if held.len() == 1 { "is" } else { "are" };
+    let hint = format!("`apt-mark unhold {}` on the host lets go, force = true changes it all the same", held.join(" "));
+    Err(DiffError::refused_with_hint(format!("{} {are} held at the version that is installed", listed(&held)), hint))
+}
+
+/// `upgrade 1 package`: for a person.
+fn upgrading(count: usize) -> String {
+    format!("upgrade {count} package{}", if count == 1 { "" } else { "s" })
 }
 
 /// Each word with a space before it, so that none of them is no space.
@@ -369,17 +438,38 @@ mod tests {
             .fact(&Upgrades {}, BTreeMap::from([("bash".to_owned(), "2".to_owned())]))
     }
 
+    /// The same, where apt knows this package.
+    fn known(name: &str) -> MadeUp {
+        let candidate = Candidate { installed: None, candidate: Some("1".to_owned()) };
+        table().fact(&Candidates { packages: vec![name.to_owned()] }, BTreeMap::from([(name.to_owned(), candidate)]))
+    }
+
+    #[test]
+    fn what_apt_may_not_change_is_refused_unless_it_is_forced() {
+        let table = known("bash").fact(&Held {}, BTreeSet::from(["bash".to_owned()]));
+        for args in [json!({ "packages": ["bash=2"] }), json!({ "packages": ["bash"], "present": false })] {
+            let table = table.clone().fact(&Remains {}, BTreeMap::new());
+            let error = diff_fully(&*erase(wish(args.clone())), &table).expect_err("it is held");
+            assert_eq!(error.to_string(), "bash is held at the version that is installed", "{args}");
+            let mut forced = args.clone();
+            forced["force"] = json!(true);
+            assert_eq!(diff_fully(&*erase(wish(forced)), &table).expect("a change").0.actions.len(), 1, "{args}");
+        }
+        assert!(diff_fully(&*erase(wish(json!({ "packages": ["bash=1"] }))), &table).expect("nothing").0.is_none());
+    }
+
     #[test]
     fn a_foreign_package_is_not_the_hosts_own() {
         for (name, steps) in [("libc6", 1), ("libc6:i386", 0), ("libc6:amd64", 1), ("bash:amd64", 0), ("bash:i386", 1)] {
-            let (change, rounds) = diff_fully(&*erase(wish(json!({ "packages": [name] }))), &table()).expect("a change");
-            assert_eq!((change.actions.len(), rounds), (steps, 1), "{name}");
+            let (change, rounds) = diff_fully(&*erase(wish(json!({ "packages": [name] }))), &known(name)).expect("a change");
+            // What is not installed is looked up in the index.
+            assert_eq!((change.actions.len(), rounds), (steps, 1 + steps), "{name}");
         }
     }
 
     #[test]
     fn an_upgrade_comes_before_what_is_installed() {
-        let (change, _) = diff_fully(&*erase(wish(json!({ "packages": ["git"], "upgrade": true }))), &table()).expect("a change");
+        let (change, _) = diff_fully(&*erase(wish(json!({ "packages": ["git"], "upgrade": true }))), &known("git")).expect("a change");
         let steps = steps_of(&change);
         assert!(steps.len() == 2 && steps[0].ends_with(" upgrade") && steps[1].ends_with(" install -- git"), "{steps:?}");
         let nothing = table().fact(&Upgrades {}, BTreeMap::new());

@@ -62,7 +62,8 @@ impl Directory {
     }
 
     fn remove(&self, facts: &Facts<'_>, path: &str) -> Result<Change, DiffError> {
-        let (command, reason) = match facts.get(&DirectoryFact::at(path))? {
+        // The parent says by which other path the directory is known.
+        let (command, reason) = match facts.get((&DirectoryFact::at(path), &parent(path)))?.0 {
             Found::Nothing => return Ok(Change::none("there is no such directory")),
             Found::Is(_) => (sh!("rm -rf -- {}", path), "remove with all it holds"),
             Found::Other => (self.obstacle().clear(path, "a directory")?, "remove what is no directory"),
@@ -258,11 +259,9 @@ impl Operation for Directory {
             with("Refuse to replace a file", json!({ "path": "/srv/app" }), Found::Other).refused("/srv/app exists and is not a directory"),
             with("Replace a file", json!({ "path": "/srv/app", "force": true, "force_backup_dir": "/var/old" }), Found::Other)
                 .steps(["mkdir -p -- /var/old && kept=/var/old/app.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && mv -- /srv/app \"$kept\" && mkdir -- /srv/app"]),
-            Example::new("Remove a directory", json!({ "path": "/srv/app", "present": false }))
-                .fact(&app(), directory(0o755, "root"))
+            with("Remove a directory", json!({ "path": "/srv/app", "present": false }), directory(0o755, "root"))
                 .steps(["rm -rf -- /srv/app"]),
-            Example::new("Nothing to remove", json!({ "path": "/srv/app", "present": false }))
-                .fact(&app(), Found::Nothing)
+            with("Nothing to remove", json!({ "path": "/srv/app", "present": false }), Found::Nothing)
                 .nothing("no such directory"),
         ]
     }

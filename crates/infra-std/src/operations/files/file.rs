@@ -131,7 +131,8 @@ impl Operation for File {
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
         let path = &normal_path(&self.path);
         if !self.present {
-            return Ok(match facts.get(&FileFact::at(path))? {
+            // The parent says by which other path the file is known.
+            return Ok(match facts.get((&FileFact::at(path), &parent(path)))?.0 {
                 Found::Nothing => Change::none("there is no such file"),
                 Found::Is(_) => {
                     Change::new("remove").run(sh!("rm -f -- {}", path)).node(path, Node::Absent).touching(Resources::path(path))
@@ -184,11 +185,9 @@ impl Operation for File {
             with("Move something else away", json!({ "path": "/var/log/app.log", "force": true }), Found::Other)
                 .steps(["kept=/var/log/app.log.$(date +%Y%m%d%H%M%S) && while test -e \"$kept\" || test -L \"$kept\"; do kept=$kept~; done && mv -- /var/log/app.log \"$kept\" && touch -- /var/log/app.log"]),
             with("Make it executable", json!({ "path": "/var/log/app.log", "mode": "+x" }), file(0o755, "root")).nothing("as wished"),
-            Example::new("Remove a file", json!({ "path": "/var/log/app.log", "present": false }))
-                .fact(&log(), file(0o644, "root"))
+            with("Remove a file", json!({ "path": "/var/log/app.log", "present": false }), file(0o644, "root"))
                 .steps(["rm -f -- /var/log/app.log"]),
-            Example::new("Nothing to remove", json!({ "path": "/var/log/app.log", "present": false }))
-                .fact(&log(), Found::Nothing)
+            with("Nothing to remove", json!({ "path": "/var/log/app.log", "present": false }), Found::Nothing)
                 .nothing("no such file"),
             Example::new("Make the directories on the way", json!({ "path": "/srv/app/run/pid", "user": "app" }))
                 .fact(&FileFact::at("/srv/app/run/pid"), Found::Nothing)

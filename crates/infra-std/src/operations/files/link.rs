@@ -148,7 +148,11 @@ impl Link {
 
     fn remove(&self, facts: &Facts<'_>, path: &str) -> Result<Change, DiffError> {
         // A hard link is a file like any other: its name is removed, the file lives on under its other names.
-        let found = if self.symbolic { facts.get(&LinkFact::at(path))?.map(|_| ()) } else { facts.get(&File::at(path))?.map(|_| ()) };
+        // The parent says by which other path it is known.
+        let found = match self.symbolic {
+            true => facts.get((&LinkFact::at(path), &parent(path)))?.0.map(|_| ()),
+            false => facts.get((&File::at(path), &parent(path)))?.0.map(|_| ()),
+        };
         let wanted = if self.symbolic { "a symbolic link" } else { "a file" };
         let (command, touches) = match found {
             Found::Nothing => return Ok(Change::none("there is no such link")),
@@ -238,10 +242,10 @@ impl Operation for Link {
             base("Make a hard link", hard_wish.clone()).fact(&hard, None).fact(&File::at("/srv/a"), file()).steps(["ln -- /srv/a /srv/b"]),
             base("Leave a hard link", hard_wish.clone()).fact(&hard, Some(true)).fact(&File::at("/srv/a"), file()).nothing("as wished"),
             base("A hard link to nothing", hard_wish).fact(&hard, None).fact(&File::at("/srv/a"), Found::Nothing).refused("does not exist"),
-            Example::new("Remove a link", json!({ "path": "/srv/current", "present": false }))
+            base("Remove a link", json!({ "path": "/srv/current", "present": false }))
                 .fact(&current, link("releases/12"))
                 .steps(["rm -f -- /srv/current"]),
-            Example::new("Nothing to remove", json!({ "path": "/srv/current", "present": false }))
+            base("Nothing to remove", json!({ "path": "/srv/current", "present": false }))
                 .fact(&current, Found::Nothing)
                 .nothing("no such link"),
         ]

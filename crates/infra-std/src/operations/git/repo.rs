@@ -20,8 +20,10 @@ use crate::facts::git::remote_commit::{RemoteCommit, RemoteRef};
 use crate::facts::git::repository::{Kind, Repository, WorkTree};
 use crate::facts::git::submodules::Submodules;
 use crate::facts::server::which::Which;
+use crate::file_status::{Found, Status};
 use crate::git_command::{git, git_in};
 use crate::packaging::listed;
+use crate::placement::{check_path, parent};
 
 /// Clones a repository, or brings a clone up to date.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -76,6 +78,7 @@ impl Operation for Repo {
         host key of a remote must be known on the host. Without `pull`, a clone that is there is not compared with the remote.";
 
     fn check(&self) -> Result<(), Misuse> {
+        check_path("dest", &self.dest)?;
         for (name, value) in [("src", &self.src), ("dest", &self.dest)] {
             if value.is_empty() || value.contains(['\n', '\0']) {
                 return Err(Misuse::new(format!("`{name}` is empty or has a line break in it")));
@@ -108,11 +111,12 @@ impl Operation for Repo {
         let which = Which { command: "git".to_owned() };
         let submodules = Submodules { repo: self.dest.clone(), recursive: self.recursive_submodules };
         // All are asked before any answer is looked at, so that one round answers them.
-        let found = facts.get((&repository, &which));
+        // The directory above says by which other path the clone is known.
+        let found = facts.get((&repository, &which, &parent(&self.dest)));
         let remote = self.pull.then(|| facts.get(&self.remote(self.branch.clone()))).transpose();
         let local = self.branch.as_ref().map(|name| facts.get((&self.local_branch(name), &self.local(name)))).transpose();
         let stale = self.update_submodules.then(|| facts.get(&submodules)).transpose();
-        let (found, git) = found?;
+        let (found, git, _) = found?;
         let (remote, local, stale) = (remote?, local?, stale?.unwrap_or_default());
         if git.is_none() {
             let hint = "apt.packages { packages = { \"git\" } } before this operation installs it on Debian and its kin";
@@ -152,7 +156,9 @@ impl Operation for Repo {
         };
         let example = |title, args, found: Option<WorkTree>| {
             let git = Which { command: "git".to_owned() };
-            Example::new(title, args).fact(&Repository { repo: dest.to_owned() }, found).fact(&git, Some("/usr/bin/git".to_owned()))
+            let above = Found::Is(Status::foreseen(0o755, "root", "root", None));
+            let example = Example::new(title, args).fact(&Repository { repo: dest.to_owned() }, found).fact(&parent(dest), above);
+            example.fact(&git, Some("/usr/bin/git".to_owned()))
         };
         let contains = |commit: &str| Contains { repo: dest.to_owned(), commit: commit.to_owned() };
         vec![
@@ -476,6 +482,7 @@ mod tests {
             json!({ "recursive_submodules": true }),
             json!({ "user": "a:b" }),
             json!({ "src": "" }),
+            json!({ "dest": "~/app" }),
         ] {
             let mut args = json!({ "src": "https://git.example.com/app", "dest": "/srv/app" });
             args.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());

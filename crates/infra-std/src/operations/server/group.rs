@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::accounts::{check_name, missing_tool};
 use crate::facts::server::groups::{Group as FoundGroup, Groups};
+use crate::facts::server::users::{User, Users};
 use crate::facts::server::which::Which;
 
 /// Creates, changes or removes a group.
@@ -48,7 +49,7 @@ impl Operation for Group {
 
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
         let name = &self.group;
-        let (mut groups, tool) = facts.get((&Groups {}, &Which { command: "groupadd".to_owned() }))?;
+        let (mut groups, mut users, tool) = facts.get((&Groups {}, &Users {}, &Which { command: "groupadd".to_owned() }))?;
         let change = match (groups.get(name), self.present) {
             (None, false) => return Ok(Change::none(format!("there is no group {name}"))),
             (None, true) => {
@@ -60,8 +61,15 @@ impl Operation for Group {
                 groups.insert(name.clone(), FoundGroup { gid: self.gid, members: Vec::new() });
                 Change::new("create").run(Shell::argv(words))
             }
-            (Some(_), false) => {
+            (Some(found), false) => {
+                if let Some((user, _)) = users.iter().find(|(_, user)| found.gid.is_some() && user.gid == found.gid) {
+                    return Err(DiffError::refused_with_hint(
+                        format!("{name} is the primary group of the user {user}"),
+                        "remove the user before, or give it another group: see server.user",
+                    ));
+                }
                 groups.remove(name);
+                users.values_mut().for_each(|user| user.groups.retain(|group| group != name));
                 Change::new("remove").run(sh!("groupdel -- {}", name))
             }
             (Some(found), true) => {
@@ -70,6 +78,8 @@ impl Operation for Group {
                 };
                 self.free_number(&groups)?;
                 let old = found.gid.map_or_else(|| "?".to_owned(), |old| old.to_string());
+                // groupmod(8) takes along the users whose primary group it is.
+                users.values_mut().filter(|user| user.group == *name).for_each(|user| user.gid = Some(gid));
                 groups.entry(name.clone()).and_modify(|group| group.gid = Some(gid));
                 Change::new(format!("number {old} → {gid}")).run(sh!("groupmod -g {} -- {}", gid, name))
             }
@@ -77,15 +87,22 @@ impl Operation for Group {
         if tool.is_none() {
             return Err(missing_tool("groupadd"));
         }
-        Ok(change.answer(&Groups {}, &groups).touching(Resources::only(touched())))
+        // The users are as they were: without saying so, an operation on a user after this one would depend on it.
+        Ok(change.answer(&Groups {}, &groups).answer(&Users {}, &users).touching(Resources::only(touched())))
     }
 
     fn examples() -> Vec<Example> {
         let group = |gid: u32| FoundGroup { gid: Some(gid), members: Vec::new() };
         let found = || BTreeMap::from([("root".to_owned(), group(0)), ("deploy".to_owned(), group(1000))]);
+        let users = || {
+            let root = User { uid: Some(0), gid: Some(0), group: "root".to_owned(), ..User::default() };
+            BTreeMap::from([("root".to_owned(), root)])
+        };
         let tool = || Which { command: "groupadd".to_owned() };
-        let example =
-            |title, args| Example::new(title, args).fact(&Groups {}, found()).fact(&tool(), Some("/usr/sbin/groupadd".to_owned()));
+        let example = |title, args| {
+            let example = Example::new(title, args).fact(&Groups {}, found()).fact(&Users {}, users());
+            example.fact(&tool(), Some("/usr/sbin/groupadd".to_owned()))
+        };
         vec![
             example("Create a group", json!({ "group": "app", "system": true, "gid": 600 })).steps(["groupadd -r -g 600 -- app"]),
             example("It is there already", json!({ "group": "deploy", "gid": 1000 })).nothing("already there"),
@@ -93,9 +110,12 @@ impl Operation for Group {
             example("A number that is taken", json!({ "group": "app", "gid": 1000 }))
                 .refused("the number 1000 is that of the group deploy"),
             example("Remove it", json!({ "group": "deploy", "present": false })).steps(["groupdel -- deploy"]),
+            example("The group that a user has first", json!({ "group": "root", "present": false }))
+                .refused("root is the primary group of the user root"),
             example("It is gone already", json!({ "group": "app", "present": false })).nothing("there is no group app"),
             Example::new("A host that cannot", json!({ "group": "app" }))
                 .fact(&Groups {}, found())
+                .fact(&Users {}, users())
                 .fact(&tool(), None)
                 .refused("there is no groupadd"),
         ]
@@ -116,4 +136,42 @@ fn touched() -> [Resource; 5] {
     let files = ["/etc/group", "/etc/gshadow", "/etc/group-", "/etc/gshadow-"].map(|path| Resource::Path(path.to_owned()));
     let [a, b, c, d] = files;
     [Resource::Users, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use infra_core::change::Effect;
+    use infra_core::operation::erase;
+    use infra_test::facts::{MadeUp, diff_fully};
+
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_the_users_is_foretold() {
+        let user = |gid: u32, group: &str, groups: &[&str]| User {
+            gid: Some(gid),
+            group: group.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            ..User::default()
+        };
+        let users = |own: u32, groups: &[&str]| BTreeMap::from([("ann".to_owned(), user(own, "ann", groups))]);
+        let group = |gid: u32| FoundGroup { gid: Some(gid), members: Vec::new() };
+        let table = MadeUp::new()
+            .fact(&Groups {}, BTreeMap::from([("ann".to_owned(), group(1000)), ("adm".to_owned(), group(4))]))
+            .fact(&Users {}, users(1000, &["adm"]))
+            .fact(&Which { command: "groupadd".to_owned() }, Some("/usr/sbin/groupadd".to_owned()));
+        for (args, wanted) in [
+            (json!({ "group": "new" }), users(1000, &["adm"])),
+            (json!({ "group": "ann", "gid": 1500 }), users(1500, &["adm"])),
+            (json!({ "group": "adm", "present": false }), users(1000, &[])),
+        ] {
+            let wish: Group = serde_json::from_value(args.clone()).expect("arguments");
+            let (change, rounds) = diff_fully(&*erase(wish), &table).expect("a change");
+            let foretold = change.effects.iter().find_map(|effect| match effect {
+                Effect::Answer { fact, answer, .. } if fact == "server.users" => Some(answer.clone()),
+                _ => None,
+            });
+            assert_eq!((foretold, rounds), (Some(json!(wanted)), 1), "{args}");
+        }
+    }
 }
