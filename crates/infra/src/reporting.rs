@@ -30,6 +30,10 @@ impl Reporting {
                 if matches!(event, Event::PlanReady { .. }) {
                     shown.notify_one();
                 }
+                // The last event of a run. A script that is left behind while it runs may hold a sender for long.
+                if matches!(event, Event::RunEnded) {
+                    break;
+                }
             }
         });
         Self { events, plan_shown, thread }
