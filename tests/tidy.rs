@@ -39,6 +39,17 @@ fn crates() -> Vec<String> {
     members.iter().map(|member| member.as_str().expect("a path").trim_start_matches("crates/").to_owned()).collect()
 }
 
+/// The README's first command says `cargo run` alone; cargo refuses that where several packages have a binary and none is the default.
+#[test]
+fn cargo_run_is_infra() {
+    let default = |name: &String| {
+        let manifest: toml::Table = read(root().join("crates").join(name).join("Cargo.toml")).parse().expect("a manifest");
+        manifest["package"].get("default-run").and_then(toml::Value::as_str).map(str::to_owned)
+    };
+    assert_eq!(crates().iter().filter_map(default).collect::<Vec<_>>(), ["infra"]);
+    assert!(read(root().join("README.md")).contains("cargo run --release -- inventories/local.lua deploys/quickstart.lua --yes"));
+}
+
 /// The lines of a source that are code in the product: without comments, and without test modules, which stand last in a file.
 fn product_lines(source: &str) -> impl Iterator<Item = (usize, &str)> {
     source

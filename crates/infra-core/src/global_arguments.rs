@@ -133,15 +133,35 @@ impl GlobalArguments {
     /// [`ArgumentError`] naming the first that is unknown, not available yet, or of a wrong type.
     pub fn read(given: crate::Map) -> Result<Self, ArgumentError> {
         if let Some(name) = given.keys().find(|name| NOT_YET.contains(&name.as_str())) {
-            let message = format!("the global argument `_{name}` is not available yet");
-            return Err(ArgumentError { argument: Some(format!("_{name}")), message, hint: None });
+            return Err(not_yet(name));
         }
-        let checked = arguments::check(&schema(), given)?;
-        serde_json::from_value(crate::Value::Object(checked)).map_err(|error| ArgumentError {
+        let checked = arguments::check(&schema(), given).map_err(with_underscore)?;
+        let read: Self = serde_json::from_value(crate::Value::Object(checked)).map_err(|error| ArgumentError {
             argument: None,
             message: error.to_string(),
             hint: None,
-        })
+        })?;
+        match read.timeout {
+            Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => Err(ArgumentError {
+                argument: Some("_timeout".to_owned()),
+                message: format!("`_timeout` takes seconds above 0, got {seconds}"),
+                hint: None,
+            }),
+            _ => Ok(read),
+        }
+    }
+
+    /// Reads them from `_key=value` words of a command line.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self, ArgumentError> {
+        let plain: Vec<&str> = words.iter().map(|word| word.as_ref().strip_prefix('_').unwrap_or(word.as_ref())).collect();
+        let names = plain.iter().map(|word| word.split_once('=').map_or(*word, |(name, _)| name));
+        if let Some(name) = names.into_iter().find(|name| NOT_YET.contains(name)) {
+            return Err(not_yet(name));
+        }
+        arguments::from_words(&schema(), &plain).map_err(with_underscore).and_then(Self::read)
     }
 
     /// Those that a host's data holds, such as `_sudo = true`.
@@ -151,6 +171,23 @@ impl GlobalArguments {
     pub fn of_data(data: &crate::Map) -> Result<Self, ArgumentError> {
         Self::read(data.iter().filter_map(|(key, value)| Some((key.strip_prefix('_')?.to_owned(), value.clone()))).collect())
     }
+}
+
+fn not_yet(name: &str) -> ArgumentError {
+    let message = format!("the global argument `_{name}` is not available yet");
+    ArgumentError { argument: Some(format!("_{name}")), message, hint: None }
+}
+
+/// The schema's names have no `_`; those that people write do.
+fn with_underscore(error: ArgumentError) -> ArgumentError {
+    let names = arguments::names(&schema()).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let Some(name) = error.argument else { return error };
+    let mark = |text: String| text.replace(&format!("`{name}"), &format!("`_{name}"));
+    let hint = error.hint.map(|hint| match hint.strip_prefix("the arguments are ") {
+        Some(_) => format!("the arguments are {}", names.iter().map(|name| format!("_{name}")).collect::<Vec<_>>().join(", ")),
+        None => hint.replace("did you mean `", "did you mean `_"),
+    });
+    ArgumentError { message: mark(error.message), hint, argument: Some(format!("_{name}")) }
 }
 
 #[cfg(test)]
@@ -166,7 +203,22 @@ mod tests {
         assert_eq!(globals.context().sudo.as_deref(), Some("root"));
         let message = |value| GlobalArguments::of_data(&data(value)).expect_err("wrong data").message;
         assert_eq!(message(json!({ "_retries": 2 })), "the global argument `_retries` is not available yet");
-        assert_eq!(message(json!({ "_sudo": "yes" })), "`sudo` takes true or false, got the string \"yes\"");
+        assert_eq!(message(json!({ "_sudo": "yes" })), "`_sudo` takes true or false, got the string \"yes\"");
+    }
+
+    #[test]
+    fn words_are_read_and_blamed_by_the_names_that_people_write() {
+        let read = GlobalArguments::from_words(&["_sudo=true", "_env={\"A\":\"1\"}"]).expect("right words");
+        assert_eq!((read.sudo, read.env), (Some(true), Some(BTreeMap::from([("A".to_owned(), "1".to_owned())]))));
+        let wrong = |word: &str| {
+            let error = GlobalArguments::from_words(&[word]).expect_err("a wrong word");
+            (error.message, error.hint)
+        };
+        assert_eq!(wrong("_sudo=maybe"), ("`_sudo` takes true or false, got `maybe`".to_owned(), None));
+        assert_eq!(wrong("_suod=true"), ("there is no argument `_suod`".to_owned(), Some("did you mean `_sudo`?".to_owned())));
+        assert_eq!(wrong("_retries=3").0, "the global argument `_retries` is not available yet");
+        assert_eq!(wrong("_timeout=-1").0, "`_timeout` takes seconds above 0, got -1");
+        assert!(wrong("_zzzzzzzz=1").1.expect("a hint").starts_with("the arguments are _sudo, _sudo_user, "));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub fn select(inventory: &Inventory, limit: &[String], exclude: &[String]) -> Re
     if !limit.is_empty() && terms.is_empty() {
         return Err(SelectionError { message: "--limit is empty".to_owned(), hint: Some("leave it away to mean all hosts".to_owned()) });
     }
+    if !exclude.is_empty() && exclude.iter().all(|list| nodeset::split_list(list).is_empty()) {
+        return Err(SelectionError { message: "--exclude is empty".to_owned(), hint: Some("leave it away to exclude none".to_owned()) });
+    }
     let mut chosen = vec![terms.iter().all(|term| term.starts_with('!')); inventory.hosts.len()];
     for term in &terms {
         let (term, keep) = match term.strip_prefix('!') {
@@ -175,6 +178,7 @@ mod tests {
             (&[], &["x*"], "--exclude x* matches no host and no group"),
             (&["web"], &["web"], "no host is selected | --limit and --exclude together leave none"),
             (&[""], &[], "--limit is empty | leave it away to mean all hosts"),
+            (&[], &[""], "--exclude is empty | leave it away to exclude none"),
         ] {
             assert_eq!(names(limit, exclude), Err(wanted.to_owned()));
         }

@@ -168,7 +168,10 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
         (Some(change), _) if change.is_none() => Settled { outlook: describe::outlook(&change), known: Known::UNCHANGED, layer: None },
         (Some(change), _) if when.is_some() => {
             let layer = Layer { from, touches, effects: change.effects.clone() };
-            Settled { outlook: describe::outlook(&change), known: Known::CHANGED, layer: Some(layer) }
+            // Where the host goes on after a failure, someone may ask which it was.
+            let ignored = call.globals.ignore_errors.unwrap_or(false);
+            let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
+            Settled { outlook: describe::outlook(&change), known, layer: Some(layer) }
         }
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));

@@ -9,11 +9,10 @@ use infra_core::condition::Known;
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
 use infra_core::event::{Event, RunKind, StopReason};
-use infra_core::fact::SharedFact;
 use infra_core::facts::Lookup;
-use infra_core::global_arguments::Context;
 use infra_core::host::{Host, HostId};
 use infra_core::run_state::RunState;
+use infra_core::script::FactRequest;
 use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -42,12 +41,12 @@ impl Run {
         self.guarded(|run, events| Box::pin(Ongoing::new(run, events).deploy())).await
     }
 
-    /// Asks every host these questions in one round trip, as whom `context` says, and gives the record.
+    /// Asks every host its questions in one round trip and gives the record. As whom they are asked may differ from host to host.
     ///
     /// # Panics
     /// As [`Run::deploy`].
-    pub async fn facts(self, questions: Vec<SharedFact>, context: Context) -> RunState {
-        self.guarded(|run, events| Box::pin(Ongoing::new(run, events).facts(questions, context))).await
+    pub async fn facts(self, questions: HashMap<HostId, Vec<FactRequest>>) -> RunState {
+        self.guarded(|run, events| Box::pin(Ongoing::new(run, events).facts(questions))).await
     }
 
     /// Whatever happens, every host is accounted for and `RunEnded` is said once.
@@ -277,20 +276,22 @@ impl Ongoing {
         Ok(prepared)
     }
 
-    async fn facts(mut self, questions: Vec<SharedFact>, context: Context) {
-        let _ = self.facts_until_over(questions, context).await;
+    async fn facts(mut self, questions: HashMap<HostId, Vec<FactRequest>>) {
+        let _ = self.facts_until_over(questions).await;
         self.close().await;
     }
 
-    async fn facts_until_over(&mut self, questions: Vec<SharedFact>, context: Context) -> Result<(), Over> {
+    async fn facts_until_over(&mut self, questions: HashMap<HostId, Vec<FactRequest>>) -> Result<(), Over> {
         let hosts = self.connect().await?;
-        let asked: Vec<Asked> = questions.into_iter().map(|fact| Asked::new(fact, &context)).collect();
+        let asked_as = |request: FactRequest| Asked::new(request.fact, &request.context);
+        let asked: HashMap<HostId, Vec<Asked>> =
+            questions.into_iter().map(|(host, requests)| (host, requests.into_iter().map(asked_as).collect())).collect();
         let mut waiting: VecDeque<_> = hosts.into_iter().collect();
         let mut tasks = Tasks::new();
         loop {
             while tasks.running.len() < self.run.settings.preparing.max(1) {
                 let Some((host, run)) = waiting.pop_front() else { break };
-                let asked = asked.clone();
+                let asked = asked.get(&host).cloned().unwrap_or_default();
                 tasks.spawn(host, async move {
                     run.gather(asked.clone()).await.map_err(|lost| lost.to_string())?;
                     let store = run.store();
@@ -304,7 +305,7 @@ impl Ongoing {
             };
             let answers: Result<Vec<Lookup>, String> = result.unwrap_or_else(|error| Err(broken(error)));
             let mut all_answered = true;
-            for (at, one) in asked.iter().enumerate() {
+            for (at, one) in asked.get(&host).into_iter().flatten().enumerate() {
                 let answer = match &answers {
                     Ok(answers) => match &answers[at] {
                         Lookup::Known(value) => Ok(value.clone()),

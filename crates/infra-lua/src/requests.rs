@@ -275,8 +275,10 @@ fn fact(lua: &Lua, evaluation: &Evaluation, name: &LuaValue, arguments: &LuaValu
             ));
         }
     };
-    let (globals, own): (Map, Map) = given.into_iter().partition(|(key, _)| key.starts_with('_'));
-    let globals = read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals)).map_err(raise)?;
+    let (globals, mut own): (Map, Map) = given.into_iter().partition(|(key, _)| key.starts_with('_'));
+    let mut globals = read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals)).map_err(raise)?;
+    // A file that an operation in the same block names is the same file for a fact.
+    infra_core::arguments::join_host_paths(&definition.schema, &mut own, &mut globals.chdir);
     let fact = definition
         .bind(own)
         .map_err(|ArgumentError { message, hint, .. }| raise(Diagnostic::misuse(format!("{name}: {message}")).maybe_hint(hint)))?;

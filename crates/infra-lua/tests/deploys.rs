@@ -57,6 +57,21 @@ server.shell { commands = { name, all.conf.path, wrapped() } }
 }
 
 #[tokio::test]
+async fn a_fact_finds_the_file_that_an_operation_names() {
+    let deploy = r#"
+with({ _chdir = "/srv/app/" }, function()
+  host:fact("files.file", { path = "conf" })
+  host:fact("files.file", { path = "/etc/x" })
+end)
+host:fact("files.file", { path = "conf", _chdir = "/opt" })
+"#;
+    let ran = run(&[("deploy.lua", deploy)]).await.expect("a deploy");
+    assert_eq!(ran.failed, None);
+    let asked = [r#"files.file {"path":"/srv/app/conf"}"#, r#"files.file {"path":"/etc/x"}"#, r#"files.file {"path":"/opt/conf"}"#];
+    assert_eq!(ran.asked.concat(), asked);
+}
+
+#[tokio::test]
 async fn blocks_files_and_functions_are_in_the_chain() {
     let files = [
         (

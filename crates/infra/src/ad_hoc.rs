@@ -6,10 +6,11 @@ use std::sync::Arc;
 use infra_core::arguments::{self, ArgumentError};
 use infra_core::command::Shell;
 use infra_core::diagnostic::Diagnostic;
+use infra_core::fact::SharedFact;
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::Host;
-use infra_core::registry::Registry;
-use infra_core::script::{Answer, Language, Next, OperationCall, Script, Step};
+use infra_core::registry::{FactDefinition, Registry};
+use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Script, Step};
 use infra_core::{BoxFuture, Map, Value, template};
 
 /// The same operation for every host.
@@ -42,13 +43,7 @@ impl AdHoc {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
         }
-        let stripped: Vec<&str> = global_words.iter().map(|word| &word[1..]).collect();
-        if let Some(word) = stripped.iter().find(|word| word.starts_with("if=")) {
-            return Err(Diagnostic::misuse(format!("`_{word}` has no meaning here: there is no earlier operation to ask about")));
-        }
-        let globals = arguments::from_words(&infra_core::global_arguments::schema(), &stripped)
-            .and_then(GlobalArguments::read)
-            .map_err(|error| blame("global argument", error))?;
+        let globals = globals_from(kind, &global_words)?;
         let call = Self {
             kind: kind.to_owned(),
             schema: definition.schema.clone(),
@@ -105,6 +100,68 @@ impl AdHoc {
     }
 }
 
+/// The arguments that every operation takes, from their words.
+fn globals_from(what: &str, words: &[&String]) -> Result<GlobalArguments, Diagnostic> {
+    if let Some(word) = words.iter().find(|word| word.starts_with("_if=")) {
+        return Err(Diagnostic::misuse(format!("`{word}` has no meaning here: there is no earlier operation to ask about")));
+    }
+    let globals = GlobalArguments::from_words(words).map_err(|error| blame(what, error))?;
+    if globals.sudo_user.is_some() && globals.sudo.is_none() {
+        return Err(Diagnostic::misuse(format!("{what}: `_sudo_user` is given without `_sudo`")).hint("write _sudo=true beside it"));
+    }
+    Ok(globals)
+}
+
+/// One question from the command line: `fact NAME KEY=VALUE…`.
+pub struct Question<'r> {
+    definition: &'r FactDefinition,
+    question: Map,
+    globals: GlobalArguments,
+}
+
+/// The global arguments that mean something to a fact.
+const OF_FACTS: &[&str] = &["_sudo", "_sudo_user", "_env", "_chdir"];
+
+impl<'r> Question<'r> {
+    /// A fact and the words of its question. Words that start with `_` are global arguments.
+    ///
+    /// # Errors
+    /// A misuse [`Diagnostic`] that names the nearest right name.
+    pub fn read(registry: &'r Registry, name: &str, words: &[String]) -> Result<Self, Diagnostic> {
+        let definition = registry
+            .fact(name)
+            .ok_or_else(|| Diagnostic::misuse(format!("there is no fact `{name}`")).maybe_hint(registry.nearest_fact(name)))?;
+        let (global_words, own): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.starts_with('_'));
+        let globals = globals_from(name, &global_words)?;
+        let stray = global_words.iter().map(|word| word.split_once('=').map_or(word.as_str(), |(key, _)| key));
+        if let Some(key) = stray.into_iter().find(|key| !OF_FACTS.contains(key)) {
+            let message = format!("{name}: `{key}` means nothing to a fact");
+            return Err(Diagnostic::misuse(message).hint(format!("a fact takes {}", OF_FACTS.join(", "))));
+        }
+        let question = arguments::from_words(&definition.schema, &own).map_err(|error| blame(name, error))?;
+        let read = Self { definition, question, globals };
+        read.bind(&read.globals).map_err(|error| blame(name, error))?;
+        Ok(read)
+    }
+
+    fn bind(&self, globals: &GlobalArguments) -> Result<SharedFact, ArgumentError> {
+        let mut question = self.question.clone();
+        // Facts run in no directory of their own, so nothing is left over of a relative one.
+        arguments::join_host_paths(&self.definition.schema, &mut question, &mut globals.chdir.clone());
+        self.definition.bind(question)
+    }
+
+    /// The question as this host is asked it: as the user and with the environment that the words and its data say.
+    ///
+    /// # Errors
+    /// A misuse [`Diagnostic`] in the host's data.
+    pub fn of(&self, host: &Host) -> Result<FactRequest, Diagnostic> {
+        let globals = self.globals.clone().or(&globals_of(host)?);
+        let fact = self.bind(&globals).map_err(|error| blame(&self.definition.name, error))?;
+        Ok(FactRequest { fact, context: globals.context().for_facts() })
+    }
+}
+
 /// The global arguments that a host's data holds, such as `_sudo = true`.
 ///
 /// # Errors
@@ -142,5 +199,68 @@ impl Script for OneCall {
             None => Step { calls: Vec::new(), next: Next::Done },
         };
         Box::pin(std::future::ready(step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infra_core::host::{Connector, HostId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(words: &[&str], data: Value) -> Result<(String, Value), String> {
+        let registry = infra_std::registry();
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let host = Host {
+            id: HostId(0),
+            name: "web".to_owned(),
+            connector: Connector::Ssh,
+            address: "web".to_owned(),
+            groups: Vec::new(),
+            data: data.as_object().cloned().expect("a map"),
+        };
+        let request = Question::read(&registry, "files.file", &words).and_then(|question| question.of(&host));
+        let request = request.map_err(|wrong| format!("{wrong} | {}", wrong.hint.as_deref().unwrap_or_default()))?;
+        let context = serde_json::to_value(&request.context).expect("data");
+        Ok((request.fact.question()["path"].as_str().expect("a path").to_owned(), json!([context["sudo"], context["env"]])))
+    }
+
+    #[test]
+    fn a_host_is_asked_as_its_data_says_and_as_the_words_say_first() {
+        let text = str::to_owned;
+        assert_eq!(asked(&["path=x"], json!({})), Ok((text("x"), json!([null, {}]))));
+        let data = json!({ "_sudo": true, "_sudo_user": "www", "_env": { "A": "1" }, "_chdir": "/srv", "_serial": true });
+        assert_eq!(asked(&["path=x"], data.clone()), Ok((text("/srv/x"), json!(["www", { "A": "1" }]))));
+        assert_eq!(asked(&["path=/x", "_sudo=false"], data.clone()), Ok((text("/x"), json!([null, { "A": "1" }]))));
+        let words = ["path=x", "_sudo=true", "_sudo_user=db", "_env={\"B\":\"2\"}", "_chdir=/var"];
+        assert_eq!(asked(&words, data), Ok((text("/var/x"), json!(["db", { "A": "1", "B": "2" }]))));
+    }
+
+    #[test]
+    fn wrong_words_of_a_question_are_named() {
+        let wrong = |words: &[&str]| asked(words, json!({})).expect_err("wrong words");
+        assert_eq!(wrong(&["path=x", "_sudo_user=db"]), "files.file: `_sudo_user` is given without `_sudo` | write _sudo=true beside it");
+        assert_eq!(
+            wrong(&["path=x", "_timeout=5"]),
+            "files.file: `_timeout` means nothing to a fact | a fact takes _sudo, _sudo_user, _env, _chdir"
+        );
+        assert_eq!(wrong(&["path=x", "_suod=true"]), "files.file: there is no argument `_suod` | did you mean `_sudo`?");
+        assert_eq!(wrong(&["pth=x"]), "files.file: there is no argument `pth` | did you mean `path`?");
+        let wrong = asked(&["path=x"], json!({ "_sudo": "yes" })).expect_err("wrong data");
+        assert_eq!(wrong, "the data of web: `_sudo` takes true or false, got the string \"yes\" | ");
+    }
+
+    #[test]
+    fn global_arguments_of_an_operation_are_checked() {
+        let registry = infra_std::registry();
+        let wrong = |word: &str| {
+            let words = ["commands=true".to_owned(), word.to_owned()];
+            AdHoc::operation(&registry, "server.shell", &words, Path::new("/")).err().expect("a wrong word").to_string()
+        };
+        assert_eq!(wrong("_timeout=-1"), "server.shell: `_timeout` takes seconds above 0, got -1");
+        assert_eq!(wrong("_sudo_user=db"), "server.shell: `_sudo_user` is given without `_sudo`");
+        assert_eq!(wrong("_retries=2"), "server.shell: the global argument `_retries` is not available yet");
+        assert_eq!(wrong("_if=true"), "`_if=true` has no meaning here: there is no earlier operation to ask about");
     }
 }

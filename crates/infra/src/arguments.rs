@@ -78,7 +78,7 @@ pub struct Arguments {
     pub user: Option<String>,
 
     /// Connect to this port.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
     /// Log in with this private key.

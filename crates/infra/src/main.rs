@@ -6,6 +6,7 @@ mod arguments;
 mod interrupts;
 mod outcome;
 mod reporting;
+mod results;
 mod settings;
 mod wiring;
 mod world;

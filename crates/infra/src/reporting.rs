@@ -33,6 +33,10 @@ impl Reporting {
                     Event::RunEnded => break,
                     _ => {}
                 }
+                // The last event of a run. A script that is left behind while it runs may hold a sender for long.
+                if matches!(event, Event::RunEnded) {
+                    break;
+                }
             }
         });
         Self { events, plan_shown, thread }

@@ -100,7 +100,8 @@ fn source(text: &str) -> Result<Source, Diagnostic> {
         "lua" => Ok(Source::File(path.to_owned())),
         "json" | "ini" | "yml" | "yaml" => Err(Diagnostic::misuse(format!("{text}: Ansible inventories cannot be read yet"))
             .hint("write the inventory in Lua; it may read JSON with json.decode(read_file(…))")),
-        _ if text.contains('/') && !text.starts_with('[') => {
+        // In a list of hosts, a connector's name may hold a slash.
+        _ if text.split(',').any(|one| one.contains('/') && !one.trim_start().starts_with('@')) => {
             Err(Diagnostic::misuse(format!("{text} is no inventory that can be read")).hint("an inventory file ends in .lua"))
         }
         _ => Ok(Source::Names(text.to_owned())),
@@ -117,7 +118,9 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
     };
     match first.as_str() {
         "hosts" => no_more(Task::Hosts),
-        "exec" if rest.is_empty() => Err(Diagnostic::misuse("exec needs a command").hint("infra INVENTORY exec -- uptime")),
+        "exec" if rest.iter().all(|word| word.trim().is_empty()) => {
+            Err(Diagnostic::misuse("exec needs a command").hint("infra INVENTORY exec -- uptime"))
+        }
         "exec" => Ok(Task::Exec(rest)),
         "fact" => match rest.split_first() {
             Some((name, question)) => Ok(Task::Fact(name.clone(), question.to_vec())),
@@ -153,6 +156,9 @@ fn overrides(arguments: &Arguments) -> Result<Map, Diagnostic> {
         data.insert("_sudo".to_owned(), Value::Bool(true));
     }
     if let Some(user) = &arguments.user {
+        if user.is_empty() {
+            return Err(Diagnostic::misuse("--user is empty").hint("leave it away to log in as ssh would"));
+        }
         data.insert("ssh_user".to_owned(), Value::String(user.clone()));
     }
     if let Some(port) = arguments.port {
@@ -205,11 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_hosts_may_hold_connectors() {
+        let source = |list: &str| resolve(&[list, "hosts"]).map(|settings| settings.source);
+        for list in ["web-01,@ssh/ops,@local", "[::1]:22,web[01,03]", "@ssh/ops"] {
+            assert_eq!(source(list), Ok(Source::Names(list.to_owned())));
+        }
+        assert_eq!(source("web-01,dir/hosts"), Err("web-01,dir/hosts is no inventory that can be read".to_owned()));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (words, wanted) in [
             (&["@local", "exce", "x"][..], "`exce` is nothing that infra can do"),
             (&["@local", "a.lua", "x=1"], "`x=1` is no deploy file"),
             (&["@local", "exec"], "exec needs a command"),
+            (&["@local", "exec", "--", " "], "exec needs a command"),
             (&["@local", "fact"], "fact needs the name of a fact"),
             (&["@local", "hosts", "x"], "`hosts` takes nothing more, got `x`"),
             (&["@local", "exec", "--dry", "--", "true"], "exec has no --dry: what a command would do cannot be known"),

@@ -1,5 +1,6 @@
 //! Puts the crates together and runs what is meant.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Reporter, RunKind};
-use infra_core::global_arguments::Context;
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
 use infra_core::run_state::RunState;
-use infra_core::script::Language;
-use infra_core::{arguments, inventory_builder, selection};
+use infra_core::script::{FactRequest, Language};
+use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
 use infra_report::ScreenSettings;
 
@@ -21,6 +21,7 @@ use crate::ad_hoc::AdHoc;
 use crate::approval::Question;
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
+use crate::results::Results;
 use crate::settings::{Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, interrupts};
@@ -31,6 +32,7 @@ use crate::{ad_hoc, interrupts};
 /// [`Trouble`] when it ended before a run could begin.
 pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let started = Instant::now();
+    let mut results = Results::new();
     let interrupts = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
     let world = Arc::new(Controller::new(folder.clone()));
@@ -42,13 +44,13 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     if settings.task == Task::Hosts {
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
-        // A reader that has gone away, such as `head`, has read what it wanted.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        return Ok(0);
+        // Whether it failed is asked of `results`: a reader that has gone away is no failure.
+        let _ = results.write_all(text.as_bytes()).and_then(|()| results.flush());
+        return if results.lost() { Err(Trouble::failure(LOST)) } else { Ok(0) };
     }
 
-    let work = work(&settings, &folder, &registry, &inventory, &world)?;
-    let reporting = Reporting::start(reporters(&settings, started));
+    let work = work(&settings, &folder, &registry, &inventory, &hosts, &world)?;
+    let reporting = Reporting::start(reporters(&settings, started, &results));
     world.log_to(reporting.events.clone(), &inventory);
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
@@ -59,8 +61,16 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, reporting: &reporting }).await;
     drop(world);
     reporting.finish();
+    if results.lost() && state.exit_code() == 0 {
+        // Not as trouble, which would write a second document behind half of one.
+        let _ = writeln!(std::io::stderr(), "error: {LOST}");
+        return Ok(1);
+    }
     Ok(state.exit_code())
 }
+
+/// Said where results were lost.
+const LOST: &str = "the results could not be written to standard output";
 
 /// What a run is made of besides the work itself.
 struct Wires<'r> {
@@ -75,8 +85,8 @@ struct Wires<'r> {
 enum Work {
     /// Scripts that register operations.
     Operations(Arc<dyn Language>),
-    /// Questions.
-    Facts(infra_core::fact::SharedFact),
+    /// Questions, as each host is to be asked them.
+    Facts(HashMap<HostId, Vec<FactRequest>>),
 }
 
 async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_>) -> RunState {
@@ -98,7 +108,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     };
     match work {
         Work::Operations(_) => run.deploy().await,
-        Work::Facts(question) => run.facts(vec![question], Context::default()).await,
+        Work::Facts(questions) => run.facts(questions).await,
     }
 }
 
@@ -117,6 +127,7 @@ fn work(
     folder: &Path,
     registry: &Arc<Registry>,
     inventory: &Arc<Inventory>,
+    hosts: &[HostId],
     world: &Arc<Controller>,
 ) -> Result<Work, Trouble> {
     Ok(match &settings.task {
@@ -130,13 +141,9 @@ fn work(
         Task::Exec(words) => Work::Operations(Arc::new(AdHoc::exec(registry, words))),
         Task::Operation(kind, words) => Work::Operations(Arc::new(AdHoc::operation(registry, kind, words, folder)?)),
         Task::Fact(name, words) => {
-            let definition = registry
-                .fact(name)
-                .ok_or_else(|| Diagnostic::misuse(format!("there is no fact `{name}`")).maybe_hint(registry.nearest_fact(name)))?;
-            let fact = arguments::from_words(&definition.schema, words)
-                .and_then(|question| definition.bind(question))
-                .map_err(|error| Diagnostic::misuse(format!("{name}: {}", error.message)).maybe_hint(error.hint))?;
-            Work::Facts(fact)
+            let question = ad_hoc::Question::read(registry, name, words)?;
+            let requests = hosts.iter().map(|host| Ok((*host, vec![question.of(inventory.by_id(*host))?])));
+            Work::Facts(requests.collect::<Result<_, Diagnostic>>()?)
         }
         Task::Hosts => unreachable!("the hosts are listed before there is any work"),
     })
@@ -167,7 +174,7 @@ fn neighbour(full: &Path, typed: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", typed.with_file_name(nearest).display()))
 }
 
-fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
+fn reporters(settings: &Settings, started: Instant, out: &Results) -> Vec<Box<dyn Reporter>> {
     let terminal = std::io::stderr().is_terminal();
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
@@ -182,10 +189,10 @@ fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
         tick: Some(Duration::from_millis(200)),
     };
     // With --json the results are in the document; the screen shows the run all the same.
-    let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(std::io::stdout()) };
+    let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(out.clone()) };
     let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
     if settings.json {
-        all.push(infra_report::Json::new(Box::new(std::io::stdout()), Some(started)));
+        all.push(infra_report::Json::new(Box::new(out.clone()), Some(started)));
     }
     all
 }

@@ -75,6 +75,24 @@ async fn an_ignored_failure_leaves_its_host_ok_and_its_commands_undone() {
 }
 
 #[tokio::test]
+async fn whether_an_ignored_operation_fails_is_not_known_in_the_plan() {
+    let script = |_: &str| {
+        calls([
+            touchless(1, "one").named("One").globals(|globals| globals.ignore_errors = Some(true)),
+            touchless(2, "mend").when(0, Did::Error),
+            touchless(3, "go on").when(0, Did::Succeed),
+            touchless(4, "tell").when(0, Did::Change),
+        ])
+    };
+    for (behaviour, done) in [(Behaviour::Exit(3), vec!["one", "mend"]), (Behaviour::Exit(0), vec!["one", "go on", "tell"])] {
+        let fleet = Fleet::new(&["a"], script).behaves("a", "one", behaviour);
+        let ran = fleet.run().await;
+        assert_eq!(ran.forecast(0), ["change", "depends on One", "depends on One", "change"]);
+        assert_eq!(fleet.performed("a"), done);
+    }
+}
+
+#[tokio::test]
 async fn a_failure_that_is_certain_in_the_plan_may_be_ignored_too() {
     let fleet = Fleet::new(&["a"], |_| {
         calls([

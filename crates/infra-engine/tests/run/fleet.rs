@@ -209,6 +209,11 @@ impl Fleet {
     }
 
     pub async fn facts(&self, paths: &[&str]) -> Ran {
+        self.facts_as(paths, |_| Context::default()).await
+    }
+
+    /// Asks for the texts at these paths, on each host as whom it is said.
+    pub async fn facts_as(&self, paths: &[&str], as_whom: impl Fn(HostId) -> Context) -> Ran {
         let (run, mut receiver, _interrupt) = self.begin();
         let watching = async {
             let mut events = Vec::new();
@@ -217,8 +222,11 @@ impl Fleet {
             }
             events
         };
-        let questions = paths.iter().map(|path| text_at(path)).collect();
-        let (state, events) = tokio::join!(run.facts(questions, Context::default()), watching);
+        let questions = |host: HostId| -> Vec<FactRequest> {
+            paths.iter().map(|path| FactRequest { fact: text_at(path), context: as_whom(host) }).collect()
+        };
+        let questions = run.hosts.iter().map(|host| (*host, questions(*host))).collect();
+        let (state, events) = tokio::join!(run.facts(questions), watching);
         self.finished(state, events)
     }
 

@@ -4,6 +4,7 @@ use infra_core::condition::{Condition, Did};
 use infra_core::connection::Ending;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Outcome, RunKind, StopReason};
+use infra_core::global_arguments::Context;
 use infra_core::host::{Connector, HostId};
 use infra_core::plan::Outlook;
 use infra_core::run_state::Bucket;
@@ -294,6 +295,17 @@ async fn facts_are_answered_host_by_host() {
     let answered = ran.events.iter().filter(|event| matches!(event, Event::FactAnswered { .. })).count();
     assert_eq!(answered, 6);
     assert_eq!(ran.state.exit_code(), 1);
+}
+
+#[tokio::test]
+async fn each_host_is_asked_as_whom_it_says() {
+    let fleet = Fleet::new(&["a", "b"], |_| Vec::new()).text("a", "/x", "1").text("b", "/x", "2").kind(RunKind::Fact);
+    let as_whom = |host: HostId| Context { sudo: (host == HostId(1)).then(|| "www".to_owned()), ..Context::default() };
+    assert_eq!(fleet.facts_as(&["/x"], as_whom).await.buckets(), [Bucket::Ok; 2]);
+    let users = |name: &str| -> Vec<Option<String>> {
+        fleet.machines[name].contexts.lock().unwrap().iter().map(|(context, _)| context.sudo.clone()).collect()
+    };
+    assert_eq!((users("a"), users("b")), (vec![None], vec![Some("www".to_owned())]));
 }
 
 #[tokio::test]

@@ -71,9 +71,9 @@ toy!(Put, "files.put", {
 });
 
 macro_rules! toy_fact {
-    ($name:ident, $lua:literal, { $($argument:ident: $kind:ty),* }) => {
+    ($name:ident, $lua:literal, { $($(#[$mark:meta])* $argument:ident: $kind:ty),* }) => {
         #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-        struct $name { $($argument: $kind),* }
+        struct $name { $($(#[$mark])* $argument: $kind),* }
 
         impl Fact for $name {
             const NAME: &'static str = $lua;
@@ -87,7 +87,7 @@ macro_rules! toy_fact {
 }
 
 toy_fact!(Hostname, "server.hostname", {});
-toy_fact!(FileFact, "files.file", { path: String });
+toy_fact!(FileFact, "files.file", { #[schemars(extend("x-host-path" = true))] path: String });
 
 pub fn registry() -> Arc<Registry> {
     let mut registry = Registry::default();

@@ -1,11 +1,12 @@
 //! The operation `files.template`.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use infra_core::change::Change;
 use infra_core::diagnostic::did_you_mean;
 use infra_core::example::Example;
-use infra_core::facts::{DiffError, Facts};
+use infra_core::facts::{DiffError, Facts, LocalFile};
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, normal_path};
 use infra_core::template::{self, TemplateError};
@@ -98,6 +99,19 @@ impl Template {
         template::render(self.src.as_deref().unwrap_or(WITHOUT_FILE), text, &scope, facts.inventory(), &loader)
             .map_err(|error| if is_missing.get() { DiffError::Missing } else { refusal(&error, &scope) })
     }
+
+    /// The file of the controller, where there is one, and what the template gives.
+    fn make(&self, facts: &Facts<'_>) -> Result<(Option<Arc<LocalFile>>, String), DiffError> {
+        let local = self.src.as_deref().map(|src| facts.local(src)).transpose()?;
+        let text = match (&local, &self.content) {
+            (Some(file), _) => {
+                file.text().ok_or_else(|| DiffError::refused(format!("{} is not UTF-8 text of at most 16 MiB", file.path)))?
+            }
+            (None, content) => content.as_deref().unwrap_or_default(),
+        };
+        let rendered = self.render(facts, text)?;
+        Ok((local, rendered))
+    }
 }
 
 /// What a person reads when a template cannot be rendered: its file, its line, and the line itself.
@@ -142,17 +156,14 @@ impl Operation for Template {
 
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
         let path = normal_path(&self.dest);
+        let made = self.make(facts);
+        // A template that cannot be rendered is so whatever stands on the host: no question about the host makes it wait for another operation.
+        if let Err(refused @ DiffError::Refused { .. }) = made {
+            return Err(refused);
+        }
         // All is noted as missing before anything is given up.
-        let local = self.src.as_deref().map(|src| facts.local(src));
         let standing = Standing::ask(facts, &path);
-        let local = local.transpose()?;
-        let text = match (&local, &self.content) {
-            (Some(file), _) => {
-                file.text().ok_or_else(|| DiffError::refused(format!("{} is not UTF-8 text of at most 16 MiB", file.path)))?
-            }
-            (None, content) => content.as_deref().unwrap_or_default(),
-        };
-        let rendered = self.render(facts, text)?;
+        let (local, rendered) = made?;
         let mode = ModeWish::resolve(self.mode.as_ref(), local.as_deref());
         let ownership = Ownership { user: self.user.as_deref(), group: self.group.as_deref(), mode: mode.as_ref() };
         self.destination(&path, ownership).write(facts, &standing?, NewContent::of_text(&rendered))

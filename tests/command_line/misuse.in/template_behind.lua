@@ -1,0 +1,2 @@
+files.directory { path = "never" }
+files.template { src = "page.j2", dest = "never/page" }

@@ -1,0 +1,1 @@
+files.file { path = "second", present = false }
