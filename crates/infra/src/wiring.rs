@@ -36,7 +36,12 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let world = Arc::new(Controller::new(folder.clone()));
     let registry = Arc::new(infra_std::registry());
 
-    let inventory = Arc::new(inventory(&settings, &folder, &world).await?);
+    let mut interrupted = interrupts.clone();
+    let inventory = tokio::select! {
+        inventory = inventory(&settings, &folder, &world) => Arc::new(inventory?),
+        // There is no run yet that could end softly.
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
+    };
     let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
         .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     if settings.task == Task::Hosts {
