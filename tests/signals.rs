@@ -210,3 +210,32 @@ fn while_the_inventory_is_read_it_leaves_at_once() {
     assert!(ended.screen.contains("interrupted"), "{}", ended.screen);
     stage.nothing_left();
 }
+
+#[test]
+fn three_times_leaves_at_once_and_names_what_may_still_be_running() {
+    let stage = Stage::new();
+    let gate = stage.path("gate").display().to_string();
+    // A guard on the host that takes no notice of TERM, so that killing it takes its time.
+    stage.write(
+        "deploy.lua",
+        &format!(
+            "server.shell {{ name = 'Stay', commands = {{ [==[trap '' TERM; touch {gate}.x.$$; while :; do sleep 0.05; done]==] }} }}"
+        ),
+    );
+    let mut terminal = Terminal::start(stage.infra(&["deploy.lua", "--yes"]), Elsewhere::default());
+    stage.wait_until_at("gate", 2, &terminal);
+    for said in ["what is in flight is let finish", "what is in flight is killed", "leaving at once; this may still be running:"] {
+        terminal.press_control_c();
+        terminal.wait_for(said);
+    }
+    let ended = ended(terminal, 130);
+    for line in ["[one] Stay, for ", "[two] Stay, for ", "2 hosts: 2 indeterminate"] {
+        assert!(ended.screen.contains(line), "«{line}» is missing:\n{}", ended.screen);
+    }
+    for process in stage.sshd.processes() {
+        if process.command.starts_with("sh -c") {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+    stage.nothing_left();
+}

@@ -1,6 +1,7 @@
 //! Carries events from the run to the reporters, on a thread of its own so that a slow terminal holds up nothing else.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use infra_core::event::{Event, Reporter};
@@ -40,5 +41,37 @@ impl Reporting {
         drop(self.events);
         // A reporter that panicked has said so on standard error already.
         let _ = self.thread.join();
+    }
+}
+
+/// Standard output, which remembers that it could not be written to.
+#[derive(Clone, Default)]
+pub struct Results {
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Results {
+    /// Why results were lost, if some were. A reader that has gone away, such as `head`, has read what it wanted.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note<T>(&self, written: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
+        }
+        written
+    }
+}
+
+impl Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.note(io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.note(io::stdout().flush())
     }
 }

@@ -20,7 +20,7 @@ use infra_report::ScreenSettings;
 use crate::ad_hoc::AdHoc;
 use crate::approval::Question;
 use crate::outcome::Trouble;
-use crate::reporting::Reporting;
+use crate::reporting::{Reporting, Results};
 use crate::settings::{Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, interrupts};
@@ -47,13 +47,17 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     if settings.task == Task::Hosts {
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
-        // A reader that has gone away, such as `head`, has read what it wanted.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        return Ok(0);
+        let mut results = Results::default();
+        let written = results.write_all(text.as_bytes()).and_then(|()| results.flush());
+        return match (written, results.lost()) {
+            (Err(_), Some(error)) => Err(Trouble::failure(format!("the results could not be written: {error}"))),
+            _ => Ok(0),
+        };
     }
 
     let work = work(&settings, &folder, &registry, &inventory, &world)?;
-    let reporting = Reporting::start(reporters(&settings, started));
+    let results = Results::default();
+    let reporting = Reporting::start(reporters(&settings, started, &results));
     world.log_to(reporting.events.clone(), &inventory);
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
@@ -64,7 +68,12 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, reporting: &reporting }).await;
     drop(world);
     reporting.finish();
-    Ok(state.exit_code())
+    let code = state.exit_code();
+    match results.lost() {
+        // A run that went well whose results nobody has did not go well for who asked for them.
+        Some(error) if code == 0 => Err(Trouble::failure(format!("the results could not be written: {error}"))),
+        _ => Ok(code),
+    }
 }
 
 /// What a run is made of besides the work itself.
@@ -172,7 +181,7 @@ fn neighbour(full: &Path, typed: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", typed.with_file_name(nearest).display()))
 }
 
-fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
+fn reporters(settings: &Settings, started: Instant, results: &Results) -> Vec<Box<dyn Reporter>> {
     let terminal = std::io::stderr().is_terminal();
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
@@ -187,10 +196,10 @@ fn reporters(settings: &Settings, started: Instant) -> Vec<Box<dyn Reporter>> {
         tick: Some(Duration::from_millis(200)),
     };
     // With --json the results are in the document; the screen shows the run all the same.
-    let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(std::io::stdout()) };
-    let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
+    let for_screen: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(results.clone()) };
+    let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), for_screen)];
     if settings.json {
-        all.push(infra_report::Json::new(Box::new(std::io::stdout()), Some(started)));
+        all.push(infra_report::Json::new(Box::new(results.clone()), Some(started)));
     }
     all
 }
