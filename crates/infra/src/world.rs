@@ -61,15 +61,6 @@ impl Drop for Group {
     }
 }
 
-/// Puts a child into a session of its own: a Ctrl-C is ours to deal with, and a program that wants to ask at the terminal fails with a message
-/// where it would be stopped for good.
-fn own_session(command: &mut Command) {
-    // SAFETY: between fork and exec only setsid(2) is called, which is safe in a child of a process with threads (signal-safety(7)).
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
-    }
-}
-
 impl World for Controller {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
@@ -99,7 +90,8 @@ impl World for Controller {
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped())
                 .kill_on_drop(true);
-            own_session(&mut asked);
+            // A Ctrl-C is ours to deal with, and a program that wants to ask at the terminal fails where it would be stopped for good.
+            infra_connect::child::own_session(&mut asked);
             let mut child = asked.spawn()?;
             let group = Group(child.id());
             let stdin = child.stdin.take();
