@@ -7,6 +7,7 @@ use infra_core::BoxFuture;
 use infra_core::connection::{ConnectError, ConnectStep};
 use tokio::process::Command;
 
+use crate::child;
 use crate::reached::Reached;
 use crate::settings::Settings;
 use crate::spawn::{BOOT, Process, Spawn, SpawnError};
@@ -28,26 +29,18 @@ impl Spawn for Local {
     }
 }
 
-/// Puts a child into a session of its own, where no Ctrl-C of the terminal reaches it.
-pub(crate) fn own_session(command: &mut Command) {
-    // SAFETY: between fork and exec only setsid(2) is called, which is safe in a child of a process with threads (signal-safety(7)).
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(std::io::Error::from));
-    }
-}
-
 fn start() -> Result<Process, SpawnError> {
     let mut command = Command::new("sh");
     command.arg("-c").arg(BOOT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    own_session(&mut command);
-    let mut child = command.spawn().map_err(|error| SpawnError::Refused(format!("sh cannot be started: {error}")))?;
+    child::own_session(&mut command);
+    let mut shell = command.spawn().map_err(|error| SpawnError::Refused(format!("sh cannot be started: {error}")))?;
     let piped = "all three were asked for as pipes";
     Ok(Process {
-        stdin: Box::pin(child.stdin.take().expect(piped)),
-        stdout: Box::pin(child.stdout.take().expect(piped)),
-        stderr: Box::pin(child.stderr.take().expect(piped)),
+        stdin: Box::pin(shell.stdin.take().expect(piped)),
+        stdout: Box::pin(shell.stdout.take().expect(piped)),
+        stderr: Box::pin(shell.stderr.take().expect(piped)),
         ended: Box::pin(async move {
-            match child.wait().await {
+            match shell.wait().await {
                 Ok(status) => format!("the shell of the command ended without a receipt ({status})"),
                 Err(error) => format!("the shell of the command is gone: {error}"),
             }

@@ -187,8 +187,9 @@ impl Inner {
         };
         let (marks, text) = scripts(task.marks, &task.script);
         let session = tokio::select! {
+            biased;
+            _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
             session = self.session() => session,
-            _ = kills.changed() => return Ending::Killed,
         };
         let (process, _permit) = match session {
             Ok(session) => session,
@@ -200,14 +201,15 @@ impl Inner {
         let mut ear = Ear::new(Some(sink));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
+            let after = started.elapsed();
             self.settle(&mut exchange, &mut ear, Ear::settled).await;
             let killing = self.stop(ear.target(), user, &task.cleanup);
             let still_running = hear_out(&mut exchange, &mut ear, killing).await;
             return match (stopped, ear.target()) {
                 (Stopped::Killed, _) => Ending::Killed,
-                (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after: started.elapsed(), still_running },
+                (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after, still_running },
                 (Stopped::TimedOut, None) => {
-                    let reason = format!("the host did not start a shell within {} s", started.elapsed().as_secs());
+                    let reason = format!("the host did not start a shell within {} s", after.as_secs());
                     Ending::Lost { reason, begun: exchange.progress().begun() }
                 }
             };

@@ -151,9 +151,13 @@ async fn discard(stream: Option<std::pin::Pin<Box<dyn AsyncRead + Send>>>) {
 }
 
 impl Inner {
-    /// Tells when all that is in flight is to be killed.
+    /// Tells when all that is in flight is to be killed; at once where that was said before, so that nothing slips in behind it.
     pub(crate) fn kills(&self) -> watch::Receiver<u64> {
-        self.kills.subscribe()
+        let mut kills = self.kills.subscribe();
+        if *kills.borrow() > 0 {
+            kills.mark_changed();
+        }
+        kills
     }
 
     /// Waits until the connection is closed from this side.

@@ -20,6 +20,8 @@ pub struct Settings {
     pub fact_limit: usize,
     /// How long an upload may stand still.
     pub upload_stall: Duration,
+    /// How many files this process may have open, where hosts are to be refused rather than half of them fail for want of more.
+    pub open_files: Option<u64>,
     /// A folder of this user's alone for sockets; see [`runtime_folder`]. It is made when it is first needed.
     pub runtime_folder: PathBuf,
 }
@@ -35,6 +37,7 @@ impl Settings {
             fact_deadline: Duration::from_secs(30),
             fact_limit: 16 << 20,
             upload_stall: Duration::from_secs(60),
+            open_files: None,
             runtime_folder: runtime_folder.into(),
         }
     }

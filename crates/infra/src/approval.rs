@@ -30,12 +30,27 @@ impl Approve for Question {
             std::thread::spawn(move || {
                 let _ = sender.send(ask());
             });
+            let mut open = OpenLine(true);
             let mut interrupts = self.interrupts.clone();
             tokio::select! {
-                answer = answer => answer.unwrap_or(false),
+                answer = answer => {
+                    open.0 = false;
+                    answer.unwrap_or(false)
+                }
                 _ = interrupts.wait_for(|times| *times > 0) => false,
             }
         })
+    }
+}
+
+/// The line of a question that was not answered: dropped while it is open, it is ended.
+struct OpenLine(bool);
+
+impl Drop for OpenLine {
+    fn drop(&mut self) {
+        if self.0 {
+            end_line();
+        }
     }
 }
 
@@ -52,5 +67,17 @@ fn ask() -> bool {
         let _ = write!(terminal, "{QUESTION}").and_then(|()| terminal.flush());
         BufReader::new(terminal).read_line(&mut answer)
     };
+    if !answer.ends_with('\n') {
+        end_line();
+    }
     read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Ends the line of the question, where no Enter did.
+fn end_line() {
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(std::io::stderr());
+    } else if let Ok(mut terminal) = std::fs::OpenOptions::new().write(true).open("/dev/tty") {
+        let _ = writeln!(terminal);
+    }
 }

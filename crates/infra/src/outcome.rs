@@ -24,6 +24,11 @@ impl Trouble {
         Self { diagnostics: vec![Diagnostic::runtime(message)], code: 1 }
     }
 
+    /// The user did not want to wait for a run to begin: exit code 130.
+    pub fn interrupted() -> Self {
+        Self { diagnostics: vec![Diagnostic::runtime("interrupted while the inventory was read: no host was reached")], code: 130 }
+    }
+
     /// Says it on standard error, and with `json` as a document on standard output too.
     pub fn report(self, verbosity: u8, json: bool) -> ExitCode {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -33,10 +33,6 @@ impl Reporting {
                     Event::RunEnded => break,
                     _ => {}
                 }
-                // The last event of a run. A script that is left behind while it runs may hold a sender for long.
-                if matches!(event, Event::RunEnded) {
-                    break;
-                }
             }
         });
         Self { events, plan_shown, thread }

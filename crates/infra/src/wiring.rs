@@ -38,7 +38,12 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     let world = Arc::new(Controller::new(folder.clone()));
     let registry = Arc::new(infra_std::registry());
 
-    let inventory = Arc::new(inventory(&settings, &folder, &world).await?);
+    let mut interrupted = interrupts.clone();
+    let inventory = tokio::select! {
+        inventory = inventory(&settings, &folder, &world) => Arc::new(inventory?),
+        // There is no run yet that could end softly.
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
+    };
     let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
         .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     if settings.task == Task::Hosts {
@@ -95,12 +100,15 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         Work::Facts(_) => Arc::new(ad_hoc::Nothing),
     };
     let sockets = infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new));
+    let mut wire = infra_connect::Settings::new(sockets);
+    // Where the limit cannot be known, it shows when it is reached.
+    wire.open_files = infra_connect::child::raise_open_files().ok();
     let run = Run {
         inventory: wires.inventory,
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::new(infra_connect::Settings::new(sockets))),
+        connect: Arc::new(infra_connect::Wire::new(wire)),
         settings: infra_engine::Settings { kind, parallel: settings.parallel, fail_fast: settings.fail_fast, ..Default::default() },
         approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
         interrupts: wires.interrupts,

@@ -10,6 +10,8 @@ use infra_core::event::Event;
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_lua::{LocalCommand, LocalOutput, World};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -40,6 +42,25 @@ impl Controller {
     }
 }
 
+/// The processes of a local command. Dropped before it ended, they are killed.
+struct Group(Option<u32>);
+
+impl Group {
+    /// The command ended by itself: what it left running was meant to go on.
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // The number is not given away as long as one of the group lives.
+            let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
+        }
+    }
+}
+
 impl World for Controller {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
@@ -60,15 +81,19 @@ impl World for Controller {
     fn run(&self, command: LocalCommand) -> BoxFuture<'_, io::Result<LocalOutput>> {
         Box::pin(async move {
             let (program, arguments) = command.argv.split_first().ok_or_else(|| io::Error::other("there is no program to run"))?;
-            let mut child = Command::new(program)
+            let mut asked = Command::new(program);
+            asked
                 .args(arguments)
                 .current_dir(command.chdir.as_deref().unwrap_or(&self.folder))
                 .envs(&command.env)
                 .stdin(if command.stdin.is_some() { std::process::Stdio::piped() } else { std::process::Stdio::null() })
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()?;
+                .kill_on_drop(true);
+            // A Ctrl-C is ours to deal with, and a program that wants to ask at the terminal fails where it would be stopped for good.
+            infra_connect::child::own_session(&mut asked);
+            let mut child = asked.spawn()?;
+            let group = Group(child.id());
             let stdin = child.stdin.take();
             let write = async {
                 if let (Some(mut stdin), Some(bytes)) = (stdin, &command.stdin) {
@@ -78,6 +103,7 @@ impl World for Controller {
             };
             let ((), output) = tokio::join!(write, child.wait_with_output());
             let output = output?;
+            group.ended();
             Ok(LocalOutput { status: output.status.code(), stdout: output.stdout, stderr: output.stderr })
         })
     }

@@ -124,8 +124,8 @@ fn host_key(log: &str, options: &Options) -> (String, Option<String>) {
     let hint = format!(
         "log in once with `{}` and compare the fingerprint, or add the line of `{}` to {} when you have compared it",
         options.by_hand(),
-        key_scan(log),
-        options.known_hosts_file().unwrap_or("~/.ssh/known_hosts")
+        key_scan(log, &name),
+        options.known_hosts_file().unwrap_or("~/.ssh/known_hosts (or the file that your ssh configuration names instead)")
     );
     (message, Some(hint))
 }
@@ -145,12 +145,14 @@ fn key_name(log: &str) -> String {
     }
 }
 
-fn key_scan(log: &str) -> String {
-    match between(log, "debug1: Authenticating to ", " as '").and_then(|target| target.rsplit_once(':')) {
-        Some((name, "22")) => format!("ssh-keyscan {}", quote(name)),
-        Some((name, port)) => format!("ssh-keyscan -p {port} {}", quote(name)),
-        None => "ssh-keyscan HOST".to_owned(),
-    }
+/// The command whose output is a line for known_hosts, in which the key stands under `name`.
+fn key_scan(log: &str, name: &str) -> String {
+    let (scan, scanned) = match between(log, "debug1: Authenticating to ", " as '").and_then(|target| target.rsplit_once(':')) {
+        Some((host, "22")) => (format!("ssh-keyscan {}", quote(host)), host.to_owned()),
+        Some((host, port)) => (format!("ssh-keyscan -p {port} {}", quote(host)), format!("[{host}]:{port}")),
+        None => return "ssh-keyscan HOST".to_owned(),
+    };
+    if scanned == name { scan } else { format!("{scan} | sed {}", quote(&format!("s|^[^ ]*|{name}|"))) }
 }
 
 /// The host did not let us in.
@@ -264,6 +266,25 @@ mod tests {
         ] {
             let attempt = explained(&log, stderr, said, late);
             assert_eq!((attempt.error.step, attempt.error.message.as_str()), (step, message), "{log}");
+        }
+    }
+
+    #[test]
+    fn the_line_for_known_hosts_has_the_name_that_ssh_looks_for() {
+        let log = |alias: &str, port: &str| {
+            format!(
+                "{UP_TO_CONNECT}debug1: Connection established.\ndebug1: Remote protocol version 2.0\ndebug1: Authenticating to 10.0.0.1:{port} as \
+                 'root'\n{alias}debug1: Server host key: ssh-ed25519 SHA256:abc\nHost key verification failed.\n"
+            )
+        };
+        for (alias, port, wanted) in [
+            ("", "22", "`ssh-keyscan 10.0.0.1`"),
+            ("", "2222", "`ssh-keyscan -p 2222 10.0.0.1`"),
+            ("debug1: using hostkeyalias: web\n", "22", "`ssh-keyscan 10.0.0.1 | sed 's|^[^ ]*|web|'`"),
+            ("debug1: using hostkeyalias: [web]:2222\n", "2222", "`ssh-keyscan -p 2222 10.0.0.1 | sed 's|^[^ ]*|[web]:2222|'`"),
+        ] {
+            let hint = explained(&log(alias, port), "", "", None).error.hint.expect("a hint");
+            assert!(hint.contains(wanted), "{hint}");
         }
     }
 

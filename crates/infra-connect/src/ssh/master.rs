@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::folder::{Folder, Place};
 use super::options::{Client, Options};
-use super::{failed, log};
+use super::{Files, failed, log};
 use crate::settings::Settings;
 use crate::spawn::{BOOT, Process, Spawn, SpawnError};
 
@@ -39,6 +39,7 @@ pub(crate) struct Master {
     /// What ssh and its proxy commands say past the log.
     stderr: Said,
     reading: JoinHandle<()>,
+    _files: Files,
     _folder: Arc<Folder>,
 }
 
@@ -50,6 +51,7 @@ impl Master {
         settings: &Settings,
         folder: Arc<Folder>,
         place: Place,
+        files: Files,
     ) -> Result<(Self, Process), ConnectError> {
         let mut command = Command::new("ssh");
         command.arg("-M").arg("-S").arg(&place.socket).arg("-E").arg(&place.log);
@@ -57,7 +59,7 @@ impl Master {
         command.arg("--").arg(&options.address).arg(remote_command());
         command.env("SSH_ASKPASS_REQUIRE", "never");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        crate::local::own_session(&mut command);
+        crate::child::own_session(&mut command);
         let error = |error: std::io::Error| failed(ConnectStep::Settings, format!("ssh cannot be started: {error}"), None);
         let mut child = command.spawn().map_err(error)?;
         let piped = "all three were asked for as pipes";
@@ -76,6 +78,7 @@ impl Master {
             place,
             stderr: Said(stderr),
             reading,
+            _files: files,
             _folder: folder,
         };
         let first = Process {
@@ -144,6 +147,11 @@ impl Master {
             }
             Err(error) => {
                 let words = chain(&error);
+                if out_of_files(&error) {
+                    return Err(SpawnError::Refused(format!(
+                        "this machine lets infra open no more files ({words}); `ulimit -n` says how many"
+                    )));
+                }
                 let master_lives = tokio::time::timeout(PATIENCE, self.session.check()).await.is_ok_and(|checked| checked.is_ok());
                 Err(if master_lives {
                     SpawnError::Refused(format!(
@@ -227,6 +235,12 @@ async fn tail(mut stream: ChildStderr, kept: watch::Sender<Vec<u8>>) {
             kept.drain(..excess);
         });
     }
+}
+
+/// Whether an error is of this process, which has as many files open as it may.
+fn out_of_files(error: &(dyn std::error::Error + 'static)) -> bool {
+    let own = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(own, Some(nix::libc::EMFILE | nix::libc::ENFILE)) || error.source().is_some_and(out_of_files)
 }
 
 /// An error and its causes, in one line.

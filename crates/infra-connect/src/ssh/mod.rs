@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use infra_core::connection::{ConnectError, ConnectStep};
 use infra_core::host::Host;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use self::folder::Folder;
@@ -30,6 +30,22 @@ pub(crate) struct Ssh {
     folder: OnceCell<Arc<Folder>>,
     client: OnceCell<Client>,
     count: AtomicU64,
+    /// How many hosts there are files for.
+    room: Option<Arc<Semaphore>>,
+}
+
+/// The files that one host takes, kept for it.
+pub(crate) type Files = Option<Arc<OwnedSemaphorePermit>>;
+
+/// How many files a host may take: four for its master, and for a command, a question and a kill that are under way at once (measured: 5 for a host that
+/// is idle, 12 while a command begins).
+const FILES: u64 = 20;
+/// How many files are kept for everything else.
+const OTHER_FILES: u64 = 48;
+
+fn room(open_files: u64) -> usize {
+    // Above this there are more places than a controller has memory for masters.
+    usize::try_from(open_files.saturating_sub(OTHER_FILES) / FILES).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 fn failed(step: ConnectStep, message: impl Into<String>, hint: Option<String>) -> ConnectError {
@@ -40,20 +56,22 @@ impl Ssh {
     /// Nothing is started or made yet.
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
         let handshakes = Semaphore::new(settings.handshakes.max(1));
-        Self { settings, handshakes, folder: OnceCell::new(), client: OnceCell::new(), count: AtomicU64::new(0) }
+        let room = settings.open_files.map(|files| Arc::new(Semaphore::new(room(files))));
+        Self { settings, room, handshakes, folder: OnceCell::new(), client: OnceCell::new(), count: AtomicU64::new(0) }
     }
 
     /// Reaches a host.
     pub(crate) async fn connect(&self, host: &Host) -> Result<Reached, ConnectError> {
         let options = Options::of(host).map_err(|message| failed(ConnectStep::Settings, message, None))?;
         let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
+        let files = self.files()?;
         let folder = self.folder.get_or_try_init(|| Folder::open(&self.settings.runtime_folder)).await?;
         let client = self.client.get_or_try_init(Client::find).await?;
         let deadline = Instant::now() + self.settings.connect_deadline;
         let options = options.complete(client, deadline).await?;
         let mut wait = Duration::from_millis(250);
         loop {
-            let error = match self.attempt(folder, client, &options, deadline).await {
+            let error = match self.attempt(folder, client, &options, deadline, files.clone()).await {
                 Ok(reached) => return Ok(reached),
                 Err(error) => error,
             };
@@ -68,9 +86,32 @@ impl Ssh {
         }
     }
 
-    async fn attempt(&self, folder: &Arc<Folder>, client: &Client, options: &Options, deadline: Instant) -> Result<Reached, Attempt> {
+    /// Keeps the files that a host takes, where there are any left.
+    fn files(&self) -> Result<Files, ConnectError> {
+        let Some(room) = &self.room else { return Ok(None) };
+        room.clone().try_acquire_owned().map(|permit| Some(Arc::new(permit))).map_err(|_| {
+            let limit = self.settings.open_files.unwrap_or_default();
+            let hosts = self::room(limit);
+            let hint =
+                format!("allow more with `ulimit -n` (about {FILES} for each host), or take at most {hosts} hosts at a time with --limit");
+            failed(
+                ConnectStep::Settings,
+                format!("infra may open {limit} files on this machine, which is enough for {hosts} hosts"),
+                Some(hint),
+            )
+        })
+    }
+
+    async fn attempt(
+        &self,
+        folder: &Arc<Folder>,
+        client: &Client,
+        options: &Options,
+        deadline: Instant,
+        files: Files,
+    ) -> Result<Reached, Attempt> {
         let place = folder.place(self.count.fetch_add(1, Ordering::Relaxed));
-        let (master, first) = Master::start(client, options, &self.settings, folder.clone(), place).map_err(Attempt::from)?;
+        let (master, first) = Master::start(client, options, &self.settings, folder.clone(), place, files).map_err(Attempt::from)?;
         let master = Arc::new(master);
         let met = tokio::time::timeout_at(deadline, async {
             let reached = Reached::meet(self.settings.clone(), master.clone(), first).await?;
