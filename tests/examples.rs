@@ -1,4 +1,4 @@
-//! What is there to be read is also run: the deploys and inventories of the repository, and every piece of Lua in the book and the README.
+//! What is there to be read is also run: every piece of Lua in the book and the README. (The repository's own deploys are in deploys.rs and fleet.rs.)
 
 mod common;
 
@@ -13,44 +13,6 @@ fn names_in(folder: &str, ending: &str) -> BTreeSet<String> {
     let entries = read_dir(repository().join(folder)).expect("a folder of the repository");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
     names.filter(|name| name.ends_with(ending)).collect()
-}
-
-fn words_of(path: &str) -> String {
-    repository().join(path).to_str().expect("a path in UTF-8").to_owned()
-}
-
-#[test]
-fn the_quickstart_does_what_it_planned_and_then_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (inventory, deploy) = (words_of("inventories/local.lua"), words_of("deploys/quickstart.lua"));
-    let outlooks = |words: &[&str]| {
-        let words: Vec<&str> = [&[inventory.as_str(), &deploy, "--json"], words].concat();
-        let document = run(folder.path(), &words).expect(0).json();
-        let operations = document["plan"]["operations"].as_array().expect("operations").clone();
-        assert_eq!(operations.len(), 4);
-        let planned: Vec<_> = operations.iter().map(|operation| operation["hosts"]["@local"]["outlook"].clone()).collect();
-        (planned, document["hosts"]["@local"]["state"].clone())
-    };
-    assert_eq!(outlooks(&["--dry"]).0, ["change"; 4]);
-    assert_eq!(read_dir(folder.path()).expect("the folder").count(), 0, "a plan changes nothing");
-    assert_eq!(outlooks(&["--yes"]), (vec!["change".into(); 4], "changed".into()));
-    assert_eq!(read_to_string(folder.path().join("quickstart-site/robots.txt")).expect("a file"), "Disallow: /drafts\n");
-    assert_eq!(outlooks(&["--dry"]).0, ["no-change"; 4]);
-    assert_eq!(outlooks(&["--yes"]), (vec!["no-change".into(); 4], "unchanged".into()));
-}
-
-#[test]
-fn every_deploy_and_inventory_is_run() {
-    // The quickstart is run above. What goes to the fleet is planned here on this machine, and executed on real ones in fleet.rs.
-    assert_eq!(names_in("deploys", ".lua"), BTreeSet::from(["nginx.lua".into(), "quickstart.lua".into()]));
-    for inventory in names_in("inventories", ".lua") {
-        run(&repository(), &[&format!("inventories/{inventory}"), "hosts"]).expect(0);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = ["--data", "greeting=Hello", "--data", "http_port=80"];
-    let nginx = words_of("deploys/nginx.lua");
-    let ran = run(folder.path(), &[&["@local", nginx.as_str(), "--dry"], &data[..]].concat());
-    assert_ne!(ran.code, Some(2), "{}", ran.stderr);
 }
 
 #[test]
@@ -133,12 +95,9 @@ fn every_page_of_the_book_is_listed_and_every_link_leads_somewhere() {
     assert_eq!(links(&read_to_string(book.join("SUMMARY.md")).expect("the summary")), pages);
     for page in ["README.md", "CONTRIBUTING.md", "crates/README.md"] {
         let text = read_to_string(repository().join(page)).expect("a page");
-        for word in text
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .filter(|word| word.contains('/') && !word.contains([' ', '~', '[', '…']) && !word.starts_with('.'))
-        {
+        for word in text.split('`').skip(1).step_by(2).filter(|word| {
+            word.contains('/') && !word.contains([' ', '~', '[', '…']) && !word.starts_with(['.']) && !word.starts_with("target/")
+        }) {
             let known = Path::new(word).components().next().is_some_and(|first| repository().join(first).exists());
             let example = word.chars().any(char::is_uppercase) && !repository().join(word).exists();
             assert!(!known || example || repository().join(word).exists(), "{page} names {word}, which is not there");
