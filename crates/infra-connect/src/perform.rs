@@ -74,6 +74,13 @@ impl Ear {
         self.over[0]
     }
 
+    /// Waits until what was heard has gone where it goes, as far as there must be room for more.
+    async fn room(&self) {
+        if let Some(sink) = &self.sink {
+            sink.room().await;
+        }
+    }
+
     /// The exit status of the command, by its receipt.
     pub(crate) fn end(&self) -> Option<i32> {
         self.end
@@ -128,7 +135,7 @@ impl Listener for Ear {
             Piece::Bytes(_) if self.over[at] => {}
             Piece::Bytes(bytes) if self.begun[at] => {
                 if let Some(sink) = &self.sink {
-                    sink(stream, bytes);
+                    sink.take(stream, bytes);
                 }
             }
             Piece::Bytes(bytes) => {
@@ -267,7 +274,7 @@ impl Inner {
                 lag = Some(Instant::now() + LAG);
             }
             tokio::select! {
-                step = exchange.step(ear) => if step == Step::Closed { break },
+                step = hear(exchange, ear) => if step == Step::Closed { break },
                 () = until(lag) => break,
                 () = until(deadline) => {
                     // An upload may have moved while we slept.
@@ -327,6 +334,12 @@ impl Inner {
     }
 }
 
+/// Hears on, once there is room for what comes. It may be dropped and called again without loss.
+async fn hear(exchange: &mut Exchange, ear: &mut Ear) -> Step {
+    ear.room().await;
+    exchange.step(ear).await
+}
+
 /// Waits for a moment, or for ever.
 pub(crate) async fn until(moment: Option<Instant>) {
     match moment {
@@ -341,13 +354,13 @@ async fn hear_out<T>(exchange: &mut Exchange, ear: &mut Ear, killing: impl Futur
     let result = loop {
         tokio::select! {
             result = &mut killing => break result,
-            step = exchange.step(ear) => if step == Step::Closed { break killing.await },
+            step = hear(exchange, ear) => if step == Step::Closed { break killing.await },
         }
     };
     let end = Instant::now() + Duration::from_millis(500);
     while !ear.done() {
         tokio::select! {
-            step = exchange.step(ear) => if step == Step::Closed { break },
+            step = hear(exchange, ear) => if step == Step::Closed { break },
             () = tokio::time::sleep_until(end) => break,
         }
     }

@@ -64,8 +64,27 @@ pub struct ConnectError {
     pub hint: Option<String>,
 }
 
-/// Takes output as it comes, in pieces of any size.
-pub type OutputSink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+/// Takes output as it comes.
+pub trait TakeOutput: Send + Sync {
+    /// Takes a piece of any size. It never waits.
+    fn take(&self, stream: Stream, bytes: &[u8]);
+
+    /// Waits until there is room for more. Who reads a host's output asks before it reads on, so that in the end the command waits.
+    ///
+    /// It may be dropped and called again.
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl<F: Fn(Stream, &[u8]) + Send + Sync> TakeOutput for F {
+    fn take(&self, stream: Stream, bytes: &[u8]) {
+        self(stream, bytes);
+    }
+}
+
+/// Where output goes.
+pub type OutputSink = Arc<dyn TakeOutput>;
 
 /// A host that was reached. It may be used by several tasks at once.
 pub trait Connection: Send + Sync {

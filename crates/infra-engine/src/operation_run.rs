@@ -147,11 +147,11 @@ impl OperationRun {
             let text = describe::step(action);
             self.events.emit(Event::CommandStarted { op: self.op, host, text: text.clone() }).await;
             let (sink, splitter, end) = OutputLines::new().parts(self.events.clone(), self.op, host, std::mem::take(&mut done.kept));
-            // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
+            // In a task of its own: a connection that waits for room must not keep it from being made.
             let mut splitting = JoinSet::new();
             splitting.spawn(splitter.run());
             let ending = self.run.connection.perform(Perform { action, context: &context, timeout }, sink).await;
-            end.end().await;
+            end.end();
             done.kept = match splitting.join_next().await {
                 Some(Ok(kept)) => kept,
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use infra_core::connection::OutputSink;
+use infra_core::BoxFuture;
+use infra_core::connection::{OutputSink, TakeOutput};
 use infra_core::event::Event;
 use infra_core::host::HostId;
 use infra_core::output::{Capture, Stream};
 use infra_core::plan::OpId;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::event_stream::EventStream;
 
@@ -43,68 +43,84 @@ enum Piece {
 
 /// Takes the output of one command.
 pub(crate) struct OutputLines {
-    sender: mpsc::Sender<Piece>,
-    receiver: mpsc::Receiver<Piece>,
+    sender: mpsc::UnboundedSender<Piece>,
+    receiver: mpsc::UnboundedReceiver<Piece>,
+}
+
+/// How many pieces wait, and word of each that does so no more.
+#[derive(Default)]
+struct Queue {
+    waiting: AtomicUsize,
+    taken: Notify,
 }
 
 /// What splits the pieces: run it beside the command.
 pub(crate) struct Splitter {
-    receiver: mpsc::Receiver<Piece>,
+    receiver: mpsc::UnboundedReceiver<Piece>,
+    queue: Arc<Queue>,
     events: EventStream,
     op: OpId,
     host: HostId,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     kept: Kept,
-    /// How many bytes were let go for want of room.
-    lost: Arc<AtomicU64>,
 }
 
 /// Says that the command has ended.
-pub(crate) struct EndOfOutput(mpsc::Sender<Piece>);
+pub(crate) struct EndOfOutput(mpsc::UnboundedSender<Piece>);
 
 impl OutputLines {
     pub(crate) fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::unbounded_channel();
         Self { sender, receiver }
     }
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
-        let lost: Arc<AtomicU64> = Arc::default();
+        let queue = Arc::new(Queue::default());
         let (stdout, stderr) = (Vec::new(), Vec::new());
-        let splitter = Splitter { receiver: self.receiver, events, op, host, stdout, stderr, kept, lost: lost.clone() };
-        let sender = self.sender.clone();
-        let sink: OutputSink = Arc::new(move |stream, bytes: &[u8]| {
-            for piece in bytes.chunks(LINE) {
-                send(&sender, Piece::Bytes(stream, piece.to_vec()), &lost);
-            }
-        });
-        (sink, splitter, EndOfOutput(self.sender))
+        let splitter = Splitter { receiver: self.receiver, queue: queue.clone(), events, op, host, stdout, stderr, kept };
+        let sink = Sink { sender: self.sender.clone(), queue };
+        (Arc::new(sink), splitter, EndOfOutput(self.sender))
     }
 }
 
-/// Hands on a piece; where too many wait, the reader of the pipe waits as well, and so in the end does the command. After its end nothing is taken.
-fn send(sender: &mpsc::Sender<Piece>, piece: Piece, lost: &AtomicU64) {
-    let Err(mpsc::error::TrySendError::Full(piece)) = sender.try_send(piece) else { return };
-    match Handle::try_current() {
-        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| drop(handle.block_on(sender.send(piece))));
-        }
-        // A runtime of one thread cannot wait here without standing still: what does not fit is let go and counted.
-        Ok(_) => {
-            if let Piece::Bytes(_, bytes) = piece {
-                lost.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+/// Where the connection puts what it reads. The queue has no bound of its own: the connection asks for room before it reads on, and so in the
+/// end the command waits. No thread ever does.
+struct Sink {
+    sender: mpsc::UnboundedSender<Piece>,
+    queue: Arc<Queue>,
+}
+
+impl TakeOutput for Sink {
+    fn take(&self, stream: Stream, bytes: &[u8]) {
+        self.queue.waiting.fetch_add(1, Ordering::AcqRel);
+        // After its end nothing is taken.
+        let _ = self.sender.send(Piece::Bytes(stream, bytes.to_vec()));
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            while self.queue.waiting.load(Ordering::Acquire) >= WAITING && !self.sender.is_closed() {
+                // One word is kept for who was not listening when it was said.
+                self.queue.taken.notified().await;
             }
-        }
-        Err(_) => drop(sender.blocking_send(piece)),
+        })
     }
 }
 
 impl EndOfOutput {
     /// All output has been handed on.
-    pub(crate) async fn end(self) {
-        let _ = self.0.send(Piece::End).await;
+    pub(crate) fn end(self) {
+        let _ = self.0.send(Piece::End);
+    }
+}
+
+impl Drop for Splitter {
+    fn drop(&mut self) {
+        // Nobody is to wait for one that has ended before its time.
+        self.receiver.close();
+        self.queue.taken.notify_one();
     }
 }
 
@@ -112,6 +128,8 @@ impl Splitter {
     /// Emits lines until the end, and gives what is kept.
     pub(crate) async fn run(mut self) -> Kept {
         while let Some(Piece::Bytes(stream, bytes)) = self.receiver.recv().await {
+            self.queue.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.queue.taken.notify_one();
             match stream {
                 Stream::Stdout => self.kept.stdout.push(&bytes),
                 Stream::Stderr => self.kept.stderr.push(&bytes),
@@ -124,11 +142,7 @@ impl Splitter {
                 self.line(stream, rest).await;
             }
         }
-        let lost = self.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
-        }
-        self.kept
+        std::mem::take(&mut self.kept)
     }
 
     fn rest(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -167,14 +181,6 @@ impl Splitter {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_let_go_on_a_single_thread_is_counted() {
-        let big = vec![b'x'; LINE];
-        let pieces = vec![&big[..]; WAITING + 2];
-        let last = lines_of(&pieces).await.pop().expect("there are lines");
-        assert_eq!(String::from_utf8_lossy(&last), format!("… {} bytes of output came too fast and are not shown …", 2 * LINE));
-    }
-
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let (op, host) = (OpId(0), HostId(0));
@@ -182,9 +188,10 @@ mod tests {
         events.emit(Event::HostOperationStarted { op, host }).await;
         let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
         for piece in pieces {
-            sink(Stream::Stdout, piece);
+            sink.take(Stream::Stdout, piece);
         }
-        let (kept, ()) = tokio::join!(splitter.run(), end.end());
+        end.end();
+        let kept = splitter.run().await;
         assert!(kept.last_lines().len() <= LAST);
         let mut lines = Vec::new();
         receiver.close();
@@ -203,9 +210,67 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn there_is_room_again_when_a_piece_was_taken_or_nobody_takes_any_more() {
+        let (sender, mut receiver) = mpsc::channel(1024);
+        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender), OpId(0), HostId(0), Kept::default());
+        for _ in 0..WAITING {
+            sink.room().await;
+            sink.take(Stream::Stdout, b"line\n");
+        }
+        let mut room = sink.room();
+        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(room.as_mut().poll(context).is_pending())).await);
+        let mut splitting = tokio::task::JoinSet::new();
+        splitting.spawn(splitter.run());
+        room.await;
+        splitting.shutdown().await;
+        for _ in 0..2 * WAITING {
+            sink.room().await;
+            sink.take(Stream::Stdout, b"line\n");
+        }
+        receiver.close();
+    }
+
+    #[tokio::test]
     async fn long_lines_come_in_pieces() {
         let long = vec![b'x'; LINE + 1];
         let sizes: Vec<usize> = lines_of(&[&long, b"\n", &long[1..], b"\ny"]).await.iter().map(Vec::len).collect();
         assert_eq!(sizes, [LINE, 1, LINE, 1]);
+    }
+
+    #[test]
+    fn more_hosts_than_threads_that_print_without_end_hold_each_other_up_only_for_a_while() {
+        const HOSTS: u32 = 24;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build().unwrap();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let reading = std::thread::spawn(move || {
+            let mut lines = 0;
+            while let Some(event) = receiver.blocking_recv() {
+                lines += usize::from(matches!(event, Event::Output { .. }));
+            }
+            lines
+        });
+        let events = EventStream::new(sender);
+        runtime.block_on(async {
+            let mut hosts = tokio::task::JoinSet::new();
+            for host in (0..HOSTS).map(HostId) {
+                let (op, events) = (OpId(0), events.clone());
+                hosts.spawn(async move {
+                    events.emit(Event::HostOperationStarted { op, host }).await;
+                    let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
+                    let splitting = tokio::spawn(splitter.run());
+                    for _ in 0..4 * WAITING {
+                        sink.room().await;
+                        sink.take(Stream::Stdout, b"line\n");
+                    }
+                    end.end();
+                    splitting.await.unwrap();
+                });
+            }
+            let all = async { while hosts.join_next().await.is_some() {} };
+            tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("it comes to an end");
+        });
+        runtime.shutdown_background();
+        drop(events);
+        assert_eq!(reading.join().unwrap(), HOSTS as usize * 4 * WAITING);
     }
 }

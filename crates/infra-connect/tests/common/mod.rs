@@ -25,7 +25,7 @@ pub struct Heard {
 impl Heard {
     pub fn sink(self: &Arc<Self>) -> OutputSink {
         let heard = self.clone();
-        Arc::new(move |stream, bytes| {
+        Arc::new(move |stream, bytes: &[u8]| {
             let stream = if stream == Stream::Stdout { &heard.stdout } else { &heard.stderr };
             stream.lock().unwrap().extend_from_slice(bytes);
         })

@@ -491,7 +491,7 @@ impl Connection for Wire {
             match self.behaviours.get(&command) {
                 Some(Behaviour::Exit(code)) => Ending::Exited(*code),
                 Some(Behaviour::Print(text, code)) => {
-                    sink(Stream::Stdout, text.as_bytes());
+                    sink.take(Stream::Stdout, text.as_bytes());
                     Ending::Exited(*code)
                 }
                 Some(Behaviour::Ending(ending)) => ending.clone(),
