@@ -26,5 +26,5 @@ pub use diagnostics::render_diagnostic;
 pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
 pub use screen::screen;
-pub use settings::ScreenSettings;
+pub use settings::{Controls, Journalled, ScreenSettings};
 pub use several::several;

@@ -5,4 +5,5 @@ mod bench;
 mod deploys;
 mod failures;
 mod json;
+mod strategies;
 mod terminal;
