@@ -14,6 +14,8 @@ use infra_core::script::{BlockKind, Rolling};
 use infra_core::{Map, Value};
 use serde_json::json;
 
+use crate::journal::Record;
+
 /// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
 pub const VERSION: u32 = 1;
 
@@ -54,10 +56,17 @@ pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
-fn text(document: &Value) -> String {
+/// The document as text.
+pub(crate) fn text(document: &Value) -> String {
     let mut text = serde_json::to_string_pretty(document).expect("a value is JSON");
     text.push('\n');
     text
+}
+
+/// The document of a run that is over, as far as its journal tells.
+pub(crate) fn of_record(record: &Record) -> Value {
+    let Record { state, unreachable, failed_outside, .. } = record;
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new() }.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -261,7 +270,8 @@ impl Document<'_> {
     }
 }
 
-fn key(bucket: Bucket) -> String {
+/// The name of a bucket's member.
+pub(crate) fn key(bucket: Bucket) -> String {
     json!(bucket).as_str().unwrap_or_default().to_owned()
 }
 
