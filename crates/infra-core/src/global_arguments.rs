@@ -149,14 +149,7 @@ pub const NOT_YET: &[&str] = &[
     "stdin",
     "get_pty",
     "umask",
-    "continue_on_error",
-    "retries",
-    "retry_delay",
-    "retry_backoff",
     "retry_until",
-    "parallel",
-    "max_fail",
-    "background",
     "on",
 ];
 
