@@ -29,7 +29,7 @@ fn civil(since_1970: Duration) -> [u64; 6] {
 }
 
 /// The name of a run that began at this moment: `20261121T001530-ab12`. The last four digits are the fraction of the second in 65,536ths, so that
-/// names sort by time; a name that is taken gives way to the one of the next of them.
+/// names sort by time.
 pub fn run_name(since_1970: Duration) -> String {
     let [year, month, day, hour, minute, second] = civil(since_1970);
     let fraction = u64::from(since_1970.subsec_nanos()) * 65_536 / 1_000_000_000;
