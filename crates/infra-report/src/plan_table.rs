@@ -95,14 +95,17 @@ fn rules(state: &RunState, plan: &Plan, controls: &Controls) -> Vec<String> {
             count(selected, "host")
         ));
     }
-    let waves = controls.serial
-        || plan.operations.iter().any(|operation| operation.serial.is_some())
+    let waves = plan.operations.iter().any(|operation| operation.serial.is_some())
         || plan.blocks.iter().any(|block| matches!(block.kind, BlockKind::Rolling(_)));
     if waves {
-        let most =
-            if controls.max_fail == Share::NONE { "a host".to_owned() } else { format!("more than {} of its hosts", controls.max_fail) };
-        let option = if controls.max_fail == Share::NONE { "" } else { " (--max-fail)" };
-        rules.push(format!("After a wave in which {most} failed no further wave starts, where the deploy does not allow more{option}."));
+        rules.push("After a wave in which more hosts are not ok than it allows no further wave starts, and the run stops.".to_owned());
+    }
+    if controls.serial {
+        // Each wave is one host.
+        rules.push(match controls.max_fail.of(1) {
+            0 => "When a host is not ok, the hosts after it are not begun, and the run stops.".to_owned(),
+            _ => "A host that is not ok does not hold back those after it (--max-fail).".to_owned(),
+        });
     }
     rules
 }

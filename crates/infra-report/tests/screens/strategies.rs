@@ -73,7 +73,7 @@ fn a_rolling_block_that_stops() {
 
         3 operations on 4 hosts: 12 will change.
         A host that fails takes no further part; the others go on.
-        After a wave in which a host failed no further wave starts, where the deploy does not allow more.
+        After a wave in which more hosts are not ok than it allows no further wave starts, and the run stops.
     --> Running 3 operations on 4 hosts
     --> Wave 1 of 2 of «Restart the app»: web-[01-02]
     [web-01] Drain: changed: ran 1 command
@@ -194,8 +194,10 @@ fn the_rules_are_said_before() {
     Host by host: each goes through all its operations before the next begins (--serial).
     At most 1 host at work at once (--parallel).
     A host that fails takes no further part; the others go on.
-    After a wave in which more than 20% of its hosts failed no further wave starts, where the deploy does not allow more (--max-fail).
+    When a host is not ok, the hosts after it are not begun, and the run stops.
     ");
+    let on = rules(Controls { max_fail: Share::Count(1), ..serial });
+    assert!(on.contains("A host that is not ok does not hold back those after it (--max-fail).\n"), "{on}");
     assert_snapshot!(rules(Controls { no_wait: true, fail_percent: Some(12.5), ..Controls::default() }), @r"
     No host waits for another between operations (--no-wait).
     A host that fails takes no further part; the others go on.
@@ -204,7 +206,7 @@ fn the_rules_are_said_before() {
     assert_snapshot!(rules(Controls { serial: true, fail_fast: true, ..Controls::default() }), @r"
     Host by host: each goes through all its operations before the next begins (--serial).
     At the first host that is not ok nothing new is started on any host (--fail-fast).
-    After a wave in which a host failed no further wave starts, where the deploy does not allow more.
+    When a host is not ok, the hosts after it are not begun, and the run stops.
     ");
 }
 
