@@ -10,10 +10,14 @@ use crate::node::Node;
 use crate::resources::Resources;
 
 /// The answer of an operation's diff: what to do, or why nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// The steps, in order. None of them means that the host is as wished.
     pub actions: Vec<Action>,
+    /// Whether the steps change the host. Steps that only wait for something do not: they are done at each run, the plan counts them as no change, and
+    /// so does the outcome when they ended well.
+    #[serde(default = "changes")]
+    pub changes: bool,
     /// Why there is nothing to do (`already at 1.2`), or in a few words what is done (`create`, `mode 600 → 644`).
     pub reason: String,
     /// Text files before and after, to be shown to a person.
@@ -146,6 +150,16 @@ pub enum Effect {
     },
 }
 
+fn changes() -> bool {
+    true
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self { actions: Vec::new(), changes: true, reason: String::new(), texts: Vec::new(), touches: None, effects: Vec::new() }
+    }
+}
+
 impl Change {
     /// Nothing to do, and why.
     pub fn none(reason: impl Into<String>) -> Self {
@@ -155,6 +169,11 @@ impl Change {
     /// A change that has no steps yet; `reason` says in a few words what it does.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), ..Self::default() }
+    }
+
+    /// Steps that change nothing on the host, such as waiting; `reason` says in a few words what they do.
+    pub fn idle(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), changes: false, ..Self::default() }
     }
 
     /// With one more command.

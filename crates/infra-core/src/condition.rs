@@ -31,6 +31,10 @@ pub enum Condition {
     All(Vec<Condition>),
     /// Any of them holds; false where there are none.
     Any(Vec<Condition>),
+    /// It does not hold.
+    Not(Box<Condition>),
+    /// The call changed something on any of the hosts that registered it. It is open until all of them have ended it.
+    AnyHost(CallIndex),
 }
 
 /// What is known of a call's outcome: `None` means not known yet.
@@ -40,17 +44,19 @@ pub struct Known {
     pub changed: Option<bool>,
     /// Whether it ended well.
     pub succeeded: Option<bool>,
+    /// Whether it changed something on any host that registered it.
+    pub changed_anywhere: Option<bool>,
 }
 
 impl Known {
     /// It will change something, or has: as the plan sees it, it will end well too.
-    pub const CHANGED: Self = Self { changed: Some(true), succeeded: Some(true) };
+    pub const CHANGED: Self = Self { changed: Some(true), succeeded: Some(true), changed_anywhere: Some(true) };
     /// There is nothing to do, or was.
-    pub const UNCHANGED: Self = Self { changed: Some(false), succeeded: Some(true) };
+    pub const UNCHANGED: Self = Self { changed: Some(false), succeeded: Some(true), changed_anywhere: None };
     /// It failed.
-    pub const FAILED: Self = Self { changed: Some(false), succeeded: Some(false) };
+    pub const FAILED: Self = Self { changed: Some(false), succeeded: Some(false), changed_anywhere: None };
     /// Nothing is known yet.
-    pub const OPEN: Self = Self { changed: None, succeeded: None };
+    pub const OPEN: Self = Self { changed: None, succeeded: None, changed_anywhere: None };
 }
 
 impl Condition {
@@ -59,7 +65,7 @@ impl Condition {
         match self {
             Self::Always(value) => Some(*value),
             Self::Outcome(call, did) => {
-                let Known { changed, succeeded } = known(*call);
+                let Known { changed, succeeded, .. } = known(*call);
                 match did {
                     Did::Change => changed,
                     Did::NotChange => match (changed, succeeded) {
@@ -71,6 +77,8 @@ impl Condition {
                     Did::Error => succeeded.map(|ok| !ok),
                 }
             }
+            Self::Not(condition) => condition.decide(known).map(|holds| !holds),
+            Self::AnyHost(call) => known(*call).changed_anywhere,
             Self::All(list) => {
                 let decided: Vec<_> = list.iter().map(|one| one.decide(known)).collect();
                 if decided.contains(&Some(false)) {
@@ -106,7 +114,8 @@ impl Condition {
     fn collect(&self, calls: &mut Vec<CallIndex>) {
         match self {
             Self::Always(_) => {}
-            Self::Outcome(call, _) => calls.push(*call),
+            Self::Outcome(call, _) | Self::AnyHost(call) => calls.push(*call),
+            Self::Not(condition) => condition.collect(calls),
             Self::All(list) | Self::Any(list) => list.iter().for_each(|one| one.collect(calls)),
         }
     }
@@ -136,6 +145,10 @@ mod tests {
             (Condition::All(vec![outcome(3, Did::Change), outcome(0, Did::Change)]), None),
             (Condition::Any(vec![outcome(3, Did::Change), outcome(0, Did::Change)]), Some(true)),
             (Condition::Any(vec![]), Some(false)),
+            (Condition::Not(Box::new(outcome(0, Did::Change))), Some(false)),
+            (Condition::Not(Box::new(outcome(3, Did::Change))), None),
+            (Condition::AnyHost(0), Some(true)),
+            (Condition::AnyHost(1), None),
             (Condition::All(vec![]), Some(true)),
         ] {
             assert_eq!(condition.decide(&known), decided, "{condition:?}");

@@ -9,8 +9,11 @@
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying)* HostOperationEnded      one such sequence per host, interleaved
 //! ```
+//!
+//! Operations follow one another; inside a `parallel` or `rolling` block, and with `--serial` and `--no-wait`, they overlap: an operation then begins with its
+//! first host and ends with its last. `WaveStarted` stands before the first host of its wave.
 //!
 //! `Stopped` and `Interrupted` may stand anywhere after `RunStarted`; `Misused` also directly after it. Every `HostOperationStarted` is followed by
 //! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, or served by a `_run_once` elsewhere)
@@ -26,7 +29,7 @@ use crate::connection::{ConnectError, Ending};
 use crate::diagnostic::Diagnostic;
 use crate::host::HostId;
 use crate::output::Stream;
-use crate::plan::{OpId, Plan};
+use crate::plan::{BlockId, OpId, Plan};
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +167,32 @@ pub enum Event {
         /// The answer, or why there is none.
         answer: Result<Arc<Value>, String>,
     },
+    /// Hosts set out on a wave of an operation with `_serial`, of a `rolling` block, or of a run with `--serial`.
+    WaveStarted {
+        /// What goes in waves.
+        of: Waves,
+        /// Which wave, from 1.
+        wave: usize,
+        /// How many there are.
+        waves: usize,
+        /// The hosts that enter it.
+        hosts: Vec<HostId>,
+    },
+    /// A failed operation will be tried again on a host.
+    Retrying {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// Which retry, from 1.
+        retry: u32,
+        /// How many there may be.
+        retries: u32,
+        /// When it begins.
+        after: Duration,
+        /// What failed.
+        failure: Box<Failure>,
+    },
     /// A rule stopped the run: nothing new is started.
     Stopped {
         /// Which rule, and its arithmetic.
@@ -181,7 +210,7 @@ pub enum Event {
 }
 
 /// Why nothing new is started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopReason {
     /// `--fail-fast`, and this host is not ok.
@@ -191,14 +220,25 @@ pub enum StopReason {
     },
     /// A wave had more hosts that are not ok than it may.
     WaveFailed {
-        /// The operation that ran in waves.
-        op: OpId,
+        /// What went in waves.
+        of: Waves,
+        /// Which wave, from 1.
+        wave: usize,
         /// How many hosts of the wave are not ok.
         not_ok: usize,
         /// How many entered it.
         entered: usize,
         /// How many may fail.
         allowed: usize,
+    },
+    /// `--fail-percent`: more than that share of the selected hosts are not ok.
+    FailPercent {
+        /// How many hosts are not ok.
+        not_ok: usize,
+        /// How many were selected.
+        selected: usize,
+        /// The percentage that is allowed.
+        allowed: f64,
     },
     /// An operation with `_run_once` failed.
     RunOnceFailed {
@@ -213,6 +253,18 @@ pub enum StopReason {
     NoHostLeft,
 }
 
+/// What goes through its hosts in waves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waves {
+    /// An operation with `_serial`.
+    Operation(OpId),
+    /// A `rolling` block.
+    Block(BlockId),
+    /// The whole run: `--serial`.
+    Run,
+}
+
 /// What came of an operation on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostResult {
@@ -220,7 +272,9 @@ pub struct HostResult {
     pub outcome: Outcome,
     /// How many steps were done, also of one that failed in the end.
     pub steps_done: usize,
-    /// How long it took.
+    /// How often it was tried again.
+    pub retries: u32,
+    /// How long it took, with all tries and the time between them.
     pub took: Duration,
     /// The standard output of its commands, bounded.
     pub stdout: String,
@@ -316,4 +370,11 @@ impl Outcome {
 pub trait Reporter: Send {
     /// Takes the next event. It never calls back into the run.
     fn event(&mut self, event: &Event);
+}
+
+/// Keeps events where they outlive the run. It is told of each event before anything follows from it: of a command before it is started, of a result before
+/// the next operation begins.
+pub trait Journal: Send + Sync {
+    /// Writes the event down. A journal that cannot be written says so once, by itself, and never holds up the run.
+    fn record(&self, event: &Event);
 }

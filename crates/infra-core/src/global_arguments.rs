@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{self, ArgumentError};
+use crate::waves::{Batch, Share};
 
 /// How commands of an operation run on a host: as whom, where, with what environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,9 +55,30 @@ pub struct GlobalArguments {
     /// Run on one host only: the first in inventory order that is alive when the operation starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_once: Option<bool>,
-    /// One host at a time, in inventory order.
+    /// Waves of hosts, in inventory order: `true` for one host at a time, a number, a share such as `"25%"`, or a list of sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub serial: Option<bool>,
+    pub serial: Option<Batch>,
+    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it; 0 where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_fail: Option<Share>,
+    /// At most this many hosts at work at once on the operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
+    /// As `_ignore_errors`, and the operation's remaining commands run as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_on_error: Option<bool>,
+    /// How often the operation is diffed and run again after a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Seconds before it is run again; 5 where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_delay: Option<f64>,
+    /// What the delay is multiplied with after each retry; 1 where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_backoff: Option<f64>,
+    /// Inside `parallel`: the operation is ended when the block's other operations have ended, and that counts as ok.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background: Option<bool>,
 }
 
 impl GlobalArguments {
@@ -79,7 +101,14 @@ impl GlobalArguments {
             success_exit_codes: self.success_exit_codes.or_else(|| outer.success_exit_codes.clone()),
             ignore_errors: self.ignore_errors.or(outer.ignore_errors),
             run_once: self.run_once.or(outer.run_once),
-            serial: self.serial.or(outer.serial),
+            serial: self.serial.or_else(|| outer.serial.clone()),
+            max_fail: self.max_fail.or(outer.max_fail),
+            parallel: self.parallel.or(outer.parallel),
+            continue_on_error: self.continue_on_error.or(outer.continue_on_error),
+            retries: self.retries.or(outer.retries),
+            retry_delay: self.retry_delay.or(outer.retry_delay),
+            retry_backoff: self.retry_backoff.or(outer.retry_backoff),
+            background: self.background.or(outer.background),
         }
     }
 
@@ -87,6 +116,16 @@ impl GlobalArguments {
     pub fn context(&self) -> Context {
         let sudo = self.sudo.unwrap_or(false).then(|| self.sudo_user.clone().unwrap_or_else(|| "root".to_owned()));
         Context { sudo, env: self.env.clone().unwrap_or_default(), chdir: self.chdir.clone() }
+    }
+
+    /// The waves that its hosts go in, where they go in waves.
+    pub fn batch(&self) -> Option<&Batch> {
+        self.serial.as_ref().filter(|batch| !batch.is_off())
+    }
+
+    /// Whether a failure leaves the host ok.
+    pub fn ignores_errors(&self) -> bool {
+        self.ignore_errors.unwrap_or(false) || self.continue_on_error.unwrap_or(false)
     }
 
     /// The exit codes that count as success.
@@ -110,14 +149,7 @@ pub const NOT_YET: &[&str] = &[
     "stdin",
     "get_pty",
     "umask",
-    "continue_on_error",
-    "retries",
-    "retry_delay",
-    "retry_backoff",
     "retry_until",
-    "parallel",
-    "max_fail",
-    "background",
     "on",
 ];
 
@@ -202,7 +234,7 @@ mod tests {
         let globals = GlobalArguments::of_data(&data(json!({ "_sudo": true, "port": 80 }))).expect("right data");
         assert_eq!(globals.context().sudo.as_deref(), Some("root"));
         let message = |value| GlobalArguments::of_data(&data(value)).expect_err("wrong data").message;
-        assert_eq!(message(json!({ "_retries": 2 })), "the global argument `_retries` is not available yet");
+        assert_eq!(message(json!({ "_doas": true })), "the global argument `_doas` is not available yet");
         assert_eq!(message(json!({ "_sudo": "yes" })), "`_sudo` takes true or false, got the string \"yes\"");
     }
 
@@ -216,7 +248,7 @@ mod tests {
         };
         assert_eq!(wrong("_sudo=maybe"), ("`_sudo` takes true or false, got `maybe`".to_owned(), None));
         assert_eq!(wrong("_suod=true"), ("there is no argument `_suod`".to_owned(), Some("did you mean `_sudo`?".to_owned())));
-        assert_eq!(wrong("_retries=3").0, "the global argument `_retries` is not available yet");
+        assert_eq!(wrong("_doas=true").0, "the global argument `_doas` is not available yet");
         assert_eq!(wrong("_timeout=-1").0, "`_timeout` takes seconds above 0, got -1");
         assert!(wrong("_zzzzzzzz=1").1.expect("a hint").starts_with("the arguments are _sudo, _sudo_user, "));
     }

@@ -40,6 +40,7 @@ pub mod run_state;
 pub mod script;
 pub mod selection;
 pub mod template;
+pub mod waves;
 
 /// A value of the JSON data model: what arguments, host data and the answers of facts are made of.
 ///

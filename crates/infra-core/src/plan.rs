@@ -7,6 +7,8 @@ use crate::condition::CallIndex;
 use crate::diagnostic::Location;
 use crate::host::HostId;
 use crate::operation::Idempotence;
+use crate::script::BlockKind;
+use crate::waves::Batch;
 
 /// An operation's place in the plan, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,8 +27,35 @@ impl OpId {
 pub struct Plan {
     /// The operations; an [`OpId`] is a place here.
     pub operations: Vec<PlannedOperation>,
+    /// The `parallel` and `rolling` blocks, in the order of their first operation; a [`BlockId`] is a place here.
+    pub blocks: Vec<PlannedBlock>,
     /// What was done to make an order where hosts disagreed, for people; shown at `-v`.
     pub notes: Vec<String>,
+}
+
+/// A block's place in the plan, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlockId(pub u32);
+
+impl BlockId {
+    /// The place as an index into [`Plan::blocks`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A `parallel` or `rolling` block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedBlock {
+    /// Its place.
+    pub id: BlockId,
+    /// What it does.
+    pub kind: BlockKind,
+    /// Its title for people: its name, or its kind and place.
+    pub title: String,
+    /// Where it is called.
+    pub location: Option<Location>,
 }
 
 /// One operation and all hosts that registered it.
@@ -42,8 +71,10 @@ pub struct PlannedOperation {
     pub location: Option<Location>,
     /// Whether a second run is the same as one.
     pub idempotence: Idempotence,
-    /// One host at a time.
-    pub serial: bool,
+    /// The waves its hosts go in, where they do.
+    pub serial: Option<Batch>,
+    /// The blocks around it, outermost first: places in [`Plan::blocks`].
+    pub blocks: Vec<BlockId>,
     /// On one host only.
     pub run_once: bool,
     /// The hosts, in inventory order.

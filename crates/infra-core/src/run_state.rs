@@ -168,6 +168,8 @@ impl RunState {
             | Event::CommandStarted { .. }
             | Event::Output { .. }
             | Event::OperationEnded { .. }
+            | Event::WaveStarted { .. }
+            | Event::Retrying { .. }
             | Event::RunEnded => {}
         }
     }
@@ -268,7 +270,8 @@ mod tests {
             title: "x".into(),
             location: None,
             idempotence: Idempotence::NotIdempotent,
-            serial: false,
+            serial: None,
+            blocks: vec![],
             run_once: false,
             hosts,
         };
@@ -277,12 +280,21 @@ mod tests {
                 operation(0, vec![outlook(0, change.clone()), outlook(1, none.clone())]),
                 operation(1, vec![outlook(0, none.clone()), outlook(1, none)]),
             ],
+            blocks: vec![],
             notes: vec![],
         })
     }
 
     fn result(outcome: Outcome) -> Box<HostResult> {
-        Box::new(HostResult { outcome, steps_done: 0, took: Duration::ZERO, stdout: String::new(), stderr: String::new(), exit_code: None })
+        Box::new(HostResult {
+            outcome,
+            steps_done: 0,
+            retries: 0,
+            took: Duration::ZERO,
+            stdout: String::new(),
+            stderr: String::new(),
+            exit_code: None,
+        })
     }
 
     fn state(kind: RunKind, events: impl IntoIterator<Item = Event>) -> RunState {

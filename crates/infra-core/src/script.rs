@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::ArgumentError;
@@ -15,6 +16,7 @@ use crate::global_arguments::{Context, GlobalArguments};
 use crate::host::Host;
 use crate::operation::SharedOperation;
 use crate::registry::Registry;
+use crate::waves::{Batch, Share};
 use crate::{BoxFuture, Map, Value};
 
 /// An operation called by one host's script, with its arguments checked.
@@ -28,6 +30,9 @@ pub struct OperationCall {
     pub name: Option<String>,
     /// The names of the `deploy` blocks around it, outermost first.
     pub path: Vec<String>,
+    /// The `parallel` and `rolling` blocks around it, outermost first.
+    #[serde(default)]
+    pub blocks: Vec<Block>,
     /// Its own arguments, without those in `conditions`; paths of the controller absolute, paths of the host joined with `_chdir`.
     pub arguments: Map,
     /// Boolean arguments that were given a condition.
@@ -40,6 +45,53 @@ pub struct OperationCall {
     pub chain: Vec<Location>,
     /// The place on the command line of the deploy file that it came from, from 0.
     pub deploy: u32,
+}
+
+/// A block that changes when the operations inside it run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// What it does.
+    pub kind: BlockKind,
+    /// The name that was given to it.
+    pub name: Option<String>,
+    /// Where it was called: from the deploy file down to the block.
+    pub chain: Vec<Location>,
+    /// How often this host has come by this place before, from 0.
+    pub turn: u32,
+}
+
+/// What a [`Block`] does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockKind {
+    /// The operations inside run at the same time.
+    Parallel,
+    /// The operations inside run wave by wave.
+    Rolling(Rolling),
+}
+
+/// How a `rolling` block goes through its hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Rolling {
+    /// The sizes of its waves: a number of hosts, a share such as `"25%"`, or a list of sizes; one host at a time where not given.
+    #[serde(default = "Batch::one")]
+    pub batch: Batch,
+    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it.
+    #[serde(default = "no_host")]
+    pub max_fail: Share,
+    /// Seconds between two waves, where the first of them changed something.
+    #[serde(default)]
+    pub pause: f64,
+}
+
+fn no_host() -> Share {
+    Share::NONE
+}
+
+impl Default for Rolling {
+    fn default() -> Self {
+        Self { batch: Batch::one(), max_fail: Share::NONE, pause: 0.0 }
+    }
 }
 
 impl OperationCall {

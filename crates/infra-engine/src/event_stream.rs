@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use infra_core::event::{Event, StopReason};
+use infra_core::event::{Event, Journal, StopReason};
 use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::RunState;
@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 #[derive(Clone)]
 pub(crate) struct EventStream {
     sender: mpsc::Sender<Event>,
+    journal: Option<Arc<dyn Journal>>,
     told: Arc<Mutex<Told>>,
 }
 
@@ -25,11 +26,11 @@ struct Told {
 }
 
 impl EventStream {
-    pub(crate) fn new(sender: mpsc::Sender<Event>) -> Self {
-        Self { sender, told: Arc::default() }
+    pub(crate) fn new(sender: mpsc::Sender<Event>, journal: Option<Arc<dyn Journal>>) -> Self {
+        Self { sender, journal, told: Arc::default() }
     }
 
-    /// Folds the event and waits for its place in the channel; both are one, so that the record is folded in the order in which events are read. A
+    /// Tells the journal, folds the event and waits for its place in the channel; both are one, so that the record is folded in the order in which events are read. A
     /// reader that has gone does not hold up the run.
     pub(crate) async fn emit(&self, event: Event) {
         let mut told = self.told.lock().await;
@@ -41,8 +42,15 @@ impl EventStream {
                 told.working.remove(&(*op, *host));
             }
             // What a worker still had to say when it was left behind comes too late.
-            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } if !told.working.contains(&(*op, *host)) => return,
+            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } | Event::Retrying { op, host, .. }
+                if !told.working.contains(&(*op, *host)) =>
+            {
+                return;
+            }
             _ => {}
+        }
+        if let Some(journal) = &self.journal {
+            journal.record(&event);
         }
         told.state.fold(&event);
         let _ = self.sender.send(event).await;

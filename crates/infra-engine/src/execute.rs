@@ -1,31 +1,44 @@
 //! Execute: one dispatcher owns the state, asks the policy, and starts workers that own nothing.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use infra_core::condition::{CallIndex, Condition, Known};
 use infra_core::event::{Event, Failure, HostResult, Outcome};
 use infra_core::host::HostId;
-use infra_core::plan::{OpId, Plan};
-use infra_core::script::OperationCall;
+use infra_core::plan::{BlockId, OpId, Plan};
+use infra_core::script::{BlockKind, OperationCall};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::event_stream::EventStream;
+use crate::graph::Asks;
 use crate::host_run::HostRun;
+use crate::joint_diff::JointDiff;
 use crate::judgement::skipped;
 use crate::operation_run::OperationRun;
 use crate::policy::{Order, Policy};
 
 /// One host in execute.
 pub(crate) struct HostExecution {
-    pub(crate) run: Arc<HostRun>,
-    pub(crate) calls: Arc<Vec<OperationCall>>,
+    run: Arc<HostRun>,
+    calls: Arc<Vec<OperationCall>>,
     /// What came of its calls so far.
-    pub(crate) known: Vec<Known>,
+    known: Vec<Known>,
+    /// The operation that each call is.
+    operations: Vec<OpId>,
+    /// The diffs of the `parallel` blocks that it has come to.
+    joint: HashMap<BlockId, Arc<JointDiff>>,
+}
+
+impl HostExecution {
+    pub(crate) fn new(run: Arc<HostRun>, calls: Vec<OperationCall>) -> Self {
+        let count = calls.len();
+        Self { run, calls: Arc::new(calls), known: vec![Known::OPEN; count], operations: vec![OpId(0); count], joint: HashMap::new() }
+    }
 }
 
 /// The dispatcher.
@@ -39,18 +52,34 @@ pub(crate) struct Execution {
     pub(crate) closing: Duration,
 }
 
-/// What is in flight: the worker's task, and what it does since when.
+/// What is in flight.
 #[derive(Default)]
 struct InFlight {
     workers: JoinSet<HostResult>,
-    started: HashMap<Id, (OpId, HostId, Instant)>,
+    started: HashMap<Id, Started>,
     /// What came of a `_run_once`, and where, for the hosts that it counts for.
     outcomes: HashMap<(OpId, HostId), (bool, bool)>,
+    /// The blocks that wait before their next wave.
+    pauses: JoinSet<BlockId>,
+}
+
+/// What a worker does since when, and how it is told to end.
+struct Started {
+    op: OpId,
+    host: HostId,
+    since: Instant,
+    ending: watch::Sender<bool>,
 }
 
 impl Execution {
     /// Executes the plan as far as the policy lets it.
     pub(crate) async fn run(mut self) {
+        for operation in &self.plan.operations {
+            for one in &operation.hosts {
+                let host = self.hosts.get_mut(&one.host).expect("the plan names hosts that are prepared");
+                host.operations[one.call as usize] = operation.id;
+            }
+        }
         let mut in_flight = InFlight::default();
         let mut kills: JoinSet<()> = JoinSet::new();
         let mut leave_at: Option<Instant> = None;
@@ -79,6 +108,7 @@ impl Execution {
             };
             tokio::select! {
                 Some(ended) = in_flight.workers.join_next_with_id() => orders.extend(self.ended(ended, &mut in_flight).await),
+                Some(Ok(block)) = in_flight.pauses.join_next() => orders.extend(self.policy.resumed(block)),
                 changed = self.interrupts.changed(), if watching => {
                     if changed.is_err() {
                         watching = false;
@@ -100,6 +130,7 @@ impl Execution {
                 }
             }
         }
+        in_flight.pauses.shutdown().await;
         kills.shutdown().await;
     }
 
@@ -107,29 +138,49 @@ impl Execution {
         match order {
             Order::BeginOperation(op) => self.events.emit(Event::OperationStarted { op }).await,
             Order::EndOperation(op) => self.events.emit(Event::OperationEnded { op }).await,
+            Order::BeginWave { of, wave, waves, hosts } => self.events.emit(Event::WaveStarted { of, wave, waves, hosts }).await,
             Order::Stop(reason) => self.events.stopped(reason).await,
             Order::Finish => {}
+            Order::Pause(block, pause) => {
+                in_flight.pauses.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    block
+                });
+            }
+            Order::EndBackground(op, host) => {
+                for started in in_flight.started.values().filter(|started| started.op == op && started.host == host) {
+                    started.ending.send_replace(true);
+                }
+            }
             Order::Serve { op, host, from, by } => {
                 let (changed, ok) = in_flight.outcomes.get(&(from, by)).copied().unwrap_or((false, false));
                 self.record(op, host, without_work(Outcome::Elsewhere { host: by, changed, ok }), in_flight).await;
             }
             Order::Start(op, host) => {
-                if let Some(reason) = self.skips(op, host) {
+                let call = self.call(op, host);
+                self.look_around(call, host);
+                if let Some(reason) = self.skips(call, host) {
                     self.record(op, host, without_work(Outcome::Skipped { reason }), in_flight).await;
-                    return self.policy.ended(host, true);
+                    return self.policy.ended(op, host, true, false);
                 }
                 self.events.emit(Event::HostOperationStarted { op, host }).await;
+                let joint = self.joint(op, host);
                 let at = &self.hosts[&host];
+                let (ending, told_to_end) = watch::channel(false);
                 let work = OperationRun {
                     op,
                     run: at.run.clone(),
                     calls: at.calls.clone(),
-                    call: self.call(op, host),
+                    call,
                     known: at.known.clone(),
                     events: self.events.clone(),
+                    joint,
+                    ending: told_to_end,
+                    interrupts: self.interrupts.clone(),
+                    closing: self.closing,
                 };
                 let id = in_flight.workers.spawn(work.work()).id();
-                in_flight.started.insert(id, (op, host, Instant::now()));
+                in_flight.started.insert(id, Started { op, host, since: Instant::now(), ending });
             }
         }
         Vec::new()
@@ -142,18 +193,70 @@ impl Execution {
         hosts[at].call
     }
 
-    /// Why the operation is not started on the host: its condition does not hold.
-    fn skips(&self, op: OpId, host: HostId) -> Option<String> {
+    /// Brings what a call asks about other hosts up to date.
+    fn look_around(&mut self, call: CallIndex, host: HostId) {
         let at = &self.hosts[&host];
-        let call = &at.calls[self.call(op, host) as usize];
+        let asked: Vec<CallIndex> = at.calls[call as usize].asks();
+        for asked in asked {
+            let at = &self.hosts[&host];
+            let changed = self.changed_anywhere(at.operations[asked as usize]);
+            let at = self.hosts.get_mut(&host).expect("it was there a line ago");
+            at.known[asked as usize].changed_anywhere = changed;
+        }
+    }
+
+    /// Whether an operation changed something on any host; not known while some host may still do so.
+    fn changed_anywhere(&self, op: OpId) -> Option<bool> {
+        let of_part = |part: &OpId| {
+            let hosts = &self.plan.operation(*part).hosts;
+            hosts.iter().any(|one| self.hosts[&one.host].known[one.call as usize].changed == Some(true))
+        };
+        if self.policy.parts(op).iter().any(of_part) {
+            return Some(true);
+        }
+        self.policy.is_over(op).then_some(false)
+    }
+
+    /// Why the operation is not started on the host: its condition does not hold.
+    fn skips(&self, call: CallIndex, host: HostId) -> Option<String> {
+        let at = &self.hosts[&host];
+        let call = &at.calls[call as usize];
         let known = |call: CallIndex| at.known.get(call as usize).copied().unwrap_or_default();
-        let holds = Condition::All(call.when.clone()).decide(&known) == Some(true);
-        (!holds).then(|| skipped(call, &at.calls, &known))
+        match Condition::All(call.when.clone()).decide(&known) {
+            Some(true) => None,
+            Some(false) => Some(skipped(call, &at.calls, &known)),
+            None => Some("its condition asks for what not all hosts have come to".to_owned()),
+        }
+    }
+
+    /// The diffs of the `parallel` block that the operation is in. A host that comes to the block first says which of its operations take part.
+    fn joint(&mut self, op: OpId, host: HostId) -> Option<Arc<JointDiff>> {
+        let plan = self.plan.clone();
+        let parallel = |op: OpId| {
+            let mut blocks = plan.operation(op).blocks.iter().copied();
+            blocks.find(|block| plan.blocks[block.index()].kind == BlockKind::Parallel)
+        };
+        let block = parallel(op)?;
+        if let Some(joint) = self.hosts[&host].joint.get(&block) {
+            return Some(joint.clone());
+        }
+        let at = &self.hosts[&host];
+        let inside: Vec<CallIndex> = (0..).zip(&at.operations).filter(|(_, op)| parallel(**op) == Some(block)).map(|(call, _)| call).collect();
+        let waits = |call: &CallIndex| at.calls[*call as usize].asks().iter().any(|asked| inside.contains(asked));
+        let alone: Vec<CallIndex> = inside.iter().copied().filter(|call| !waits(call)).collect();
+        for call in &alone {
+            self.look_around(*call, host);
+        }
+        let taking_part = alone.into_iter().filter(|call| self.skips(*call, host).is_none()).collect();
+        let at = self.hosts.get_mut(&host).expect("it was there a line ago");
+        let joint = Arc::new(JointDiff::new(taking_part, at.known.clone()));
+        at.joint.insert(block, joint.clone());
+        Some(joint)
     }
 
     async fn ended(&mut self, ended: Result<(Id, HostResult), JoinError>, in_flight: &mut InFlight) -> Vec<Order> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some((op, host, since)) = in_flight.started.remove(&id) else { return Vec::new() };
+        let Some(Started { op, host, since, .. }) = in_flight.started.remove(&id) else { return Vec::new() };
         let result = match ended {
             Ok((_, result)) => result,
             Err(error) => {
@@ -165,8 +268,9 @@ impl Execution {
             }
         };
         let host_ok = result.outcome.host_ok();
+        let changed = result.outcome.changed() || result.steps_done > 0;
         self.record(op, host, result, in_flight).await;
-        self.policy.ended(host, host_ok)
+        self.policy.ended(op, host, host_ok, changed)
     }
 
     async fn record(&mut self, op: OpId, host: HostId, result: HostResult, in_flight: &mut InFlight) {
@@ -175,20 +279,21 @@ impl Execution {
         in_flight.outcomes.insert((op, host), (changed, succeeded));
         let call = self.call(op, host) as usize;
         let at = self.hosts.get_mut(&host).expect("the policy names hosts of the plan");
-        at.known[call] = Known { changed: Some(changed), succeeded: Some(succeeded) };
+        at.known[call] = Known { changed: Some(changed), succeeded: Some(succeeded), changed_anywhere: None };
         self.events.emit(Event::HostOperationEnded { op, host, result: Box::new(result) }).await;
     }
 
     async fn interrupted(&mut self, times: u32, in_flight: &InFlight) -> Vec<Order> {
-        let mut shown: Vec<_> = in_flight.started.values().map(|(op, host, since)| (*op, *host, since.elapsed())).collect();
+        let mut shown: Vec<_> = in_flight.started.values().map(|started| (started.op, started.host, started.since.elapsed())).collect();
         shown.sort();
         self.events.emit(Event::Interrupted { times, in_flight: shown }).await;
         self.policy.interrupt()
     }
 
     fn kill(&self, in_flight: &InFlight, kills: &mut JoinSet<()>) {
-        for (_, host, _) in in_flight.started.values() {
-            let connection = self.hosts[host].run.connection.clone();
+        let hosts: BTreeSet<HostId> = in_flight.started.values().map(|started| started.host).collect();
+        for host in hosts {
+            let connection = self.hosts[&host].run.connection.clone();
             kills.spawn(async move { connection.kill().await });
         }
     }
@@ -196,7 +301,7 @@ impl Execution {
 
 /// The result of an operation for which nothing ran on the host.
 fn without_work(outcome: Outcome) -> HostResult {
-    HostResult { outcome, steps_done: 0, took: Duration::ZERO, stdout: String::new(), stderr: String::new(), exit_code: None }
+    HostResult { outcome, steps_done: 0, retries: 0, took: Duration::ZERO, stdout: String::new(), stderr: String::new(), exit_code: None }
 }
 
 fn failure(message: String) -> Failure {

@@ -1,16 +1,21 @@
 //! One order over the operations of all hosts (semantics.md, section 2).
 //!
-//! The same operation called on several hosts is one node; every host's own order is kept; where hosts disagree, nodes are split per group of
-//! hosts. The order does not depend on which host came first, and there always is one.
+//! The same operation called on several hosts is one node; a block is one node whose inside is ordered likewise; every host's own order is kept; where
+//! hosts disagree, nodes are split per group of hosts. The order does not depend on which host came first, and there always is one.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+mod agreement;
+mod identity;
+mod splitting;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use infra_core::condition::CallIndex;
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::host::HostId;
-use infra_core::script::OperationCall;
-use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::EdgeRef;
+use infra_core::script::{Block, BlockKind, OperationCall};
+
+use identity::{Identity, Key};
+use splitting::Split;
 
 /// One host's calls, in its own order.
 #[derive(Clone, Copy, Debug)]
@@ -24,278 +29,221 @@ pub struct HostCalls<'a> {
 }
 
 /// One operation in the order of execution, and the calls that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ordered {
     /// The hosts, in inventory order, each with its call's place in its own order.
     pub calls: Vec<(HostId, usize)>,
     /// The same for all parts of an operation that was split, and different for different operations.
     pub origin: usize,
+    /// The blocks around it, outermost first: places in [`Order::blocks`].
+    pub blocks: Vec<usize>,
+    /// The operations of the same `parallel` block that it refers to: places in [`Order::operations`].
+    pub after: Vec<usize>,
+}
+
+/// A block in the order of execution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderedBlock {
+    /// What it does.
+    pub kind: BlockKind,
+    /// The names that hosts gave it.
+    pub names: Vec<String>,
+    /// Where it is called.
+    pub location: Option<Location>,
+    /// The same for all parts of a block that was split.
+    pub origin: usize,
 }
 
 /// The order, and what was done to get it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Order {
     /// The operations, first to last.
     pub operations: Vec<Ordered>,
-    /// For people: which operations were split, and why.
+    /// The blocks, by their first operation.
+    pub blocks: Vec<OrderedBlock>,
+    /// For people: which operations and blocks were split, and why.
     pub notes: Vec<String>,
 }
 
-/// What tells one call place from another, and which of two comes first where nothing else says: the deploy file's place on the command line, the
-/// chain of calls (line, then file), the kind, the blocks around it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Place<'a> {
-    deploy: u32,
-    chain: Vec<(u32, &'a str)>,
-    kind: &'a str,
-    blocks: &'a [String],
+/// The calls of the same host that a call refers to.
+pub(crate) trait Asks {
+    fn asks(&self) -> Vec<CallIndex>;
 }
 
-/// What tells one operation from another: its place, and where some host comes by there more than once, its name and the count.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Identity<'a> {
-    place: Place<'a>,
-    turn: Option<(Option<&'a str>, usize)>,
-}
-
-impl<'a> Place<'a> {
-    fn of(call: &'a OperationCall) -> Self {
-        let chain = call.chain.iter().map(|Location { file, line }| (*line, file.as_str())).collect();
-        Self { deploy: call.deploy, chain, kind: &call.kind, blocks: &call.path }
+impl Asks for OperationCall {
+    fn asks(&self) -> Vec<CallIndex> {
+        self.when.iter().chain(self.conditions.iter().map(|(_, one)| one)).flat_map(|one| one.calls()).collect()
     }
 }
 
 /// Puts the operations of all hosts into one order.
 ///
 /// # Errors
-/// Misuse when hosts give `_serial` or `_run_once` differently to one operation.
+/// Misuse when hosts disagree on what makes an operation's or a block's turn, and where a block stands in one that it must not stand in.
 pub fn order(hosts: &[HostCalls<'_>]) -> Result<Order, Box<Diagnostic>> {
     let mut sorted = hosts.to_vec();
     sorted.sort_by_key(|host| host.host);
-    let identities = identify(&sorted);
-    agree(&sorted, &identities)?;
-    let mut split = Split::new(&sorted, &identities);
-    split.until_acyclic();
-    Ok(Order { operations: split.topological(), notes: split.notes() })
+    let identities = identity::identify(&sorted);
+    agreement::agree(&sorted, &identities)?;
+    let mut levels = Levels {
+        hosts: &sorted,
+        identities: &identities,
+        origins: identities.iter().flatten().map(Vec::as_slice).collect::<BTreeSet<_>>().into_iter().zip(0..).collect(),
+        block_origins: BTreeMap::new(),
+        order: Order::default(),
+    };
+    let all = sorted.iter().enumerate().map(|(host, calls)| (host, (0..calls.calls.len()).collect())).collect();
+    levels.put(all, &[], false);
+    let mut order = levels.order;
+    refer(&sorted, &mut order);
+    Ok(order)
 }
 
-/// The identity of every call, host by host.
-fn identify<'a>(hosts: &[HostCalls<'a>]) -> Vec<Vec<Identity<'a>>> {
-    let mut repeated = BTreeSet::new();
-    for host in hosts {
-        let mut met = BTreeSet::new();
-        repeated.extend(host.calls.iter().map(Place::of).filter(|place| !met.insert(place.clone())));
+/// For each operation inside `parallel`, the ones of its block that it refers to.
+fn refer(hosts: &[HostCalls<'_>], order: &mut Order) {
+    let mut places: BTreeMap<(HostId, usize), usize> = BTreeMap::new();
+    for (place, operation) in order.operations.iter().enumerate() {
+        places.extend(operation.calls.iter().map(|call| (*call, place)));
     }
-    let identity = |call: &'a OperationCall, counts: &mut HashMap<(Place<'a>, Option<&'a str>), usize>| {
-        let place = Place::of(call);
-        let turn = repeated.contains(&place).then(|| {
-            let name = call.name.as_deref();
-            let count = counts.entry((place.clone(), name)).or_default();
-            *count += 1;
-            (name, *count)
+    let calls: BTreeMap<HostId, &[OperationCall]> = hosts.iter().map(|host| (host.host, host.calls)).collect();
+    let block = |place: usize| order.operations[place].blocks.iter().copied().find(|at| order.blocks[*at].kind == BlockKind::Parallel);
+    let after = |place: usize| {
+        let own = block(place)?;
+        let asked = order.operations[place].calls.iter().flat_map(|(host, at)| {
+            calls[host][*at].asks().into_iter().filter_map(|to| places.get(&(*host, to as usize)).copied()).collect::<Vec<_>>()
         });
-        Identity { place, turn }
+        Some(asked.filter(|to| *to != place && block(*to) == Some(own)).collect::<BTreeSet<_>>().into_iter().collect())
     };
-    let of_host = |host: &HostCalls<'a>| {
-        let mut counts = HashMap::new();
-        host.calls.iter().map(|call| identity(call, &mut counts)).collect()
-    };
-    hosts.iter().map(of_host).collect()
+    let found: Vec<Vec<usize>> = (0..order.operations.len()).map(|place| after(place).unwrap_or_default()).collect();
+    order.operations.iter_mut().zip(found).for_each(|(operation, after)| operation.after = after);
 }
 
-/// Checks that hosts agree on what an operation's turn is.
-fn agree(hosts: &[HostCalls<'_>], identities: &[Vec<Identity<'_>>]) -> Result<(), Box<Diagnostic>> {
-    let mut first: HashMap<&Identity<'_>, (&str, &OperationCall)> = HashMap::new();
-    for (host, identities) in hosts.iter().zip(identities) {
-        for (call, identity) in host.calls.iter().zip(identities) {
-            let (other, before) = *first.entry(identity).or_insert((host.name, call));
-            let serial = (before.globals.serial.unwrap_or(false), call.globals.serial.unwrap_or(false));
-            let run_once = (before.globals.run_once.unwrap_or(false), call.globals.run_once.unwrap_or(false));
-            for (argument, (theirs, ours)) in [("_serial", serial), ("_run_once", run_once)] {
-                if theirs != ours {
-                    let message = format!("`{argument}` is {theirs} on {other} and {ours} on {}: hosts must agree on it", host.name);
-                    let mut diagnostic = Diagnostic::misuse(message);
-                    diagnostic.location = call.location().cloned();
-                    diagnostic.chain = call.chain.clone();
-                    diagnostic.hint = Some("give it without looking at the host, or call two operations on two lines".to_owned());
-                    return Err(Box::new(diagnostic));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The nodes while they are split: for each host, the node of each of its calls.
-struct Split<'a> {
-    /// For each node, what ties are broken by: its identity's rank, and which part it is.
-    rank: Vec<(usize, usize)>,
-    /// For each host, the node of each of its calls.
-    paths: Vec<Vec<usize>>,
-    /// For each host, the calls that each call's conditions ask about.
-    handles: Vec<Vec<(usize, usize)>>,
+/// The levels of blocks, from the outside in.
+struct Levels<'a> {
     hosts: &'a [HostCalls<'a>],
+    identities: &'a [Vec<Identity<'a>>],
+    origins: BTreeMap<&'a [Key<'a>], usize>,
+    block_origins: BTreeMap<&'a [Key<'a>], usize>,
+    order: Order,
 }
 
-impl<'a> Split<'a> {
-    fn new(hosts: &'a [HostCalls<'a>], identities: &[Vec<Identity<'_>>]) -> Self {
-        let ranks: BTreeMap<&Identity<'_>, usize> = {
-            let all: BTreeSet<_> = identities.iter().flatten().collect();
-            all.into_iter().enumerate().map(|(rank, identity)| (identity, rank)).collect()
-        };
-        let handles = |host: &HostCalls<'_>| {
-            let asked = |call: &OperationCall| {
-                call.when.iter().chain(call.conditions.iter().map(|(_, one)| one)).flat_map(|one| one.calls()).collect::<Vec<_>>()
-            };
-            let edges = host.calls.iter().enumerate().flat_map(|(at, call)| asked(call).into_iter().map(move |to| (to as usize, at)));
-            edges.filter(|(from, to)| from < to).collect()
-        };
-        Self {
-            rank: (0..ranks.len()).map(|rank| (rank, 0)).collect(),
-            paths: identities.iter().map(|list| list.iter().map(|identity| ranks[identity]).collect()).collect(),
-            handles: hosts.iter().map(handles).collect(),
-            hosts,
-        }
-    }
+/// One operation or block of one host at one level: its identity down to this level, and its calls.
+struct Unit<'a> {
+    key: &'a [Key<'a>],
+    calls: Vec<usize>,
+}
 
-    /// Edges from each operation to the next in every host's own order, and from every operation that a condition asks about.
-    fn graph(&self) -> DiGraph<usize, ()> {
-        let mut edges = BTreeSet::new();
-        for (path, handles) in self.paths.iter().zip(&self.handles) {
-            edges.extend(path.windows(2).map(|pair| (pair[0], pair[1])));
-            edges.extend(handles.iter().map(|(from, to)| (path[*from], path[*to])));
-        }
-        let mut graph = DiGraph::with_capacity(self.rank.len(), edges.len());
-        for node in 0..self.rank.len() {
-            graph.add_node(node);
-        }
-        for (from, to) in edges {
-            graph.add_edge(NodeIndex::new(from), NodeIndex::new(to), ());
-        }
-        graph
-    }
-
-    /// Splits nodes until there is no cycle. In each strongly connected component the node with most ways through it is split, one
-    /// part for each group of hosts that go through the component in the same order.
-    ///
-    /// It ends: hosts of one group agree, so a component in which every node belongs to one group has no cycle; there is a node to be split as long
-    /// as there is a component, and a part of one group is never split for the same component again.
-    fn until_acyclic(&mut self) {
-        loop {
-            let graph = self.graph();
-            let components: Vec<BTreeSet<usize>> = petgraph::algo::tarjan_scc(&graph)
-                .into_iter()
-                .filter(|component| component.len() > 1)
-                .map(|component| component.into_iter().map(NodeIndex::index).collect())
-                .collect();
-            if components.is_empty() {
-                return;
-            }
-            for component in components {
-                let (node, parts) = self.choose(&graph, &component);
-                self.split(node, &parts);
-            }
-        }
-    }
-
-    /// For each operation that was split, its parts and their hosts.
-    fn notes(&self) -> Vec<String> {
-        let mut operations: BTreeMap<usize, BTreeMap<usize, Vec<&'a str>>> = BTreeMap::new();
-        for (host, path) in self.hosts.iter().zip(&self.paths) {
-            for node in path {
-                operations.entry(self.rank[*node].0).or_default().entry(*node).or_default().push(host.name);
-            }
-        }
-        let shown = |hosts: &Vec<&str>| {
-            let more = if hosts.len() > 3 { format!(" and {} more", hosts.len() - 3) } else { String::new() };
-            format!("{}{more}", hosts[..hosts.len().min(3)].join(", "))
-        };
-        let note = |parts: &BTreeMap<usize, Vec<&str>>| {
-            let (title, location) = parts.keys().next().map(|node| self.title(*node)).unwrap_or_default();
-            let groups: Vec<String> = parts.values().map(shown).collect();
-            let count = parts.len();
-            format!("«{title}»{location} runs in {count} parts, because hosts call it in different orders: {}", groups.join("; "))
-        };
-        operations.values().filter(|parts| parts.len() > 1).map(note).collect()
-    }
-
-    /// The node of a component that is split next, and the groups of hosts that get a part each, in inventory order.
-    fn choose(&self, graph: &DiGraph<usize, ()>, component: &BTreeSet<usize>) -> (usize, Vec<Vec<usize>>) {
-        let mut groups: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
-        let mut members: BTreeMap<usize, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
-        for (host, path) in self.paths.iter().enumerate() {
-            let through: Vec<usize> = path.iter().copied().filter(|node| component.contains(node)).collect();
-            if through.is_empty() {
-                continue;
-            }
-            let next = groups.len();
-            let group = *groups.entry(through.clone()).or_insert(next);
-            for node in through {
-                members.entry(node).or_default().entry(group).or_default().push(host);
-            }
-        }
-        let ways = |node: usize| {
-            let at = NodeIndex::new(node);
-            let inward = graph.edges_directed(at, petgraph::Incoming).filter(|edge| component.contains(&edge.source().index())).count();
-            let outward = graph.edges_directed(at, petgraph::Outgoing).filter(|edge| component.contains(&edge.target().index())).count();
-            inward * outward
-        };
-        let (node, parts) = members
-            .into_iter()
-            .filter(|(_, parts)| parts.len() > 1)
-            .max_by_key(|(node, _)| (ways(*node), Reverse(self.rank[*node])))
-            .expect("a component of hosts that agree has no cycle");
-        let mut parts: Vec<Vec<usize>> = parts.into_values().collect();
-        parts.sort();
-        (node, parts)
-    }
-
-    fn title(&self, node: usize) -> (String, String) {
-        let call = self.hosts.iter().zip(&self.paths).find_map(|(host, path)| {
-            let at = path.iter().position(|found| *found == node)?;
-            Some(&host.calls[at])
-        });
-        let location = call.and_then(OperationCall::location).map(|location| format!(" ({location})"));
-        (call.map(OperationCall::title).unwrap_or_default(), location.unwrap_or_default())
-    }
-
-    /// Gives each group but the first a node of its own.
-    fn split(&mut self, node: usize, parts: &[Vec<usize>]) {
-        let (rank, _) = self.rank[node];
-        for part in &parts[1..] {
-            let copies = self.rank.iter().filter(|(other, _)| *other == rank).count();
-            let copy = self.rank.len();
-            self.rank.push((rank, copies));
-            for host in part {
-                self.paths[*host].iter_mut().filter(|found| **found == node).for_each(|found| *found = copy);
-            }
-        }
-    }
-
-    /// Kahn's algorithm; of the nodes that may come next, the one of the lowest rank does.
-    fn topological(&self) -> Vec<Ordered> {
-        let graph = self.graph();
-        let mut calls: Vec<Vec<(HostId, usize)>> = vec![Vec::new(); self.rank.len()];
-        for (host, path) in self.hosts.iter().zip(&self.paths) {
+impl<'a> Levels<'a> {
+    /// Puts these calls of these hosts in order, which all stand inside `blocks`.
+    fn put(&mut self, members: Vec<(usize, Vec<usize>)>, blocks: &[usize], in_parallel: bool) {
+        let depth = blocks.len();
+        let units: Vec<Vec<Unit<'a>>> = members.iter().map(|(host, calls)| self.units(*host, calls, depth)).collect();
+        let keys: BTreeSet<&[Key<'_>]> = units.iter().flatten().map(|unit| unit.key).collect();
+        let ranks: BTreeMap<&[Key<'_>], usize> = keys.into_iter().zip(0..).collect();
+        let paths = units.iter().map(|units| units.iter().map(|unit| ranks[unit.key]).collect()).collect();
+        let handles = members.iter().zip(&units).map(|((host, _), units)| self.handles(*host, units)).collect();
+        let mut split = Split::new(ranks.len(), paths, handles, !in_parallel);
+        split.until_acyclic();
+        self.note(&split, &members, &units);
+        let mut nodes: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+        for (member, path) in split.paths.iter().enumerate() {
             for (at, node) in path.iter().enumerate() {
-                calls[*node].push((host.host, at));
+                nodes.entry(*node).or_default().push((member, at));
             }
         }
-        let mut waits: Vec<usize> = graph.node_indices().map(|node| graph.neighbors_directed(node, petgraph::Incoming).count()).collect();
-        let mut ready: BinaryHeap<Reverse<((usize, usize), usize)>> = BinaryHeap::new();
-        ready.extend((0..waits.len()).filter(|node| waits[*node] == 0).map(|node| Reverse((self.rank[node], node))));
-        let mut operations = Vec::with_capacity(waits.len());
-        while let Some(Reverse(((origin, _), node))) = ready.pop() {
-            operations.push(Ordered { calls: std::mem::take(&mut calls[node]), origin });
-            for next in graph.neighbors(NodeIndex::new(node)) {
-                waits[next.index()] -= 1;
-                if waits[next.index()] == 0 {
-                    ready.push(Reverse((self.rank[next.index()], next.index())));
+        for node in split.topological() {
+            let parts = nodes.remove(&node).unwrap_or_default();
+            let Some((member, at)) = parts.first() else { continue };
+            let unit = &units[*member][*at];
+            let first = &self.hosts[members[*member].0].calls[unit.calls[0]];
+            let Some(block) = first.blocks.get(depth) else {
+                let calls = parts.iter().map(|(member, at)| (self.hosts[members[*member].0].host, units[*member][*at].calls[0])).collect();
+                let origin = self.origins[unit.key];
+                self.order.operations.push(Ordered { calls, origin, blocks: blocks.to_vec(), after: Vec::new() });
+                continue;
+            };
+            let inside: Vec<(usize, Vec<usize>)> =
+                parts.iter().map(|(member, at)| (members[*member].0, units[*member][*at].calls.clone())).collect();
+            let place = self.block(block, unit.key, &inside, depth);
+            let within: Vec<usize> = blocks.iter().copied().chain([place]).collect();
+            self.put(inside, &within, in_parallel || block.kind == BlockKind::Parallel);
+        }
+    }
+
+    fn block(&mut self, block: &Block, key: &'a [Key<'a>], inside: &[(usize, Vec<usize>)], depth: usize) -> usize {
+        let next = self.block_origins.len();
+        let origin = *self.block_origins.entry(key).or_insert(next);
+        let name = |(host, calls): &(usize, Vec<usize>)| self.hosts[*host].calls[calls[0]].blocks[depth].name.clone();
+        let names = inside.iter().filter_map(name).collect();
+        self.order.blocks.push(OrderedBlock { kind: block.kind.clone(), names, location: block.chain.last().cloned(), origin });
+        self.order.blocks.len() - 1
+    }
+
+    /// A host's calls as the operations and blocks of one level.
+    fn units(&self, host: usize, calls: &[usize], depth: usize) -> Vec<Unit<'a>> {
+        let mut units: Vec<Unit<'a>> = Vec::new();
+        let mut met: BTreeMap<&[Key<'_>], usize> = BTreeMap::new();
+        let identities: &'a [Identity<'a>] = &self.identities[host];
+        for call in calls {
+            let key = &identities[*call][..=depth];
+            match met.get(key) {
+                Some(at) => units[*at].calls.push(*call),
+                None => {
+                    met.insert(key, units.len());
+                    units.push(Unit { key, calls: vec![*call] });
                 }
             }
         }
-        assert_eq!(operations.len(), self.rank.len(), "a graph without cycles has an order");
-        operations
+        units
+    }
+
+    fn handles(&self, host: usize, units: &[Unit<'_>]) -> Vec<(usize, usize)> {
+        let of_call: BTreeMap<usize, usize> =
+            units.iter().enumerate().flat_map(|(at, unit)| unit.calls.iter().map(move |call| (*call, at))).collect();
+        let asked = |(at, unit): (usize, &Unit<'_>)| {
+            let asks = unit.calls.iter().flat_map(|call| self.hosts[host].calls[*call].asks());
+            asks.filter_map(|to| of_call.get(&(to as usize)).copied()).map(move |to| (to, at)).collect::<Vec<_>>()
+        };
+        units.iter().enumerate().flat_map(asked).filter(|(from, to)| from < to).collect()
+    }
+
+    /// For each operation or block that was split, its parts and their hosts.
+    fn note(&mut self, split: &Split, members: &[(usize, Vec<usize>)], units: &[Vec<Unit<'_>>]) {
+        let mut parts: BTreeMap<usize, BTreeMap<usize, Vec<(usize, usize)>>> = BTreeMap::new();
+        for (member, path) in split.paths.iter().enumerate() {
+            for (at, node) in path.iter().enumerate() {
+                parts.entry(split.rank[*node].0).or_default().entry(*node).or_default().push((member, at));
+            }
+        }
+        for parts in parts.into_values().filter(|parts| parts.len() > 1) {
+            let names = |part: &Vec<(usize, usize)>| {
+                let names: Vec<&str> = part.iter().map(|(member, _)| self.hosts[members[*member].0].name).collect();
+                let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+                format!("{}{more}", names[..names.len().min(3)].join(", "))
+            };
+            let groups: Vec<String> = parts.values().map(names).collect();
+            let (member, at) = parts.values().next().expect("more than one part")[0];
+            let unit = &units[member][at];
+            let call = &self.hosts[members[member].0].calls[unit.calls[0]];
+            let block = call.blocks.get(unit.key.len() - 1);
+            let (title, location) = match block {
+                Some(block) => (block_title(&block.kind, block.name.as_slice()), block.chain.last()),
+                None => (call.title(), call.location()),
+            };
+            let location = location.map(|location| format!(" ({location})")).unwrap_or_default();
+            let count = parts.len();
+            let note = format!("«{title}»{location} runs in {count} parts, because hosts call it in different orders: {}", groups.join("; "));
+            self.order.notes.push(note);
+        }
+    }
+}
+
+/// A block's title for people: its name, folded where hosts give it different ones, or its kind.
+pub(crate) fn block_title(kind: &BlockKind, names: &[String]) -> String {
+    match (names, kind) {
+        ([], BlockKind::Parallel) => "parallel".to_owned(),
+        ([], BlockKind::Rolling(_)) => "rolling".to_owned(),
+        (names, _) => infra_core::plan::fold_titles(names.iter().map(String::as_str)),
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
                 match (unsettled(run, error, seen, before), depends.is_some()) {
                     (Ok(on), _) => depends = Some(on),
                     (Err(_), true) => {}
-                    (Err(error), false) if call.globals.ignore_errors.unwrap_or(false) => {
+                    (Err(error), false) if call.globals.ignores_errors() => {
                         return Judgement::Settled(elsewhere(call, before, fails_and_is_ignored(&error)));
                     }
                     (Err(error), false) => return Judgement::Impossible(Box::new(cannot_be_planned(call, &error))),

@@ -10,7 +10,7 @@
 //! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
 //! - `graph`, `plan_building`: one order over all hosts;
 //! - `policy`: who may start, and when to stop;
-//! - `execute`, `operation_run`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `execute`, `operation_run`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `describe`: the words for steps and endings.
 
 mod describe;
@@ -19,6 +19,7 @@ mod execute;
 mod fact_store;
 mod graph;
 mod host_run;
+mod joint_diff;
 mod judgement;
 mod local_files;
 mod operation_run;
@@ -34,12 +35,13 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::connection::Connect;
-use infra_core::event::{Event, RunKind};
+use infra_core::event::{Event, Journal, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::plan::Plan;
 use infra_core::registry::Registry;
 use infra_core::script::Language;
+use infra_core::waves::Share;
 use tokio::sync::{mpsc, watch};
 
 /// What a run does and within which bounds.
@@ -51,6 +53,14 @@ pub struct Settings {
     pub parallel: Option<usize>,
     /// Stop at the first host that is not ok, from connecting on.
     pub fail_fast: bool,
+    /// Stop as soon as more than so many percent of the selected hosts are not ok, from connecting on.
+    pub fail_percent: Option<f64>,
+    /// Host by host: all operations of a host, then the next host. It wins over [`no_wait`](Self::no_wait).
+    pub serial: bool,
+    /// How many hosts of a wave may fail before no further one starts, where hosts go one by one ([`serial`](Self::serial)).
+    pub max_fail: Share,
+    /// Every host runs through its own operations, without barriers.
+    pub no_wait: bool,
     /// How many hosts are connected to at once.
     pub handshakes: usize,
     /// How many hosts are prepared at once.
@@ -61,7 +71,18 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { kind: RunKind::Deploy, parallel: None, fail_fast: false, handshakes: 64, preparing: 256, closing: Duration::from_secs(10) }
+        Self {
+            kind: RunKind::Deploy,
+            parallel: None,
+            fail_fast: false,
+            fail_percent: None,
+            serial: false,
+            max_fail: Share::NONE,
+            no_wait: false,
+            handshakes: 64,
+            preparing: 256,
+            closing: Duration::from_secs(10),
+        }
     }
 }
 
@@ -85,6 +106,8 @@ pub struct Run {
     pub interrupts: watch::Receiver<u32>,
     /// Where the events go. The channel is bounded: a slow reader slows the run.
     pub events: mpsc::Sender<Event>,
+    /// Where events are kept beyond the run. It is told of each before anything follows from it.
+    pub journal: Option<Arc<dyn Journal>>,
 }
 
 /// Who is asked before execution.

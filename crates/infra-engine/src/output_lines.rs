@@ -188,7 +188,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
             let lines = runtime.block_on(async {
                 let (sender, mut receiver) = mpsc::channel(1);
-                let events = EventStream::new(sender);
+                let events = EventStream::new(sender, None);
                 let mut printing = tokio::task::JoinSet::new();
                 let (started, mut count) = watch::channel(0);
                 for host in 0..HOSTS {
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn there_is_room_until_many_pieces_wait_and_again_when_nobody_splits() {
         let (sender, _receiver) = mpsc::channel(1);
-        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender), OpId(0), HostId(0), Kept::default());
+        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender, None), OpId(0), HostId(0), Kept::default());
         for _ in 0..WAITING {
             sink.room().await;
             sink.take(Stream::Stdout, b"x");
@@ -249,7 +249,7 @@ mod tests {
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let (op, host) = (OpId(0), HostId(0));
-        let events = EventStream::new(sender);
+        let events = EventStream::new(sender, None);
         events.emit(Event::HostOperationStarted { op, host }).await;
         let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
         for piece in pieces {

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
-use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation, fold_titles};
+use infra_core::plan::{BlockId, HostOutlook, OpId, Outlook, Plan, PlannedBlock, PlannedOperation, fold_titles};
 use infra_core::registry::Registry;
 use infra_core::script::OperationCall;
+use infra_core::waves::Share;
 
-use crate::graph::{self, HostCalls, Ordered};
-use crate::policy::PolicyOperation;
+use crate::graph::{self, HostCalls, Ordered, OrderedBlock, block_title};
+use crate::policy::{PolicyBlock, PolicyOperation};
 use crate::prepare::Prepared;
 
 /// The plan, and what execution needs to know of it besides.
 pub(crate) struct Built {
     pub(crate) plan: Arc<Plan>,
     pub(crate) operations: Vec<PolicyOperation>,
+    pub(crate) blocks: Vec<PolicyBlock>,
 }
 
 /// Puts the operations of all hosts in order and says what becomes of each.
@@ -32,20 +34,46 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
     let mut policy = Vec::with_capacity(order.operations.len());
     let mut ran: BTreeMap<usize, (String, Outlook)> = BTreeMap::new();
     for (place, ordered) in order.operations.iter().enumerate() {
-        let id = OpId(u32::try_from(place).expect("a plan has fewer than 2^32 operations"));
+        let id = op_id(place);
         let mut planned = planned(id, ordered, hosts, registry);
         if planned.run_once {
             count_for_all(&mut planned, ran.entry(ordered.origin), hosts);
         }
+        let (host, at) = &ordered.calls[0];
+        let globals = &hosts[host].1.calls[*at].globals;
         policy.push(PolicyOperation {
             hosts: planned.hosts.iter().map(|one| one.host).collect(),
-            serial: planned.serial,
+            serial: planned.serial.clone(),
+            max_fail: globals.max_fail.unwrap_or(Share::NONE),
+            parallel: globals.parallel.map(|parallel| parallel as usize),
             run_once: planned.run_once,
+            background: globals.background.unwrap_or(false),
+            blocks: planned.blocks.clone(),
+            after: ordered.after.iter().map(|at| op_id(*at)).collect(),
             origin: ordered.origin,
         });
         operations.push(planned);
     }
-    Ok(Built { plan: Arc::new(Plan { operations, notes: order.notes }), operations: policy })
+    let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block)).collect();
+    let policy_blocks = order.blocks.iter().map(|block| PolicyBlock { kind: block.kind.clone(), origin: block.origin }).collect();
+    Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes }), operations: policy, blocks: policy_blocks })
+}
+
+fn op_id(place: usize) -> OpId {
+    OpId(u32::try_from(place).expect("a plan has fewer than 2^32 operations"))
+}
+
+fn block_id(place: usize) -> BlockId {
+    BlockId(u32::try_from(place).expect("a plan has fewer than 2^32 blocks"))
+}
+
+fn planned_block(at: usize, block: &OrderedBlock) -> PlannedBlock {
+    let kind = block_title(&block.kind, &[]);
+    let title = match (&block.names[..], &block.location) {
+        ([], Some(location)) => format!("{kind} at {location}"),
+        (names, _) => block_title(&block.kind, names),
+    };
+    PlannedBlock { id: block_id(at), kind: block.kind.clone(), title, location: block.location.clone() }
 }
 
 fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry) -> PlannedOperation {
@@ -59,7 +87,8 @@ fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepar
         title: fold_titles(titles.iter().map(String::as_str)),
         location: first.location().cloned(),
         idempotence: registry.operation(&first.kind).map_or(Idempotence::NotIdempotent, |definition| definition.idempotence),
-        serial: first.globals.serial.unwrap_or(false),
+        serial: first.globals.batch().cloned(),
+        blocks: ordered.blocks.iter().map(|at| block_id(*at)).collect(),
         run_once: first.globals.run_once.unwrap_or(false),
         hosts: ordered
             .calls

@@ -1,34 +1,104 @@
-//! Who may start, and when to stop: one pure state machine.
+//! Who may start, and when to stop: one pure state machine for every strategy.
 //!
-//! What happened goes in ([`Policy::begin`], [`Policy::ended`], [`Policy::interrupt`]), what is to be done comes out as [`Order`]s. It knows of no
-//! clock, no task and no channel, so every interleaving of a small fleet can be tried.
+//! What happened goes in ([`Policy::begin`], [`Policy::ended`], [`Policy::resumed`], [`Policy::interrupt`]), what is to be done comes out as [`Order`]s.
+//! It knows of no clock, no task and no channel, so every interleaving of a small fleet can be tried.
+//!
+//! - `program`: what does not change: the stages of the plan, each host's way through them, what goes in waves;
+//! - `gates`: what goes in waves, and how far it is;
+//! - `turns`: which host may enter which stage, and which operation may start;
+//! - `endings`: what follows from an end, and from a host that is not ok.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod endings;
+mod gates;
+mod program;
+mod turns;
 
-use infra_core::event::StopReason;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use infra_core::event::{StopReason, Waves};
 use infra_core::host::HostId;
-use infra_core::plan::OpId;
+use infra_core::plan::{BlockId, OpId};
+use infra_core::script::BlockKind;
+use infra_core::waves::{Batch, Share};
+
+pub(crate) use endings::too_many;
+use gates::Gate;
+use program::{Fixed, Program};
 
 /// An operation as the policy sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PolicyOperation {
     /// The hosts that registered it, in inventory order.
     pub hosts: Vec<HostId>,
-    /// One host at a time, in inventory order.
-    pub serial: bool,
+    /// The waves its hosts go in.
+    pub serial: Option<Batch>,
+    /// How many hosts of such a wave may fail.
+    pub max_fail: Share,
+    /// At most so many hosts at work on it at once.
+    pub parallel: Option<usize>,
     /// On the first living host only.
     pub run_once: bool,
+    /// It is ended when the other operations of its `parallel` block have ended.
+    pub background: bool,
+    /// The blocks around it, outermost first.
+    pub blocks: Vec<BlockId>,
+    /// Operations of the same `parallel` block that a host must have ended before.
+    pub after: Vec<OpId>,
     /// The same for all parts of an operation that was split.
     pub origin: usize,
 }
 
+/// A block as the policy sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyBlock {
+    /// What it does.
+    pub kind: BlockKind,
+    /// The same for all parts of a block that was split.
+    pub origin: usize,
+}
+
+/// What holds for the whole run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// How many hosts may be at work at once; all where not given.
+    pub parallel: Option<usize>,
+    /// Stop at the first host that is not ok.
+    pub fail_fast: bool,
+    /// Stop as soon as more than so many percent of the selected hosts are not ok.
+    pub fail_percent: Option<f64>,
+    /// Host by host.
+    pub serial: bool,
+    /// Every host through its own operations, without barriers.
+    pub no_wait: bool,
+    /// How many hosts of a wave of `serial` may fail.
+    pub max_fail: Share,
+    /// How many hosts were selected.
+    pub selected: usize,
+    /// How many of them are not ok before the first operation.
+    pub not_ok: usize,
+}
+
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// An operation begins.
     BeginOperation(OpId),
+    /// Hosts set out on a wave.
+    BeginWave {
+        /// What goes in waves.
+        of: Waves,
+        /// Which wave, from 1.
+        wave: usize,
+        /// How many there will be.
+        waves: usize,
+        /// Its hosts.
+        hosts: Vec<HostId>,
+    },
     /// A host is to be started on an operation; [`Policy::ended`] is owed for it.
     Start(OpId, HostId),
+    /// An operation with `_background` that is in flight is to be ended, which counts as ok; [`Policy::ended`] is still owed for it.
+    EndBackground(OpId, HostId),
     /// A host is served by what came of a `_run_once` on another host.
     Serve {
         /// The operation.
@@ -40,6 +110,8 @@ pub enum Order {
         /// The host it ran on.
         by: HostId,
     },
+    /// The next wave of a block begins after so long; [`Policy::resumed`] is owed for it.
+    Pause(BlockId, Duration),
     /// An operation has ended on all its hosts, or nothing more of it is started.
     EndOperation(OpId),
     /// A rule stopped the run, or the hosts of a `_run_once`.
@@ -51,51 +123,98 @@ pub enum Order {
 /// The state of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
-    operations: Vec<PolicyOperation>,
-    parallel: usize,
-    fail_fast: bool,
-    alive: BTreeSet<HostId>,
-    next: usize,
-    current: Option<Current>,
+    program: Fixed<Program>,
+    hosts: BTreeMap<HostId, HostState>,
+    operations: Vec<OperationState>,
+    /// Parts whose stage is open to their host and that have not started.
+    ready: BTreeSet<(OpId, HostId)>,
+    /// Hosts that wait before a stage.
+    arrived: BTreeSet<(usize, HostId)>,
+    /// Hosts that are in a stage.
+    opened: BTreeSet<(usize, HostId)>,
+    /// Hosts with something in flight.
+    at_work: BTreeSet<HostId>,
+    gates: Vec<Gate>,
     once: BTreeMap<usize, Once>,
-    stopping: bool,
-    reported: bool,
+    not_ok: usize,
+    stop: Stop,
+    /// Whether it was said why something is not started.
+    said: bool,
     finished: bool,
 }
 
-/// The operation that is under way.
+/// Where a host stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Current {
-    op: OpId,
-    waiting: VecDeque<HostId>,
+struct HostState {
+    /// How many of its legs are behind it.
+    leg: usize,
+    standing: Standing,
+    /// How many operations of the stage it is in have not ended.
+    pending: usize,
+    in_flight: BTreeSet<OpId>,
+    /// Those in flight that are to be ended.
+    ending: BTreeSet<OpId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Standing {
+    Ok,
+    NotOk,
+    /// A `_run_once` that it registered failed elsewhere.
+    Held,
+}
+
+/// How far an operation is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct OperationState {
+    begun: bool,
+    over: bool,
+    /// How many hosts may still come, or are at work on it.
+    open: usize,
     in_flight: BTreeSet<HostId>,
-    at_once: usize,
-    /// The hosts that wait for the result of a `_run_once`.
-    served: Vec<HostId>,
+    done: BTreeSet<HostId>,
 }
 
 /// What came of a `_run_once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Once {
-    op: OpId,
-    by: HostId,
-    ok: bool,
+enum Once {
+    Runs,
+    Ok { op: OpId, by: HostId },
+    Failed,
+}
+
+/// What may still be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stop {
+    /// Everything.
+    Not,
+    /// What hosts in a wave need to come to the end of it.
+    AfterWaves,
+    /// Nothing.
+    Now,
 }
 
 impl Policy {
-    /// Before the first operation. `parallel` is how many hosts may be at work at once; all where not given.
-    pub fn new(operations: Vec<PolicyOperation>, parallel: Option<usize>, fail_fast: bool) -> Self {
-        let alive = operations.iter().flat_map(|operation| operation.hosts.iter().copied()).collect();
+    /// Before the first operation. The operations of a block stand together.
+    pub fn new(operations: Vec<PolicyOperation>, blocks: &[PolicyBlock], rules: Rules) -> Self {
+        let state = |operation: &PolicyOperation| OperationState { open: operation.hosts.len(), ..OperationState::default() };
+        let states = operations.iter().map(state).collect();
+        let not_ok = rules.not_ok;
+        let (program, gates) = Program::new(operations, blocks, rules);
+        let fresh = HostState { leg: 0, standing: Standing::Ok, pending: 0, in_flight: BTreeSet::new(), ending: BTreeSet::new() };
         Self {
-            operations,
-            parallel: parallel.map_or(usize::MAX, |parallel| parallel.max(1)),
-            fail_fast,
-            alive,
-            next: 0,
-            current: None,
+            hosts: program.routes.keys().map(|host| (*host, fresh.clone())).collect(),
+            arrived: program.routes.iter().filter_map(|(host, legs)| Some((legs.first()?.stage, *host))).collect(),
+            program: Fixed::new(program),
+            operations: states,
+            ready: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            at_work: BTreeSet::new(),
+            gates,
             once: BTreeMap::new(),
-            stopping: false,
-            reported: false,
+            not_ok,
+            stop: Stop::Not,
+            said: false,
             finished: false,
         }
     }
@@ -107,33 +226,24 @@ impl Policy {
         orders
     }
 
-    /// A host that was started on the current operation has ended it, and is ok or not.
-    pub fn ended(&mut self, host: HostId, host_ok: bool) -> Vec<Order> {
+    /// A host that was started on an operation has ended it: whether the host is ok, and whether something was changed.
+    pub fn ended(&mut self, op: OpId, host: HostId, host_ok: bool, changed: bool) -> Vec<Order> {
         let mut orders = Vec::new();
-        let Some(current) = self.current.as_mut() else { return orders };
-        if !current.in_flight.remove(&host) {
-            return orders;
+        if self.operations.get_mut(op.index()).is_some_and(|state| state.in_flight.remove(&host)) {
+            self.part_ended(op, host, host_ok, changed, &mut orders);
+            self.advance(&mut orders);
         }
-        let op = current.op;
-        let operation = &self.operations[op.index()];
-        if !host_ok {
-            self.alive.remove(&host);
-        }
-        if operation.run_once {
-            self.once.insert(operation.origin, Once { op, by: host, ok: host_ok });
-            let others = std::mem::take(&mut current.served);
-            if host_ok {
-                orders.extend(others.into_iter().map(|other| Order::Serve { op, host: other, from: op, by: host }));
-            } else {
-                // No host goes past a `_run_once` it registered before that has ended well.
-                self.alive.retain(|host| !others.contains(host));
-                self.report(StopReason::RunOnceFailed { op, host }, &mut orders);
+        orders
+    }
+
+    /// The pause that an [`Order::Pause`] asked for is over.
+    pub fn resumed(&mut self, block: BlockId) -> Vec<Order> {
+        let mut orders = Vec::new();
+        let program = self.program.clone();
+        for (gate, fixed) in self.gates.iter_mut().zip(&program.gates) {
+            if fixed.of == Waves::Block(block) {
+                gate.paused = false;
             }
-        }
-        if !host_ok && self.fail_fast {
-            self.stop(StopReason::FailFast { host }, &mut orders);
-        } else if !host_ok && operation_is_serial(&self.operations[op.index()]) {
-            self.stop(StopReason::WaveFailed { op, not_ok: 1, entered: 1, allowed: 0 }, &mut orders);
         }
         self.advance(&mut orders);
         orders
@@ -142,9 +252,19 @@ impl Policy {
     /// The user interrupted the run: nothing new is started.
     pub fn interrupt(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
-        self.stop(StopReason::Interrupted, &mut orders);
+        self.stop(Stop::Now, StopReason::Interrupted, &mut orders);
         self.advance(&mut orders);
         orders
+    }
+
+    /// The operation, and the other parts of it where it was split.
+    pub fn parts(&self, op: OpId) -> &[OpId] {
+        &self.program.parts[&self.program.operations[op.index()].origin]
+    }
+
+    /// Whether all hosts that registered the operation have ended it or never will.
+    pub fn is_over(&self, op: OpId) -> bool {
+        self.parts(op).iter().all(|part| self.operations[part.index()].open == 0)
     }
 
     /// Whether nothing is in flight and nothing more will be started.
@@ -152,79 +272,23 @@ impl Policy {
         self.finished
     }
 
-    fn stop(&mut self, reason: StopReason, orders: &mut Vec<Order>) {
-        if !self.stopping && !self.finished {
-            self.stopping = true;
+    /// A rule that is no stronger than the one that stopped the run before has nothing to say.
+    fn stop(&mut self, how: Stop, reason: StopReason, orders: &mut Vec<Order>) {
+        let stronger = match self.stop {
+            Stop::Not => true,
+            Stop::AfterWaves => how == Stop::Now,
+            Stop::Now => false,
+        };
+        if stronger && !self.finished {
+            self.stop = how;
             self.report(reason, orders);
         }
     }
 
     fn report(&mut self, reason: StopReason, orders: &mut Vec<Order>) {
-        self.reported = true;
+        self.said = true;
         orders.push(Order::Stop(reason));
     }
-
-    fn advance(&mut self, orders: &mut Vec<Order>) {
-        while !self.finished {
-            if let Some(current) = &mut self.current {
-                while !self.stopping && current.in_flight.len() < current.at_once {
-                    let Some(host) = current.waiting.pop_front() else { break };
-                    current.in_flight.insert(host);
-                    orders.push(Order::Start(current.op, host));
-                }
-                if !current.in_flight.is_empty() {
-                    return;
-                }
-                orders.push(Order::EndOperation(current.op));
-                self.current = None;
-            }
-            if self.stopping || self.next == self.operations.len() {
-                self.finish(orders);
-            } else if self.alive.is_empty() {
-                // Where a `_run_once` took the last hosts along, that was said already.
-                if !self.reported {
-                    self.report(StopReason::NoHostLeft, orders);
-                }
-                self.finish(orders);
-            } else {
-                let op = OpId(u32::try_from(self.next).expect("a plan has fewer than 2^32 operations"));
-                self.next += 1;
-                self.enter(op, orders);
-            }
-        }
-    }
-
-    fn enter(&mut self, op: OpId, orders: &mut Vec<Order>) {
-        let operation = &self.operations[op.index()];
-        let mut waiting: VecDeque<HostId> = operation.hosts.iter().copied().filter(|host| self.alive.contains(host)).collect();
-        let once = operation.run_once.then(|| self.once.get(&operation.origin).copied()).flatten();
-        if let Some(Once { ok: false, .. }) = once {
-            self.alive.retain(|host| !waiting.contains(host));
-            return;
-        }
-        if waiting.is_empty() {
-            return;
-        }
-        orders.push(Order::BeginOperation(op));
-        let mut served = Vec::new();
-        if let Some(Once { op: from, by, .. }) = once {
-            orders.extend(waiting.drain(..).map(|host| Order::Serve { op, host, from, by }));
-        } else if operation.run_once {
-            served.extend(waiting.drain(1..));
-        }
-        let at_once = if operation.serial { 1 } else { self.parallel };
-        self.current = Some(Current { op, waiting, in_flight: BTreeSet::new(), at_once, served });
-    }
-
-    fn finish(&mut self, orders: &mut Vec<Order>) {
-        self.finished = true;
-        orders.push(Order::Finish);
-    }
-}
-
-/// Whether the operation goes through its hosts wave by wave; a `_run_once` has one host and no waves.
-fn operation_is_serial(operation: &PolicyOperation) -> bool {
-    operation.serial && !operation.run_once
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use infra_core::condition::Known;
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
 use infra_core::event::{Event, RunKind, StopReason};
@@ -24,7 +23,7 @@ use crate::fact_store::Asked;
 use crate::host_run::HostRun;
 use crate::local_files::LocalFiles;
 use crate::plan_building::{Built, build};
-use crate::policy::Policy;
+use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
 
 /// The run is over before its end; what was to be said has been said.
@@ -51,7 +50,7 @@ impl Run {
 
     /// Whatever happens, every host is accounted for and `RunEnded` is said once.
     async fn guarded(self, phases: impl FnOnce(Run, EventStream) -> Phases) -> RunState {
-        let events = EventStream::new(self.events.clone());
+        let events = EventStream::new(self.events.clone(), self.journal.clone());
         let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
         events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
         let hosts = self.hosts.clone();
@@ -79,6 +78,8 @@ struct Ongoing {
     /// Whether the sender of interrupts is still there.
     watching: bool,
     connections: Vec<Arc<dyn Connection>>,
+    /// How many hosts are not ok by now.
+    not_ok: usize,
 }
 
 /// Tasks of several hosts, so many at once, each known by its host.
@@ -107,7 +108,7 @@ impl<T: Send + 'static> Tasks<T> {
 
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
-        Self { run, events, watching: true, connections: Vec::new() }
+        Self { run, events, watching: true, connections: Vec::new(), not_ok: 0 }
     }
 
     async fn deploy(mut self) {
@@ -152,12 +153,11 @@ impl Ongoing {
 
     async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
         let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            let known = vec![Known::OPEN; prepared.calls.len()];
-            (host, HostExecution { run: hosts[&host].clone(), calls: Arc::new(prepared.calls), known })
+            (host, HostExecution::new(hosts[&host].clone(), prepared.calls))
         };
         let execution = Execution {
             plan: built.plan,
-            policy: Policy::new(built.operations, self.run.settings.parallel, self.run.settings.fail_fast),
+            policy: Policy::new(built.operations, &built.blocks, self.rules()),
             hosts: prepared.into_iter().map(at).collect(),
             events: self.events.clone(),
             interrupts: self.run.interrupts.clone(),
@@ -165,6 +165,20 @@ impl Ongoing {
         };
         self.events.emit(Event::Executing).await;
         execution.run().await;
+    }
+
+    fn rules(&self) -> Rules {
+        let settings = &self.run.settings;
+        Rules {
+            parallel: settings.parallel,
+            fail_fast: settings.fail_fast,
+            fail_percent: settings.fail_percent,
+            serial: settings.serial,
+            no_wait: settings.no_wait,
+            max_fail: settings.max_fail,
+            selected: self.run.hosts.len(),
+            not_ok: self.not_ok,
+        }
     }
 
     /// Reaches the hosts, so many at once.
@@ -208,7 +222,7 @@ impl Ongoing {
                 Err(error) => ConnectError { step: ConnectStep::Connect, message: broken(error), hint: None },
             };
             self.events.emit(Event::HostUnreachable { host, error }).await;
-            self.fail_fast(host).await?;
+            self.is_not_ok(host).await?;
         }
         self.some_left(&reached).await?;
         Ok(reached)
@@ -259,7 +273,7 @@ impl Ongoing {
             }
             self.events.emit(Event::HostFailed { host, diagnostic }).await;
             if !misused.load(Ordering::Relaxed) {
-                self.fail_fast(host).await?;
+                self.is_not_ok(host).await?;
             }
         }
         if !misuses.is_empty() {
@@ -319,7 +333,7 @@ impl Ongoing {
                 self.events.emit(Event::FactAnswered { host, fact, question, answer }).await;
             }
             if !all_answered {
-                self.fail_fast(host).await?;
+                self.is_not_ok(host).await?;
             }
         }
     }
@@ -347,12 +361,18 @@ impl Ongoing {
         Err(Over)
     }
 
-    async fn fail_fast(&self, host: HostId) -> Result<(), Over> {
-        if !self.run.settings.fail_fast {
-            return Ok(());
+    /// A host is not ok before the first operation: whether that is one too many.
+    async fn is_not_ok(&mut self, host: HostId) -> Result<(), Over> {
+        self.not_ok += 1;
+        let settings = &self.run.settings;
+        let fast = settings.fail_fast.then_some(StopReason::FailFast { host });
+        match fast.or_else(|| too_many(settings.fail_percent, self.not_ok, self.run.hosts.len())) {
+            Some(reason) => {
+                self.events.stopped(reason).await;
+                Err(Over)
+            }
+            None => Ok(()),
         }
-        self.events.stopped(StopReason::FailFast { host }).await;
-        Err(Over)
     }
 
     async fn some_left<T>(&self, hosts: &BTreeMap<HostId, T>) -> Result<(), Over> {

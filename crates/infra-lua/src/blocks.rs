@@ -13,6 +13,7 @@ use crate::evaluation::{Block, Evaluation};
 use crate::operations::read_globals;
 use crate::source::SourceError;
 use crate::state::load;
+use crate::strategies;
 
 /// How deep files may include each other.
 const INCLUDE_DEPTH: u32 = 64;
@@ -114,8 +115,7 @@ fn open_file(lua: &Lua, evaluation: &Arc<Evaluation>, path: &std::path::Path, en
 
 /// `BLOCK([name,] [options,] function)`.
 fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiValue) -> Result<(Block, Function), Diagnostic> {
-    let spelling =
-        if kind == "with" { "write with({ _sudo = true }, function() … end)" } else { "write deploy(\"NAME\", function() … end)" };
+    let spelling = strategies::spelling(kind);
     let wrong = |message: String| Diagnostic::misuse(message).hint(spelling);
     let mut name = None;
     let mut options = None;
@@ -138,6 +138,12 @@ fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiV
     if evaluation.state().once > 0 {
         return Err(Diagnostic::misuse(format!("`{kind}` stands inside `once`, which takes no operations")));
     }
+    if matches!(kind, "parallel" | "rolling") {
+        let strategy = strategies::read_kind(lua, kind, name.as_deref(), options.as_ref())?;
+        let chain = evaluation.chain(lua);
+        let strategy = Some(strategies::enter(&mut evaluation.state(), strategy, name, chain)?);
+        return Ok((Block { name: None, globals: GlobalArguments::default(), when: Vec::new(), strategy }, function));
+    }
     let mut globals = Map::new();
     let mut when = Vec::new();
     for pair in options.iter().flat_map(|options| options.pairs::<LuaValue, LuaValue>()) {
@@ -157,7 +163,7 @@ fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiV
         }
     }
     let globals = read_globals(globals, true)?;
-    Ok((Block { name, globals, when }, function))
+    Ok((Block { name, globals, when, strategy: None }, function))
 }
 
 /// `config`: what is set counts from its line to the end of its file.

@@ -68,18 +68,14 @@ impl UserData for Handle {
 
 impl UserData for ReadCondition {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        for (method, sign, instead) in [
-            (MetaMethod::BOr, "|", "write any_changed(a, b)"),
-            (MetaMethod::BAnd, "&", "a list holds when all of it hold: _if = { a.did_change, b.did_change }"),
-            (MetaMethod::BNot, "~", "write did_not_change for did_change, and did_error for did_succeed"),
-        ] {
-            methods.add_meta_function(method, move |lua, operands: MultiValue| -> mlua::Result<LuaValue> {
-                let message = format!("combining conditions with `{sign}` is not available yet");
-                Err(refuse(lua, &operands, message, instead))
-            });
+        for (method, sign) in [(MetaMethod::BOr, "|"), (MetaMethod::BAnd, "&")] {
+            methods.add_meta_function(method, move |lua, (left, right): (LuaValue, LuaValue)| operate(lua, sign, &[left, right]));
         }
+        // Lua gives the operand of `~` twice.
+        methods.add_meta_function(MetaMethod::BNot, |lua, (operand, _): (LuaValue, LuaValue)| operate(lua, "~", &[operand]));
         let early = "it is known only when the operations have run: give it to `_if` or to a boolean argument";
         for (method, what) in [
+            (MetaMethod::BXor, "takes `~` before it, not between two"),
             (MetaMethod::Index, "has nothing that could be read"),
             (MetaMethod::Call, "cannot be called"),
             (MetaMethod::Concat, "is no text"),
@@ -94,6 +90,58 @@ impl UserData for ReadCondition {
             });
         }
     }
+}
+
+/// `a | b`, `a & b` and `~a`, where each is a condition or a plain boolean.
+fn operate(lua: &Lua, sign: &'static str, operands: &[LuaValue]) -> mlua::Result<AnyUserData> {
+    let evaluation = operands.iter().find_map(|operand| Some(operand.as_userdata()?.borrow::<ReadCondition>().ok()?.evaluation.clone()));
+    let evaluation = evaluation.ok_or_else(|| mlua::Error::runtime(format!("`{sign}` stands without a condition")))?;
+    let mut parts = Vec::new();
+    for operand in operands {
+        let condition = match operand {
+            LuaValue::Boolean(_) | LuaValue::UserData(_) => condition_of(sign, operand).map_err(|mut wrong| {
+                wrong.message = format!("`{sign}` combines conditions, got {}", type_name(operand));
+                wrong.hint = operand.as_userdata().filter(|data| data.is::<Handle>()).map(|_| "write handle.did_change".to_owned());
+                evaluation.raise(lua, wrong)
+            })?,
+            other => {
+                let message = format!("`{sign}` combines conditions, got {}", type_name(other));
+                return Err(evaluation.misuse_with(lua, message, "its sides are handle.did_change and its like, true or false"));
+            }
+        };
+        parts.push(condition);
+    }
+    let condition = match sign {
+        "|" => Condition::Any(flat(parts, |part| if let Condition::Any(inner) = part { Ok(inner) } else { Err(part) })),
+        "&" => Condition::All(flat(parts, |part| if let Condition::All(inner) = part { Ok(inner) } else { Err(part) })),
+        _ => Condition::Not(Box::new(parts.swap_remove(0))),
+    };
+    new_condition(lua, &evaluation, sign, condition)
+}
+
+/// The parts, with those of the same kind as the whole opened.
+fn flat(parts: Vec<Condition>, open: fn(Condition) -> Result<Vec<Condition>, Condition>) -> Vec<Condition> {
+    parts.into_iter().flat_map(|part| open(part).unwrap_or_else(|part| vec![part])).collect()
+}
+
+/// `any_host(handle)`: the operation changed something on any of the hosts that have it; `nil` did not.
+pub(crate) fn any_host(lua: &Lua, evaluation: &Arc<Evaluation>, handles: &MultiValue) -> mlua::Result<AnyUserData> {
+    let mut handles = handles.iter();
+    let condition = match (handles.next(), handles.next()) {
+        (None | Some(LuaValue::Nil), None) => Condition::Always(false),
+        (Some(LuaValue::UserData(data)), None) if data.is::<Handle>() => Condition::AnyHost(data.borrow::<Handle>()?.call),
+        (_, Some(_)) => {
+            return Err(evaluation.misuse_with(lua, "`any_host` takes one handle", "write any_host(a) | any_host(b)"));
+        }
+        (Some(other), None) => {
+            return Err(evaluation.misuse_with(
+                lua,
+                format!("`any_host` takes the handle of an operation, got {}", type_name(other)),
+                "write any_host(handle), where handle is what an operation gave back",
+            ));
+        }
+    };
+    new_condition(lua, evaluation, "any_host", condition)
 }
 
 fn refuse(lua: &Lua, operands: &MultiValue, message: String, hint: &str) -> mlua::Error {
@@ -157,7 +205,7 @@ pub(crate) fn condition_of(what: &str, value: &LuaValue) -> Result<Condition, Di
             Ok(Condition::All(all))
         }
         LuaValue::Function(_) => Err(Diagnostic::misuse(format!("a function as `{what}` is not available yet"))
-            .hint("conditions are handle.did_change and its like, lists of them, any_changed(…) and all_changed(…)")),
+            .hint("conditions are handle.did_change and its like, combined with |, & and ~, lists of them, any_changed(…), all_changed(…) and any_host(…)")),
         other => Err(Diagnostic::misuse(format!("`{what}` takes a condition, true or false, got {}", type_name(other)))),
     }
 }

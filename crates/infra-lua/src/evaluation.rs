@@ -12,7 +12,7 @@ use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
-use infra_core::script::{Answer, FactRequest, OperationCall};
+use infra_core::script::{self, Answer, FactRequest, OperationCall};
 use infra_core::template::InventoryScope;
 
 use mlua::Lua;
@@ -61,6 +61,8 @@ pub(crate) struct Block {
     pub name: Option<String>,
     pub globals: GlobalArguments,
     pub when: Vec<Condition>,
+    /// What a `parallel` or `rolling` block does.
+    pub strategy: Option<script::Block>,
 }
 
 /// A condition that the script read off a handle.
@@ -92,6 +94,8 @@ pub(crate) struct State {
     pub data: Map,
     /// How often each call that runs once was made by this host.
     pub counts: HashMap<String, u32>,
+    /// How often each `parallel` and `rolling` block was entered by this host.
+    pub turns: HashMap<String, u32>,
     /// How many bodies of `once` are open.
     pub once: u32,
     pub open_files: u32,
@@ -105,6 +109,13 @@ pub(crate) struct State {
     pub groups: Vec<(String, Location)>,
     /// The names of globals that are infra's own.
     pub own_globals: Vec<String>,
+}
+
+impl State {
+    /// The `parallel` and `rolling` blocks that are open, outermost first.
+    pub fn strategies(&self) -> impl Iterator<Item = &script::Block> {
+        self.blocks.iter().filter_map(|block| block.strategy.as_ref())
+    }
 }
 
 /// One host's run through the deploy files, or one reading of an inventory file.

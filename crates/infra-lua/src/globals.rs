@@ -48,25 +48,24 @@ const ABSENT: &[(&str, &[&str])] = &[
 ];
 
 /// What the language will have.
-const NOT_YET: &[&str] = &[
-    "parallel",
-    "rolling",
-    "call",
-    "fail",
-    "operation",
-    "fact",
-    "change",
-    "unchanged",
-    "any_host",
-    "secret",
-    "ask",
-    "yaml",
-    "toml",
-    "ini",
-];
+const NOT_YET: &[&str] = &["call", "fail", "operation", "fact", "change", "unchanged", "secret", "ask", "yaml", "toml", "ini"];
 
 /// What is only there in a deploy.
-const DEPLOY_ONLY: &[&str] = &["host", "inventory", "config", "with", "deploy", "include", "any_changed", "all_changed", "once", "render"];
+const DEPLOY_ONLY: &[&str] = &[
+    "host",
+    "inventory",
+    "config",
+    "with",
+    "deploy",
+    "parallel",
+    "rolling",
+    "include",
+    "any_changed",
+    "all_changed",
+    "any_host",
+    "once",
+    "render",
+];
 
 /// Lua's own globals, as far as a script has them.
 pub(crate) fn standard(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
@@ -236,6 +235,9 @@ pub(crate) fn finish(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -
             let combine = lua.create_function(move |lua, handles: MultiValue| conditions::combine(lua, &of, name, &handles))?;
             globals.raw_set(name, combine)?;
         }
+        let of = evaluation.clone();
+        let any_host = lua.create_function(move |lua, handles: MultiValue| conditions::any_host(lua, &of, &handles))?;
+        globals.raw_set("any_host", any_host)?;
         add_modules(lua, evaluation, globals)?;
     } else {
         for name in DEPLOY_ONLY {

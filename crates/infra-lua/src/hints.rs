@@ -135,6 +135,9 @@ pub(crate) fn runtime_hint(message: &str, line: &str) -> Option<String> {
     if message.contains("attempt to add a 'string'") || message.contains("with a 'string'") {
         return hint("texts are joined with `..`");
     }
+    if message.contains("attempt to perform bitwise operation") {
+        return hint("`|`, `&` and `~` are for conditions and numbers; plain values are combined with `or`, `and` and `not`");
+    }
     if message.contains("memory than its limit") {
         return hint("look for a table or a text that grows without end, and for functions that call each other without end");
     }

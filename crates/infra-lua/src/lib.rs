@@ -25,6 +25,7 @@ mod requests;
 mod scope;
 mod source;
 mod state;
+mod strategies;
 mod syntax_checks;
 mod text_functions;
 mod world;

@@ -14,7 +14,7 @@ use mlua::{AnyUserData, Lua, MultiValue, Table, Value as LuaValue};
 use crate::conditions::{Handle, condition_of};
 use crate::convert::{entries, to_value, type_name};
 use crate::evaluation::Evaluation;
-use crate::scope;
+use crate::{scope, strategies};
 
 /// The schema of the arguments that every operation takes, by the names that Lua has for them.
 static GLOBALS: LazyLock<(Value, Value)> = LazyLock::new(|| {
@@ -27,7 +27,11 @@ static GLOBALS: LazyLock<(Value, Value)> = LazyLock::new(|| {
 });
 
 /// Names of `config` that come later.
-const CONFIG_NOT_YET: &[&str] = &["temp_dir", "fail_percent", "require"];
+const CONFIG_NOT_YET: &[&str] = &["temp_dir", "fail_percent", "require", "parallel"];
+
+/// Global arguments that are no defaults for a whole deploy.
+const CONFIG_NEVER: &[(&str, &str)] =
+    &[("background", "it is said of one operation inside parallel(function() … end): _background = true")];
 
 /// Reads global arguments from a map. `marked` says that their names start with `_`.
 ///
@@ -38,9 +42,19 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
     for name in given.keys() {
         let plain = if marked { name.strip_prefix('_').unwrap_or(name) } else { name };
         if NOT_YET.contains(&plain) || (!marked && CONFIG_NOT_YET.contains(&plain)) {
-            return Err(Diagnostic::misuse(format!("`{name}` is not available yet")));
+            let instead = match plain {
+                "parallel" => Some("give --parallel N on the command line, or _parallel = N to operations"),
+                "fail_percent" => Some("give --fail-percent P on the command line"),
+                _ => None,
+            };
+            return Err(Diagnostic::misuse(format!("`{name}` is not available yet")).maybe_hint(instead.map(str::to_owned)));
+        }
+        if let Some((_, hint)) = CONFIG_NEVER.iter().find(|(never, _)| !marked && *never == plain) {
+            return Err(Diagnostic::misuse(format!("`{name}` is no default for all operations")).hint(*hint));
         }
     }
+    let mark = if marked { "_" } else { "" };
+    strategies::check_sizes(&given, mark).map_err(Diagnostic::misuse)?;
     let checked = arguments::check(schema, given).map_err(|ArgumentError { argument, message, hint }| {
         let unknown = argument.as_deref().filter(|name| !name.contains(['.', '[']) && arguments::property(schema, name).is_none());
         let hint = match unknown {
@@ -55,12 +69,8 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
     })?;
     let plain: Map = checked.into_iter().map(|(name, value)| (name.strip_prefix('_').map(str::to_owned).unwrap_or(name), value)).collect();
     let globals: GlobalArguments = serde_json::from_value(Value::Object(plain)).map_err(|error| Diagnostic::misuse(error.to_string()))?;
-    match globals.timeout {
-        Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => {
-            Err(Diagnostic::misuse(format!("`_timeout` takes seconds above 0, got {seconds}")))
-        }
-        _ => Ok(globals),
-    }
+    strategies::check_globals(&globals, mark).map_err(Diagnostic::misuse)?;
+    Ok(globals)
 }
 
 /// The global arguments of an operation's call, with those around it: the call, blocks from the innermost, the host's data, `config`.
@@ -254,9 +264,10 @@ fn register(
     let main = arguments::names(schema).into_iter().next();
     let values = merge_tables(kind, main, tables)?;
     let Given { name, own, conditions, globals, mut when } = sort_out(lua, definition, values)?;
-    let user_given = globals.sudo_user.is_some();
+    let own_globals = globals.clone();
     let mut globals = merge_globals(evaluation, globals)?;
-    if user_given && globals.sudo.is_none() {
+    strategies::check_call(&evaluation.state(), &own_globals, &globals)?;
+    if own_globals.sudo_user.is_some() && globals.sudo.is_none() {
         return Err(Diagnostic::misuse("`_sudo_user` is given without `_sudo`").hint("write _sudo = true beside it"));
     }
     let wrong = |ArgumentError { message, hint, .. }: ArgumentError| {
@@ -282,9 +293,10 @@ fn register(
     let call = state.next_call;
     state.next_call += 1;
     let path = state.blocks.iter().filter_map(|block| block.name.clone()).collect();
+    let blocks = state.strategies().cloned().collect();
     let deploy = state.deploy;
     let kind = kind.to_owned();
-    Ok(OperationCall { call, kind, name, path, arguments, conditions, when: around, globals, chain, deploy })
+    Ok(OperationCall { call, kind, name, path, blocks, arguments, conditions, when: around, globals, chain, deploy })
 }
 
 fn global_hint(schema: &Value, message: &str) -> Option<String> {

@@ -164,7 +164,7 @@ globals.once = function(body)
   return results[2]
 end
 
-for _, kind in ipairs({ "with", "deploy" }) do
+for _, kind in ipairs({ "with", "deploy", "parallel", "rolling" }) do
   globals[kind] = function(...)
     local body, depth = rust.enter_block(kind, ...)
     local guard <close> = closing(rust.leave_block, depth)

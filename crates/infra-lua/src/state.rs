@@ -100,8 +100,13 @@ impl Machine {
             state.readings.iter().find(|reading| !reading.used).map(|reading| (reading.name, reading.chain.clone()))
         };
         let Some((name, chain)) = unused else { return Need::Done };
-        let spelling = if name.starts_with("did_") { format!("handle.{name}") } else { format!("{name}(…)") };
-        let wrong = Diagnostic::misuse(format!("the condition `{name}` is read and never used"))
+        let (shown, spelling) = match name {
+            "|" | "&" => (format!("a {name} b"), format!("a.did_change {name} b.did_change")),
+            "~" => ("~a".to_owned(), "~handle.did_change".to_owned()),
+            name if name.starts_with("did_") => (name.to_owned(), format!("handle.{name}")),
+            name => (name.to_owned(), format!("{name}(…)")),
+        };
+        let wrong = Diagnostic::misuse(format!("the condition `{shown}` is read and never used"))
             .hint(format!("give it to `_if` or to a boolean argument where it is read: _if = {spelling}"));
         Need::Failed(Box::new(self.evaluation.at_chain(chain, wrong)))
     }

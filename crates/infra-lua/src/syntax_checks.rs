@@ -14,12 +14,15 @@ use infra_core::diagnostic::Diagnostic;
 /// What a person reads off a handle that is known only later.
 const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
 
+/// What makes a condition of handles.
+const FUNCTIONS: [&str; 3] = ["any_changed", "all_changed", "any_host"];
+
 /// The stack of the thread that walks through a syntax tree, in bytes: a long sum is a deep tree.
 const STACK: usize = 256 * 1024 * 1024;
 
 /// All that is wrong with the text of a file that Lua itself takes, in the order of its lines.
 pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
-    if !CONDITIONS.iter().any(|condition| text.contains(condition)) && !text.contains(" and ") {
+    if !CONDITIONS.iter().chain(&FUNCTIONS).any(|condition| text.contains(condition)) && !text.contains(" and ") {
         return Vec::new();
     }
     let found = std::thread::scope(|scope| {
@@ -101,20 +104,6 @@ fn bare(mut expression: &Expression) -> &Expression {
     expression
 }
 
-/// `handle.did_change` where the expression reads a condition.
-fn condition_in(expression: &Expression) -> Option<String> {
-    let Expression::Var(Var::Expression(var)) = bare(expression) else { return None };
-    let name = match var.suffixes().last()? {
-        Suffix::Index(Index::Dot { name, .. }) => text_of(name),
-        Suffix::Index(Index::Brackets { expression, .. }) => match &**expression {
-            Expression::String(text) => text_of(text).trim_matches(['"', '\'']).to_owned(),
-            _ => return None,
-        },
-        _ => return None,
-    };
-    CONDITIONS.contains(&name.as_str()).then(|| var.to_string().trim().to_owned())
-}
-
 impl Checker {
     fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
         let place = self.locals.len();
@@ -130,6 +119,40 @@ impl Checker {
         self.locals.get_mut(place)
     }
 
+    /// `handle.did_change` where the expression reads a condition, or the whole of it where it is made of conditions.
+    fn condition_in(&self, expression: &Expression) -> Option<String> {
+        let expression = bare(expression);
+        let var = match expression {
+            Expression::Var(Var::Expression(var)) => var,
+            Expression::BinaryOperator { lhs, binop: BinOp::Pipe(_) | BinOp::Ampersand(_), rhs } => {
+                return self.condition_in(lhs).or_else(|| self.condition_in(rhs)).map(|_| expression.to_string().trim().to_owned());
+            }
+            Expression::UnaryOperator { unop: UnOp::Tilde(_), expression: inner } => {
+                return self.condition_in(inner).map(|_| expression.to_string().trim().to_owned());
+            }
+            Expression::FunctionCall(call) => {
+                let Prefix::Name(name) = call.prefix() else { return None };
+                let name = text_of(name);
+                let is_one = FUNCTIONS.contains(&name.as_str()) && !self.is_local(&name) && call.suffixes().count() == 1;
+                return is_one.then(|| expression.to_string().trim().to_owned());
+            }
+            _ => return None,
+        };
+        let name = match var.suffixes().last()? {
+            Suffix::Index(Index::Dot { name, .. }) => text_of(name),
+            Suffix::Index(Index::Brackets { expression, .. }) => match &**expression {
+                Expression::String(text) => text_of(text).trim_matches(['"', '\'']).to_owned(),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        CONDITIONS.contains(&name.as_str()).then(|| var.to_string().trim().to_owned())
+    }
+
+    fn is_local(&self, name: &str) -> bool {
+        self.scopes.iter().flatten().any(|(known, _)| known == name)
+    }
+
     fn used(&mut self, token: &TokenReference) {
         let is_assigned = self.assigned.contains(&byte_of(token));
         if let Some(local) = self.lookup(&text_of(token)) {
@@ -143,7 +166,7 @@ impl Checker {
 
     /// Looks at an expression that is taken as true or false.
     fn test(&mut self, expression: &Expression, test: Test) {
-        if let Some(condition) = condition_in(expression) {
+        if let Some(condition) = self.condition_in(expression) {
             self.report(line_of(expression), &condition, test);
             return;
         }
@@ -154,6 +177,12 @@ impl Checker {
                     local.tests.push((line, test));
                 }
             }
+            // Numbers have these operators too, but a local that holds a condition is none.
+            Expression::BinaryOperator { lhs, binop: BinOp::Pipe(_) | BinOp::Ampersand(_), rhs } => {
+                self.test(lhs, test);
+                self.test(rhs, test);
+            }
+            Expression::UnaryOperator { unop: UnOp::Tilde(_), expression } => self.test(expression, test),
             Expression::BinaryOperator { binop: BinOp::And(_) | BinOp::Or(_), rhs, .. } if test == Test::Truth => self.test(rhs, test),
             _ => {}
         }
@@ -245,7 +274,7 @@ impl Visitor for Checker {
     fn visit_local_assignment_end(&mut self, node: &LocalAssignment) {
         let values: Vec<&Expression> = node.expressions().iter().collect();
         for (at, name) in node.names().iter().enumerate() {
-            let condition = values.get(at).and_then(|value| condition_in(value)).map(|condition| (condition, line_of(name)));
+            let condition = values.get(at).and_then(|value| self.condition_in(value)).map(|condition| (condition, line_of(name)));
             self.declare(text_of(name), condition);
         }
     }
@@ -350,6 +379,17 @@ mod tests {
             "local a, changed = 1, conf.did_change f(changed and 1, a)",
             "local v = x and false or y",
             "if conf.will_change then end",
+            "if a.did_change | b.did_change then end",
+            "if ok and (a | b.did_error) then end",
+            "while ~conf.did_change do end",
+            "local x = not (a.did_change & b)",
+            "local both = a.did_change & b.did_change if both then end",
+            "local x = a.did_change if x | y then end",
+            "local x = a.did_change if not ~x then end",
+            "if any_changed(a, b) then end",
+            "if not any_host(a) then end",
+            "local x = all_changed(a) if x then end",
+            "local x = a.did_change | b",
         ] {
             assert_eq!(lines(text), [1], "{text}");
         }
@@ -367,6 +407,11 @@ mod tests {
             "local v = x and 1 or y",
             "if conf and conf.did_change ~= nil then end",
             "if f(conf.did_change) then end",
+            "f { _if = a.did_change | ~b.did_change & true, restarted = any_host(a) }",
+            "if flags | 4 == 4 then end",
+            "local x = a.did_change | b.did_change f(x)",
+            "if M.any_changed(a) then end",
+            "local any_changed = mine if any_changed(a) then end",
         ] {
             assert_eq!(lines(text), Vec::<u32>::new(), "{text}");
         }

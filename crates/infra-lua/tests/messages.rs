@@ -83,8 +83,30 @@ async fn arguments_of_every_operation() {
         r#"server.shell { commands = "x", _suod = true }"#,
         r#"server.shell { commands = "x", sudo = true }"#,
         r#"server.shell { commands = "x", _sudo = "yes" }"#,
-        r#"server.shell { commands = "x", _retries = 3 }"#,
-        r#"server.shell { commands = "x", _serial = 2 }"#,
+        r#"server.shell { commands = "x", _retries = "often" }"#,
+        r#"server.shell { commands = "x", _retries = -1 }"#,
+        r#"server.shell { commands = "x", _retry = 3 }"#,
+        r#"server.shell { commands = "x", _retry_until = function() end }"#,
+        r#"server.shell { commands = "x", _retries = 1, _retry_delay = -1 }"#,
+        r#"server.shell { commands = "x", _retries = 1, _retry_backoff = 0.5 }"#,
+        r#"server.shell { commands = "x", _retry_delay = 1 }"#,
+        r#"server.shell { commands = "x", _serial = 0 }"#,
+        r#"server.shell { commands = "x", _serial = -1 }"#,
+        r#"server.shell { commands = "x", _serial = 2.5 }"#,
+        r#"server.shell { commands = "x", _serial = "a quarter" }"#,
+        r#"server.shell { commands = "x", _serial = "125%" }"#,
+        r#"server.shell { commands = "x", _serial = {} }"#,
+        r#"server.shell { commands = "x", _serial = { 1, "x" } }"#,
+        r#"server.shell { commands = "x", _serial = { 1, 0 } }"#,
+        r#"server.shell { commands = "x", _serial = { first = 1 } }"#,
+        r#"server.shell { commands = "x", _serial = true, _max_fail = "all" }"#,
+        r#"server.shell { commands = "x", _serial = true, _max_fail = true }"#,
+        r#"server.shell { commands = "x", _max_fail = 1 }"#,
+        r#"server.shell { commands = "x", _parallel = 0 }"#,
+        r#"server.shell { commands = "x", _parallel = "50%" }"#,
+        r#"server.shell { commands = "x", _background = true }"#,
+        r#"rolling({ batch = 2 }, function() server.shell { commands = "x", _background = true } end)"#,
+        r#"server.shell { commands = "x", _continue_on_error = 1 }"#,
         r#"server.shell { commands = "x", _env = { A = 1 } }"#,
         r#"server.shell { commands = "x", _timeout = -1 }"#,
         r#"server.shell { commands = "x", _sudo_user = "www" }"#,
@@ -96,10 +118,51 @@ async fn arguments_of_every_operation() {
         r#"deploy({ name = "nginx" })"#,
         r#"deploy(function() end)"#,
         r#"config.suod = true"#,
-        r#"config.retries = 3"#,
+        r#"config.retries = "3""#,
+        r#"config.serial = 0"#,
+        r#"config.parallel = 3"#,
+        r#"config.fail_percent = 3"#,
+        r#"config.background = true"#,
         r#"config._sudo = true"#,
         r#"host.data._suod = true
 server.shell { commands = "x" }"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn blocks_that_are_wrong() {
+    let text = deploys(&[
+        r#"rolling({ bacth = 2 }, function() end)"#,
+        r#"rolling({ batch = 0 }, function() end)"#,
+        r#"rolling({ batch = "some" }, function() end)"#,
+        r#"rolling({ batch = function() end }, function() end)"#,
+        r#"rolling({ max_fail = true }, function() end)"#,
+        r#"rolling({ pause = -1 }, function() end)"#,
+        r#"rolling({ pause = "1m" }, function() end)"#,
+        r#"rolling({ 2 }, function() end)"#,
+        r#"rolling({ _sudo = true }, function() end)"#,
+        r#"rolling("25%", function() end)"#,
+        r#"rolling(2, function() end)"#,
+        r#"rolling({ batch = 2 })"#,
+        r#"parallel()"#,
+        r#"parallel({ batch = 2 }, function() end)"#,
+        r#"parallel { function() end }"#,
+        r#"
+rolling({ batch = 2 }, function()
+  server.shell { commands = "x" }
+  deploy("App", function()
+    rolling({ batch = 1 }, function() end)
+  end)
+end)"#,
+        r#"
+parallel(function()
+  pcall(rolling, function() end)
+end)"#,
+        r#"rolling(function() parallel(function() parallel(function() end) end) end)"#,
+        r#"once(function() parallel(function() end) end)"#,
+        r#"rolling(function() error("not today") end)"#,
     ])
     .await;
     insta::assert_snapshot!(text);
@@ -126,10 +189,46 @@ local conf = server.shell { commands = "x" }
 server.shell { commands = "y", _if = conf }"#,
         r#"
 local conf = server.shell { commands = "x" }
-server.shell { commands = "y", _if = conf.did_change | conf.did_error }"#,
+server.shell { commands = "y", _if = conf.did_change | conf }"#,
         r#"
 local conf = server.shell { commands = "x" }
-server.shell { commands = "y", _if = ~conf.did_change }"#,
+server.shell { commands = "y", _if = conf.did_change & 5 }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = "yes" | conf.did_change }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = conf.did_change ~ conf.did_error }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = ~true & conf.did_change }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+if conf.did_change | conf.did_error then end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local odd = ~conf.did_change & conf.did_succeed
+while odd do end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local odd = ~conf.did_change"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local t = { odd = ~conf.did_change }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local t = { odd = conf.did_change | false }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+if not any_host(conf) then end"#,
+        r#"any_host(server.shell { commands = "x" })"#,
+        r#"server.shell { commands = "y", _if = any_host("conf") }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = any_host(conf, conf) }"#,
+        r#"
+local conf = server.shell { commands = "x" }
+server.shell { commands = "y", _if = any_host(conf.did_change) }"#,
         r#"
 local conf = server.shell { commands = "x" }
 server.shell { commands = "y", _if = conf.did_chnage }"#,
@@ -204,13 +303,11 @@ async fn what_is_absent_or_comes_later() {
         r#"os.tiem()"#,
         r#"debug.getinfo(1)"#,
         r#"dofile("x.lua")"#,
-        r#"rolling({ batch = 1 }, function() end)"#,
-        r#"parallel(function() end)"#,
         r#"call(function() end)"#,
         r#"local op = operation { name = "x" }"#,
         r#"local s = secret.env("X")"#,
         r#"local y = yaml.decode("a: 1")"#,
-        r#"pcall(function() parallel(function() end) end)"#,
+        r#"pcall(function() call(function() end) end)"#,
         r#"assert(load("\27Lua"))"#,
     ])
     .await;
@@ -308,6 +405,7 @@ async fn inventories_that_are_wrong() {
         "local_command { \"false\" }",
         "local function f() web = { \"x\" } end\nf()",
         "apt.packages {}",
+        "rolling(function() end)",
     ])
     .await;
     insta::assert_snapshot!(text);

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use infra_core::connection::{ConnectError, Ending};
 use infra_core::diagnostic::Diagnostic;
-use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason};
+use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
+use infra_core::script::{BlockKind, Rolling};
 use infra_core::{Map, Value};
 use serde_json::json;
+
+use crate::journal::Record;
 
 /// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
 pub const VERSION: u32 = 1;
@@ -53,10 +56,17 @@ pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
-fn text(document: &Value) -> String {
+/// The document as text.
+pub(crate) fn text(document: &Value) -> String {
     let mut text = serde_json::to_string_pretty(document).expect("a value is JSON");
     text.push('\n');
     text
+}
+
+/// The document of a run that is over, as far as its journal tells.
+pub(crate) fn of_record(record: &Record) -> Value {
+    let Record { state, unreachable, failed_outside, .. } = record;
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new() }.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -144,12 +154,30 @@ impl Document<'_> {
                 "operation": operation.kind,
                 "title": operation.title,
                 "location": operation.location,
-                "serial": operation.serial,
+                "serial": operation.serial.as_ref().map_or(json!(false), |batch| json!(batch)),
+                "blocks": operation.blocks,
                 "run_once": operation.run_once,
                 "hosts": hosts,
             })
         });
-        json!({ "operations": operations.collect::<Vec<_>>(), "notes": plan.notes })
+        let blocks = plan.blocks.iter().map(|block| {
+            let mut value = Map::new();
+            value.insert("id".into(), json!(block.id));
+            value.insert("title".into(), json!(block.title));
+            value.insert("location".into(), json!(block.location));
+            match &block.kind {
+                BlockKind::Parallel => {
+                    value.insert("kind".into(), json!("parallel"));
+                }
+                BlockKind::Rolling(Rolling { batch, max_fail, pause }) => {
+                    let members =
+                        [("kind", json!("rolling")), ("batch", json!(batch)), ("max_fail", json!(max_fail)), ("pause", json!(pause))];
+                    value.extend(members.map(|(key, member)| (key.to_owned(), member)));
+                }
+            }
+            Value::Object(value)
+        });
+        json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes })
     }
 
     fn host(&self, id: HostId, bucket: Bucket) -> Value {
@@ -205,6 +233,7 @@ impl Document<'_> {
             }
         }
         put("steps_done", json!(result.steps_done));
+        put("retries", json!(result.retries));
         put("exit_code", json!(result.exit_code));
         put("stdout", json!(result.stdout));
         put("stderr", json!(result.stderr));
@@ -215,8 +244,24 @@ impl Document<'_> {
     fn stopped(&self, reason: &StopReason) -> Value {
         match reason {
             StopReason::FailFast { host } => json!({ "rule": "fail-fast", "host": self.name(*host) }),
-            StopReason::WaveFailed { op, not_ok, entered, allowed } => {
-                json!({ "rule": "wave-failed", "operation": op, "not_ok": not_ok, "entered": entered, "allowed": allowed })
+            StopReason::WaveFailed { of, wave, not_ok, entered, allowed } => {
+                let (operation, block) = match of {
+                    Waves::Operation(op) => (Some(op), None),
+                    Waves::Block(block) => (None, Some(block)),
+                    Waves::Run => (None, None),
+                };
+                json!({
+                    "rule": "wave-failed",
+                    "operation": operation,
+                    "block": block,
+                    "wave": wave,
+                    "not_ok": not_ok,
+                    "entered": entered,
+                    "allowed": allowed,
+                })
+            }
+            StopReason::FailPercent { not_ok, selected, allowed } => {
+                json!({ "rule": "fail-percent", "not_ok": not_ok, "selected": selected, "allowed": allowed })
             }
             StopReason::RunOnceFailed { op, host } => json!({ "rule": "run-once-failed", "operation": op, "host": self.name(*host) }),
             StopReason::Interrupted => json!({ "rule": "interrupted" }),
@@ -225,7 +270,8 @@ impl Document<'_> {
     }
 }
 
-fn key(bucket: Bucket) -> String {
+/// The name of a bucket's member.
+pub(crate) fn key(bucket: Bucket) -> String {
     json!(bucket).as_str().unwrap_or_default().to_owned()
 }
 

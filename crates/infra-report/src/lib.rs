@@ -5,12 +5,14 @@
 //!
 //! - [`screen`] shows a run to a person, line by line or on a terminal with progress bars;
 //! - [`Json`] writes the record of a run as one JSON document, and [`several`] lets reporters stand side by side;
+//! - [`journal`] writes down what happens so that it outlives the run, and reads it back;
 //! - [`render_hosts`] and [`hosts_document`] list the hosts of an inventory;
 //! - [`render_diagnostic`] shows what is wrong before a run begins;
 //! - [`nodeset`] folds lists of hosts.
 
 mod diagnostics;
 mod hosts;
+pub mod journal;
 mod json;
 pub mod nodeset;
 mod outcome;
@@ -26,5 +28,5 @@ pub use diagnostics::render_diagnostic;
 pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
 pub use screen::screen;
-pub use settings::ScreenSettings;
+pub use settings::{Controls, Journalled, ScreenSettings};
 pub use several::several;

@@ -4,7 +4,7 @@ use infra_core::connection::Ending;
 use infra_core::event::{Failure, HostResult, Outcome};
 use infra_core::plan::PlannedOperation;
 
-use crate::text::{Page, count, one_line, slow};
+use crate::text::{Page, count, one_line, slow, time};
 
 /// What came of it, as the words after the title. `elsewhere` is the name of the host of [`Outcome::Elsewhere`].
 pub(crate) fn words(result: &HostResult, elsewhere: &str, page: Page) -> String {
@@ -34,9 +34,13 @@ pub(crate) fn words(result: &HostResult, elsewhere: &str, page: Page) -> String 
     }
 }
 
-/// How long it took, where that is worth a word.
+/// How often it was tried again and how long it took, where that is worth a word.
 pub(crate) fn took(result: &HostResult) -> String {
-    slow(result.took)
+    match result.retries {
+        0 => slow(result.took),
+        1 => format!(" (after 1 retry, {})", time(result.took)),
+        retries => format!(" (after {retries} retries, {})", time(result.took)),
+    }
 }
 
 /// The failure in a result, where there is one.

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use infra_core::event::RunKind;
 use infra_core::host::HostId;
-use infra_core::plan::{HostOutlook, Outlook, Plan, PlannedOperation};
+use infra_core::plan::{BlockId, HostOutlook, Outlook, Plan, PlannedBlock, PlannedOperation};
 use infra_core::run_state::RunState;
+use infra_core::script::{BlockKind, Rolling};
+use infra_core::waves::{Batch, Share};
 use similar::{ChangeTag, TextDiff};
 
 use crate::nodeset;
 use crate::outcome::step;
-use crate::text::{Cell, Page, Paint, Table, bare, count, one_line};
+use crate::settings::Controls;
+use crate::text::{Cell, Page, Paint, Table, bare, count, cut, one_line};
 
 /// Above this many operations those with nothing to do are only counted, unless more is asked for.
 const ROWS: usize = 20;
@@ -23,7 +26,7 @@ const DIFF_LINES: usize = 40;
 const NAMES: usize = 24;
 
 /// The table of operations, the totals, and what a failure leads to.
-pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page) -> String {
+pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: Page) -> String {
     let hosts = plan.operations.iter().flat_map(|operation| &operation.hosts).map(|one| one.host);
     let hosts = hosts.collect::<std::collections::BTreeSet<_>>().len();
     let mut text = format!("{} Plan\n", page.stage("-->"));
@@ -41,7 +44,7 @@ pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page)
         let idle = |operation: &&PlannedOperation| operation.hosts.iter().all(|host| host.outlook.is_none());
         let hidden = if hide { plan.operations.iter().filter(idle).count() } else { 0 };
         let shown: Vec<_> = plan.operations.iter().filter(|operation| hidden == 0 || !idle(operation)).collect();
-        text.push_str(&table(state, &shown, page));
+        text.push_str(&table(state, plan, &shown, page));
         if hidden > 0 {
             text.push_str(&format!("    … and {} with nothing to do (-v shows them)\n", count(hidden, "operation")));
         }
@@ -56,11 +59,9 @@ pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page)
         let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
         text.push_str(&format!("\n    {size}: {}.\n", parts.join(", ")));
         if state.kind == Some(RunKind::Deploy) {
-            let rule = match fail_fast {
-                true => "At the first host that is not ok nothing new is started on any host (--fail-fast).",
-                false => "A host that fails takes no further part; the others go on.",
-            };
-            text.push_str(&format!("    {}\n", page.dim(rule)));
+            for rule in rules(state, plan, controls) {
+                text.push_str(&format!("    {}\n", page.dim(&rule)));
+            }
         }
     }
     if page.verbosity > 0 {
@@ -71,7 +72,70 @@ pub(crate) fn render(state: &RunState, plan: &Plan, fail_fast: bool, page: Page)
     text
 }
 
-fn table(state: &RunState, operations: &[&PlannedOperation], page: Page) -> String {
+/// What is done with hosts that are not ok, and who goes when where that is not as usual.
+fn rules(state: &RunState, plan: &Plan, controls: &Controls) -> Vec<String> {
+    let mut rules = Vec::new();
+    if controls.serial {
+        rules.push("Host by host: each goes through all its operations before the next begins (--serial).".to_owned());
+    }
+    if controls.no_wait {
+        rules.push("No host waits for another between operations (--no-wait).".to_owned());
+    }
+    if let Some(parallel) = controls.parallel {
+        rules.push(format!("At most {} at work at once (--parallel).", count(parallel, "host")));
+    }
+    rules.push(match controls.fail_fast {
+        true => "At the first host that is not ok nothing new is started on any host (--fail-fast).".to_owned(),
+        false => "A host that fails takes no further part; the others go on.".to_owned(),
+    });
+    if let Some(percent) = controls.fail_percent {
+        let selected = state.hosts.len();
+        rules.push(format!(
+            "When more than {percent} % of the {} are not ok, nothing new is started (--fail-percent).",
+            count(selected, "host")
+        ));
+    }
+    let waves = plan.operations.iter().any(|operation| operation.serial.is_some())
+        || plan.blocks.iter().any(|block| matches!(block.kind, BlockKind::Rolling(_)));
+    if waves {
+        rules.push("After a wave in which more hosts are not ok than it allows no further wave starts, and the run stops.".to_owned());
+    }
+    if controls.serial {
+        // Each wave is one host.
+        rules.push(match controls.max_fail.of(1) {
+            0 => "When a host is not ok, the hosts after it are not begun, and the run stops.".to_owned(),
+            _ => "A host that is not ok does not hold back those after it (--max-fail).".to_owned(),
+        });
+    }
+    rules
+}
+
+/// A block's row: its title and how it goes through its hosts.
+fn block_row(block: &PlannedBlock, depth: usize, page: Page) -> String {
+    let how = match &block.kind {
+        BlockKind::Parallel => "parallel".to_owned(),
+        BlockKind::Rolling(Rolling { batch, max_fail, pause }) => {
+            let mut how = format!("rolling, {}", waves(batch));
+            if *max_fail != Share::NONE {
+                how.push_str(&format!(", {max_fail} may fail"));
+            }
+            if *pause > 0.0 {
+                how.push_str(&format!(", {pause} s between them"));
+            }
+            how
+        }
+    };
+    let (space, how) = ("  ".repeat(depth), format!(" ({how})"));
+    let room = page.width.saturating_sub(4 + space.len() + how.len()).max(12);
+    format!("    {space}{}{}\n", page.bold(&cut(&one_line(&block.title), room)), page.dim(&how))
+}
+
+/// The sizes of waves, in words.
+fn waves(batch: &Batch) -> String {
+    if *batch == Batch::one() { "one host at a time".to_owned() } else { format!("waves of {batch}") }
+}
+
+fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], page: Page) -> String {
     let build = |names: bool| {
         let mut table = Table::new(&["operation", "change", "no change", "depends on"]).last_gives_way();
         operations.iter().for_each(|operation| table.row(row(state, operation, names)));
@@ -81,7 +145,13 @@ fn table(state: &RunState, operations: &[&PlannedOperation], page: Page) -> Stri
     let table = if with_names.width_with(NAMES) + 4 <= page.width { with_names } else { build(false) };
     let mut lines = table.lines(page).into_iter();
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    let mut around: &[BlockId] = &[];
     for (line, operation) in lines.zip(operations) {
+        let same = around.iter().zip(&operation.blocks).take_while(|(before, now)| before == now).count();
+        for (depth, block) in operation.blocks.iter().enumerate().skip(same) {
+            text.push_str(&plan.blocks.get(block.index()).map(|block| block_row(block, depth, page)).unwrap_or_default());
+        }
+        around = &operation.blocks;
         text.push_str(&format!("{line}\n"));
         if page.verbosity > 0 {
             text.push_str(&details(state, operation, page));
@@ -119,7 +189,8 @@ fn row(state: &RunState, operation: &PlannedOperation, with_names: bool) -> Vec<
     let painted = |text: String, paint: Paint| if text == "-" { (text, Page::dim as Paint) } else { (text, paint) };
     let (change, none) = (cell(&of(Outlook::is_change)), cell(&of(Outlook::is_none)));
     let depends = format!("{}{on}", cell(&depends));
-    vec![(one_line(&operation.title), bare), painted(change, Page::change), painted(none, Page::good), painted(depends, Page::open)]
+    let title = format!("{}{}", "  ".repeat(operation.blocks.len()), one_line(&operation.title));
+    vec![(title, bare), painted(change, Page::change), painted(none, Page::good), painted(depends, Page::open)]
 }
 
 fn name(state: &RunState, host: HostId) -> &str {
@@ -130,7 +201,7 @@ fn name(state: &RunState, host: HostId) -> &str {
 fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String {
     let mut about: Vec<String> = vec![operation.kind.clone()];
     about.extend(operation.location.as_ref().map(|location| one_line(&location.to_string())));
-    about.extend(operation.serial.then(|| "one host at a time".to_owned()));
+    about.extend(operation.serial.as_ref().map(waves));
     about.extend(operation.run_once.then(|| "on one host only".to_owned()));
     let mut text = format!("        {}\n", page.dim(&about.join(", ")));
     // Equal outlooks are shown once, in the order of the first host of each.

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
-use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason};
+use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::output::Stream;
-use infra_core::plan::{OpId, PlannedOperation};
+use infra_core::plan::{BlockId, OpId, PlannedOperation};
 use infra_core::run_state::{HostState, RunState};
+use infra_core::script::BlockKind;
 use infra_core::{Map, Value};
 
-use crate::settings::ScreenSettings;
+use crate::settings::{Journalled, ScreenSettings};
 use crate::summary::FEW;
-use crate::surface::Surface;
-use crate::text::{Page, count, one_line, output_line};
+use crate::surface::{Part, Surface};
+use crate::text::{Page, count, one_line, output_line, time};
 use crate::{diagnostics, nodeset, outcome, plan_table, summary};
 
 /// Shows a run to a person: what happens goes to `human`, what was asked for (the output of `exec`, the answers of `fact`) to `results`.
@@ -36,6 +38,7 @@ pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: B
         diagnostics: Vec::new(),
         ended: BTreeMap::new(),
         failures: Vec::new(),
+        running: Vec::new(),
         answers: Map::new(),
     })
 }
@@ -55,6 +58,8 @@ struct Screen {
     ended: BTreeMap<OpId, Vec<(String, Vec<HostId>)>>,
     /// The failures that were shown, so that equal ones can refer to them.
     failures: Vec<(OpId, Failure, HostId)>,
+    /// The operations that go on now.
+    running: Vec<OpId>,
     /// The answers of `fact`, by host and name.
     answers: Map,
 }
@@ -65,12 +70,12 @@ impl Reporter for Screen {
         match event {
             Event::RunStarted { .. } => {}
             Event::Connecting => {
-                let hosts: Vec<_> = self.state.hosts.iter().map(|(id, host)| (*id, host.name.clone())).collect();
+                let hosts = self.hosts_where(|_| true);
                 self.stage(&format!("Connecting to {}", count(hosts.len(), "host")));
                 self.surface.begin("connecting", hosts);
             }
             Event::HostConnected { host, took } => {
-                self.surface.done(*host);
+                self.surface.done((None, *host));
                 if self.page.verbosity > 0 {
                     let line = format!("[{}] connected{}\n", self.name(*host), crate::text::slow(*took));
                     self.surface.write(&line);
@@ -84,14 +89,14 @@ impl Reporter for Screen {
                 self.surface.begin("preparing", hosts);
             }
             Event::HostPrepared { host, operations } => {
-                self.surface.done(*host);
+                self.surface.done((None, *host));
                 if self.page.verbosity > 0 {
                     let line = format!("[{}] {}\n", self.name(*host), count(*operations, "operation"));
                     self.surface.write(&line);
                 }
             }
             Event::HostFailed { host, diagnostic } => {
-                self.surface.done(*host);
+                self.surface.done((None, *host));
                 self.wrong(Some(*host), diagnostic);
             }
             Event::Misused { host, diagnostic } => self.wrong(*host, diagnostic),
@@ -103,28 +108,35 @@ impl Reporter for Screen {
             Event::PlanReady { plan } => {
                 self.settle();
                 if matches!(self.state.kind, Some(RunKind::Deploy | RunKind::Dry)) {
-                    let text = plan_table::render(&self.state, plan, self.settings.fail_fast, self.page);
+                    let text = plan_table::render(&self.state, plan, &self.settings.controls, self.page);
                     self.surface.write(&text);
                 }
             }
             Event::Declined => {}
             Event::Executing => self.executing(),
             Event::OperationStarted { op } => self.operation_started(*op),
-            Event::HostOperationStarted { host, .. } => self.surface.at_work(*host),
-            Event::CommandStarted { host, text, .. } => {
+            Event::HostOperationStarted { op, host } => self.surface.at_work((Some(*op), *host)),
+            Event::CommandStarted { op, host, text } => {
                 if self.page.verbosity >= 2 {
-                    let step = outcome::step(text, &format!("[{}] ", self.name(*host)));
+                    let step = outcome::step(text, &format!("[{}] {}", self.name(*host), self.which(*op)));
                     self.surface.write(&step);
                 }
             }
-            Event::Output { host, stream, line, .. } => self.output(*host, *stream, line),
+            Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
+            Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
+            Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
             Event::HostOperationEnded { op, host, result } => {
-                self.surface.done(*host);
+                self.surface.done((Some(*op), *host));
                 self.host_ended(*op, *host, result);
             }
             Event::OperationEnded { op } => {
                 self.flush_operation(*op);
-                self.surface.end();
+                self.failures.retain(|(known, ..)| known != op);
+                self.running.retain(|known| known != op);
+                match self.running.is_empty() {
+                    true => self.surface.end(),
+                    false => self.surface.leave(*op),
+                }
             }
             Event::FactAnswered { host, fact, answer, .. } => self.answered(*host, fact, answer),
             Event::Stopped { reason } => {
@@ -145,10 +157,11 @@ impl Screen {
     fn fold(&mut self, event: &Event) {
         match event {
             Event::HostOperationEnded { op, host, result } => {
-                let HostResult { outcome, steps_done, took, exit_code, .. } = &**result;
+                let HostResult { outcome, steps_done, retries, took, exit_code, .. } = &**result;
                 let slim = HostResult {
                     outcome: outcome.clone(),
                     steps_done: *steps_done,
+                    retries: *retries,
                     took: *took,
                     stdout: String::new(),
                     stderr: String::new(),
@@ -168,8 +181,8 @@ impl Screen {
         hosts.iter().map(|host| self.name(*host)).collect()
     }
 
-    fn hosts_where(&self, matching: impl Fn(&HostState) -> bool) -> Vec<(HostId, String)> {
-        self.state.hosts.iter().filter(|(_, host)| matching(host)).map(|(id, host)| (*id, host.name.clone())).collect()
+    fn hosts_where(&self, matching: impl Fn(&HostState) -> bool) -> Vec<(Part, String)> {
+        self.state.hosts.iter().filter(|(_, host)| matching(host)).map(|(id, host)| ((None, *id), host.name.clone())).collect()
     }
 
     fn operation(&self, op: OpId) -> Option<&PlannedOperation> {
@@ -206,7 +219,7 @@ impl Screen {
     }
 
     fn unreachable(&mut self, host: HostId, error: &ConnectError) {
-        self.surface.done(host);
+        self.surface.done((None, host));
         if self.folds() {
             match self.unreachable.iter_mut().find(|(known, _)| known == error) {
                 Some((_, hosts)) => hosts.push(host),
@@ -249,18 +262,58 @@ impl Screen {
             state.connected && state.failed.is_none() && state.results.values().all(|result| result.outcome.host_ok())
         };
         let hosts: Vec<HostId> = operation.hosts.iter().map(|host| host.host).collect();
-        let hosts: Vec<_> = hosts.iter().filter(taking_part).map(|host| (*host, self.name(*host).to_owned())).collect();
+        let hosts: Vec<_> = hosts.iter().filter(taking_part).map(|host| ((Some(op), *host), self.name(*host).to_owned())).collect();
         if self.state.kind == Some(RunKind::Deploy) && (self.folds() || self.page.verbosity >= 2) {
             let total = self.state.plan.as_ref().map_or(0, |plan| plan.operations.len());
             self.stage(&format!("{title} on {} ({} of {total})", count(hosts.len(), "host"), op.index() + 1));
         }
-        self.surface.begin(&title, hosts);
+        self.running.push(op);
+        match self.running.as_slice() {
+            [_] => self.surface.begin(&title, hosts),
+            several => {
+                let title = count(several.len(), "operation");
+                self.surface.more(&title, hosts);
+            }
+        }
     }
 
-    fn output(&mut self, host: HostId, stream: Stream, line: &[u8]) {
+    /// Which operation a line belongs to, where it could be another one: the title and a space.
+    fn which(&self, op: OpId) -> String {
+        let Some(operation) = self.operation(op) else { return String::new() };
+        let beside = |block: &BlockId| {
+            let block = self.state.plan.as_ref().and_then(|plan| plan.blocks.get(block.index()));
+            block.is_some_and(|block| block.kind == BlockKind::Parallel)
+        };
+        let alone = self.running.len() < 2 && !operation.blocks.iter().any(beside);
+        if alone { String::new() } else { format!("{} ", one_line(&operation.title)) }
+    }
+
+    fn wave_started(&mut self, of: Waves, wave: usize, waves: usize, hosts: &[HostId]) {
+        // An operation of a block ends with its last wave: what an earlier wave held back is shown before the next.
+        for op in self.running.clone() {
+            self.flush_operation(op);
+        }
+        let of = summary::waves_of(&self.state, of);
+        let names = nodeset::fold_within(self.names(hosts), 60);
+        let total = if hosts.len() > 2 { format!(" ({} hosts)", hosts.len()) } else { String::new() };
+        self.stage(&format!("Wave {wave} of {waves} of {of}: {names}{total}"));
+    }
+
+    fn retrying(&mut self, op: OpId, host: HostId, (retry, retries): (u32, u32), after: Duration, failure: &Failure) {
+        let title = self.operation(op).map(|operation| format!("{}: ", one_line(&operation.title))).unwrap_or_default();
+        let message = outcome::message(failure);
+        let word = self.page.change("failed");
+        let mut text = format!("[{}] {title}{word}: {message}; again in {} ({retry} of {retries})\n", self.name(host), time(after));
+        if self.page.verbosity > 0 {
+            text.push_str(&outcome::block(failure, None, self.page.verbosity < 3, self.page));
+        }
+        self.surface.write(&text);
+    }
+
+    fn output(&mut self, op: OpId, host: HostId, stream: Stream, line: &[u8]) {
         if self.state.kind != Some(RunKind::Exec) {
             if self.page.verbosity >= 3 {
-                let text = format!("[{}] {} {}\n", self.name(host), self.page.dim("|"), output_line(line));
+                let text = format!("[{}] {}{} {}\n", self.name(host), self.which(op), self.page.dim("|"), output_line(line));
                 self.surface.write(&text);
             }
             return;
@@ -358,7 +411,6 @@ impl Screen {
             let total = if hosts.len() > 1 { format!(" ({} hosts)", hosts.len()) } else { String::new() };
             self.surface.write(&format!("[{names}] {line}{total}\n"));
         }
-        self.failures.retain(|(known, ..)| *known != op);
     }
 
     fn answered(&mut self, host: HostId, fact: &str, answer: &Result<Arc<Value>, String>) {
@@ -377,7 +429,7 @@ impl Screen {
         }
     }
 
-    fn interrupted(&mut self, times: u32, in_flight: &[(OpId, HostId, std::time::Duration)]) {
+    fn interrupted(&mut self, times: u32, in_flight: &[(OpId, HostId, Duration)]) {
         let what = match (times, in_flight.is_empty()) {
             (1, true) => "nothing new is started, and nothing is in flight",
             (1, false) => "nothing new is started; what is in flight is let finish (once more to kill it)",
@@ -388,7 +440,7 @@ impl Screen {
         let mut text = format!("{} {what}\n", self.page.bad("interrupted:"));
         for (op, host, since) in in_flight {
             let title = self.operation(*op).map(|operation| one_line(&operation.title)).unwrap_or_default();
-            text.push_str(&format!("    [{}] {title}, for {}\n", self.name(*host), crate::text::time(*since)));
+            text.push_str(&format!("    [{}] {title}, for {}\n", self.name(*host), time(*since)));
         }
         self.surface.write(&text);
     }
@@ -402,7 +454,8 @@ impl Screen {
             self.print_answers();
         }
         let took = self.settings.started.map(|started| started.elapsed());
-        let text = summary::render(&self.state, &self.settings.invocation, took, self.page);
+        let journal = self.settings.journal.as_ref().and_then(Journalled::reliable);
+        let text = summary::render(&self.state, &self.settings.invocation, journal, took, self.page);
         self.surface.write(&text);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use infra_core::command::quote;
-use infra_core::event::{Outcome, RunKind, StopReason};
+use infra_core::event::{Outcome, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
 
@@ -27,7 +27,7 @@ const COLUMNS: [(&str, bool); 7] = [
 ];
 
 /// The end of a run, as far as there is something to say.
-pub(crate) fn render(state: &RunState, invocation: &[String], took: Option<Duration>, page: Page) -> String {
+pub(crate) fn render(state: &RunState, invocation: &[String], journal: Option<&str>, took: Option<Duration>, page: Page) -> String {
     let accounting = state.account();
     let mut text = String::new();
     if state.misused {
@@ -55,7 +55,7 @@ pub(crate) fn render(state: &RunState, invocation: &[String], took: Option<Durat
     if let Some(reason) = &state.stopped {
         text.push_str(&format!("    {} {}\n", page.bad("stopped:"), stop_reason(state, reason)));
     }
-    if let Some(command) = goes_on(state, &accounting, invocation) {
+    if let Some(command) = goes_on(state, &accounting, invocation, journal) {
         text.push_str(&format!("\n    To go on from there: {}\n", page.bold(&command)));
     }
     text
@@ -175,9 +175,19 @@ pub(crate) fn stop_reason(state: &RunState, reason: &StopReason) -> String {
     };
     match reason {
         StopReason::FailFast { host: id } => format!("{} is not ok, and --fail-fast allows no such host", host(id)),
-        StopReason::WaveFailed { op, not_ok, entered, allowed } => {
+        StopReason::WaveFailed { of, wave, not_ok, entered, allowed } => {
             let are = if *not_ok == 1 { "is" } else { "are" };
-            format!("of the {} that entered a wave of «{}» {not_ok} {are} not ok, and {allowed} may be", count(*entered, "host"), title(op))
+            let whose = waves_of(state, *of);
+            format!("of the {} that entered wave {wave} of {whose} {not_ok} {are} not ok, and {allowed} may be", count(*entered, "host"))
+        }
+        StopReason::FailPercent { not_ok, selected, allowed } => {
+            let are = if *not_ok == 1 { "is" } else { "are" };
+            let share = 100.0 * *not_ok as f64 / (*selected).max(1) as f64;
+            let share = (share * 10.0).round() / 10.0;
+            format!(
+                "of the {} {not_ok} {are} not ok, which is {share} %, and --fail-percent allows {allowed} %",
+                count(*selected, "selected host")
+            )
         }
         StopReason::RunOnceFailed { op, host: id } => format!("«{}», which runs once for all its hosts, failed on {}", title(op), host(id)),
         StopReason::Interrupted => "interrupted".to_owned(),
@@ -185,8 +195,20 @@ pub(crate) fn stop_reason(state: &RunState, reason: &StopReason) -> String {
     }
 }
 
-/// The command line that does the rest: the same, limited to the hosts that are not as they should be.
-fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String]) -> Option<String> {
+/// What goes in waves, in words.
+pub(crate) fn waves_of(state: &RunState, of: Waves) -> String {
+    let plan = state.plan.as_ref();
+    let title = match of {
+        Waves::Operation(op) => plan.and_then(|plan| plan.operations.get(op.index())).map(|operation| operation.title.as_str()),
+        Waves::Block(block) => plan.and_then(|plan| plan.blocks.get(block.index())).map(|block| block.title.as_str()),
+        Waves::Run => return "the run".to_owned(),
+    };
+    title.map_or_else(|| "?".to_owned(), |title| format!("«{}»", one_line(title)))
+}
+
+/// The command line that does the rest: the same, limited to the hosts that are not as they should be. Many of them are named by the run's
+/// place in the journal, which stays right when other runs have followed.
+fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String], journal: Option<&str>) -> Option<String> {
     let rest: Vec<_> = accounting.hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
     let repeats = matches!(state.kind, Some(RunKind::Deploy | RunKind::Exec));
     if rest.is_empty() || !repeats || state.declined || invocation.is_empty() {
@@ -196,7 +218,16 @@ fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String]) -> 
     if rest.len() == accounting.hosts.len() {
         return None;
     }
-    let list = if rest.len() > FEW { nodeset::fold_parts(rest).join(",") } else { rest.join(",") };
+    let list = match journal {
+        _ if rest.len() <= FEW => rest.join(","),
+        None => nodeset::fold_parts(rest).join(","),
+        Some(run) => {
+            let unreached = accounting.count(Bucket::NotReached);
+            let terms = [("failed", rest.len() > unreached), ("unreached", unreached > 0)];
+            let terms = terms.into_iter().filter(|(_, any)| *any).map(|(word, _)| format!("@{run}:{word}"));
+            terms.collect::<Vec<_>>().join(",")
+        }
+    };
     // What stands behind `--` is not ours.
     let end = invocation.iter().position(|word| word == "--").unwrap_or(invocation.len());
     let mut kept = Vec::new();

@@ -1,6 +1,6 @@
 //! Where the human output goes: line by line, or a terminal with a progress bar below the lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use console::measure_text_width;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use infra_core::host::HostId;
+use infra_core::plan::OpId;
 
 use crate::text::{cut, time};
 
@@ -20,6 +21,9 @@ const SLOW: Duration = Duration::from_secs(5);
 
 /// A writer that a bar and the lines above it share.
 type Shared = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// What a bar counts: a host of a stage, or of one of the operations that go on at the same time.
+pub(crate) type Part = (Option<OpId>, HostId);
 
 /// Where the human output goes. An output that cannot be written to is given up in silence: there is nowhere left to say so.
 pub(crate) struct Surface {
@@ -34,10 +38,10 @@ struct Bar {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// The hosts that a stage still waits for.
+/// The parts of a stage that are still waited for: each host's name, and since when it is at work.
 #[derive(Default)]
 struct Waiting {
-    hosts: BTreeMap<HostId, (String, Option<Instant>)>,
+    hosts: BTreeMap<Part, (String, Option<Instant>)>,
 }
 
 impl Surface {
@@ -70,7 +74,7 @@ impl Surface {
     }
 
     /// A stage begins that waits for these hosts: on a terminal a bar shows how many are done, and which are not.
-    pub fn begin(&mut self, title: &str, hosts: Vec<(HostId, String)>) {
+    pub fn begin(&mut self, title: &str, hosts: Vec<(Part, String)>) {
         self.end();
         let Some((width, tick)) = self.terminal else { return };
         let canvas = Box::new(Canvas { writer: self.writer.clone(), width, pending: Mutex::default() });
@@ -79,23 +83,9 @@ impl Surface {
             None => ProgressDrawTarget::term_like(canvas),
         };
         let bar = ProgressBar::with_draw_target(Some(hosts.len() as u64), target);
-        let digits = hosts.len().to_string().len();
-        let waiting = hosts.into_iter().map(|(id, name)| (id, (name, None))).collect();
+        let waiting = hosts.into_iter().map(|(part, name)| (part, (name, None))).collect();
         let waiting = Arc::new(Mutex::new(Waiting { hosts: waiting }));
-        // Title, bar, numbers and names share a line: the names get what the others leave, at least a third.
-        let width = usize::from(width);
-        let length = if width < 60 { 8 } else { 20 };
-        let title = cut(title, (width / 3).max(8));
-        let room = width.saturating_sub(measure_text_width(&title) + length + 2 * digits + 11);
-        let title = title.replace('{', "{{").replace('}', "}}");
-        let names = waiting.clone();
-        let style = ProgressStyle::with_template(&format!("    {title} [{{bar:{length}}}] {{pos}}/{{len}}  {{waiting}}"))
-            .expect("the template has no braces but those of its keys")
-            .progress_chars("=> ")
-            .with_key("waiting", move |_: &ProgressState, out: &mut dyn fmt::Write| {
-                let _ = out.write_str(&lock(&names).text(room, Instant::now()));
-            });
-        bar.set_style(style);
+        bar.set_style(style(title, usize::from(width), bar.length().unwrap_or_default(), waiting.clone()));
         match tick {
             Some(interval) => bar.enable_steady_tick(interval),
             None => bar.tick(),
@@ -103,21 +93,45 @@ impl Surface {
         self.bar = Some(Bar { bar, waiting });
     }
 
+    /// More is waited for beside what the bar shows already, under a title for all of it.
+    pub fn more(&mut self, title: &str, hosts: Vec<(Part, String)>) {
+        let (Some(bar), Some((width, _))) = (&self.bar, self.terminal) else { return };
+        let length = bar.bar.length().unwrap_or_default() + hosts.len() as u64;
+        lock(&bar.waiting).hosts.extend(hosts.into_iter().map(|(part, name)| (part, (name, None))));
+        bar.bar.set_style(style(title, usize::from(width), length, bar.waiting.clone()));
+        bar.bar.set_length(length);
+        bar.bar.tick();
+    }
+
     /// A host begins to work.
-    pub fn at_work(&mut self, host: HostId) {
+    pub fn at_work(&mut self, part: Part) {
         let Some(bar) = &self.bar else { return };
-        if let Some((_, since)) = lock(&bar.waiting).hosts.get_mut(&host) {
+        if let Some((_, since)) = lock(&bar.waiting).hosts.get_mut(&part) {
             *since = Some(Instant::now());
         }
         bar.bar.tick();
     }
 
     /// A host is done with the stage.
-    pub fn done(&mut self, host: HostId) {
+    pub fn done(&mut self, part: Part) {
+        self.done_where(|waiting| *waiting == part);
+    }
+
+    /// An operation is over, also for hosts that it never came to.
+    pub fn leave(&mut self, op: OpId) {
+        self.done_where(|(waiting, _)| *waiting == Some(op));
+    }
+
+    fn done_where(&mut self, done: impl Fn(&Part) -> bool) {
         let Some(bar) = &self.bar else { return };
-        let waited_for = lock(&bar.waiting).hosts.remove(&host).is_some();
-        if waited_for {
-            bar.bar.inc(1);
+        let mut waiting = lock(&bar.waiting);
+        let before = waiting.hosts.len();
+        waiting.hosts.retain(|part, _| !done(part));
+        let number = before - waiting.hosts.len();
+        // The bar asks for the names while it is drawn.
+        drop(waiting);
+        if number > 0 {
+            bar.bar.inc(number as u64);
         }
     }
 
@@ -138,16 +152,22 @@ impl Drop for Surface {
 impl Waiting {
     /// The hosts at work, the longest first, or where none is at work those that are waited for; as many as fit.
     fn text(&self, room: usize, now: Instant) -> String {
-        let mut at_work: Vec<_> = self.hosts.values().filter_map(|(name, since)| Some(((*since)?, name))).collect();
-        at_work.sort_by_key(|(since, _)| *since);
-        let label = |(since, name): &(Instant, &String)| match now.saturating_duration_since(*since) {
+        let mut at_work: Vec<_> = self.hosts.iter().filter_map(|((_, host), (name, since))| Some(((*since)?, name, *host))).collect();
+        at_work.sort_by_key(|(since, ..)| *since);
+        // A host that is at work on several operations is named once.
+        let mut named = BTreeSet::new();
+        at_work.retain(|(.., host)| named.insert(*host));
+        let mut idle: Vec<_> = self.hosts.iter().map(|((_, host), (name, _))| (*host, name)).collect();
+        idle.sort_unstable();
+        idle.dedup();
+        let label = |(since, name, _): &(Instant, &String, HostId)| match now.saturating_duration_since(*since) {
             long if long >= SLOW => format!("{name} ({})", time(Duration::from_secs(long.as_secs()))),
             _ => (*name).clone(),
         };
-        let total = if at_work.is_empty() { self.hosts.len() } else { at_work.len() };
+        let total = if at_work.is_empty() { idle.len() } else { at_work.len() };
         // More than these do not fit on a line.
         let names: Vec<String> = match at_work.is_empty() {
-            true => self.hosts.values().take(20).map(|(name, _)| name.clone()).collect(),
+            true => idle.iter().take(20).map(|(_, name)| (*name).clone()).collect(),
             false => at_work.iter().take(20).map(label).collect(),
         };
         for shown in (1..=names.len()).rev() {
@@ -159,6 +179,21 @@ impl Waiting {
         }
         String::new()
     }
+}
+
+/// How a bar looks: title, bar, numbers and names share a line; the names get what the others leave, at least a third.
+fn style(title: &str, width: usize, hosts: u64, waiting: Arc<Mutex<Waiting>>) -> ProgressStyle {
+    let digits = hosts.to_string().len();
+    let length = if width < 60 { 8 } else { 20 };
+    let title = cut(title, (width / 3).max(8));
+    let room = width.saturating_sub(measure_text_width(&title) + length + 2 * digits + 11);
+    let title = title.replace('{', "{{").replace('}', "}}");
+    ProgressStyle::with_template(&format!("    {title} [{{bar:{length}}}] {{pos}}/{{len}}  {{waiting}}"))
+        .expect("the template has no braces but those of its keys")
+        .progress_chars("=> ")
+        .with_key("waiting", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&lock(&waiting).text(room, Instant::now()));
+        })
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -60,6 +60,7 @@ pub fn operations() -> Vec<OperationDefinition> {
         OperationDefinition::of::<operation::server::service::Service>(),
         OperationDefinition::of::<operation::server::shell::Shell>(),
         OperationDefinition::of::<operation::server::user::User>(),
+        OperationDefinition::of::<operation::server::wait::Wait>(),
         OperationDefinition::of::<operation::systemd::service::Service>(),
     ]
 }

@@ -90,6 +90,7 @@ impl AdHoc {
             kind: self.kind.clone(),
             name: self.name.clone(),
             path: Vec::new(),
+            blocks: Vec::new(),
             arguments,
             conditions: Vec::new(),
             when: Vec::new(),

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use infra_core::waves::Share;
 
 const EXAMPLES: &str = "\
 What comes after INVENTORY says what to do:
@@ -18,6 +19,7 @@ INVENTORY is a Lua file, a host, a list of hosts, or a connector:
 Examples:
   infra inventory.lua deploy.lua --dry
   infra inventory.lua deploy.lua --limit web_servers --exclude web-03
+  infra inventory.lua deploy.lua --limit @failed,@unreached
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
   infra inventory.lua apt.packages packages=git packages=curl --sudo
@@ -28,10 +30,15 @@ nothing was executed; 130 interrupted.";
 /// Deploys to hosts over your own ssh: plans first, then changes only what differs.
 #[derive(Debug, Parser)]
 #[command(name = "infra", version, about, after_help = EXAMPLES, max_term_width = 120)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub struct Arguments {
+    /// A verb that needs no inventory.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// An inventory file, hosts, or a connector such as @local.
-    #[arg(value_name = "INVENTORY")]
-    pub inventory: String,
+    #[arg(value_name = "INVENTORY", required = true)]
+    pub inventory: Option<String>,
 
     /// What to do there: deploy files, exec, fact, MODULE.OP or hosts.
     #[arg(value_name = "WHAT", required = true)]
@@ -53,11 +60,28 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: Option<u32>,
 
+    /// Host by host: all operations of a host, then the next host.
+    #[arg(long, conflicts_with = "no_wait")]
+    pub serial: bool,
+
+    /// No host waits for the others between operations.
+    #[arg(long)]
+    pub no_wait: bool,
+
     /// Start nothing new on any host as soon as one is not ok.
     #[arg(long)]
     pub fail_fast: bool,
 
-    /// Only these hosts: names, groups, globs, ranges, `!` for not; comma-separated, repeatable.
+    /// Start nothing new on any host as soon as more than P percent of the selected hosts are not ok.
+    #[arg(long, value_name = "P", value_parser = percent)]
+    pub fail_percent: Option<f64>,
+
+    /// Start no further wave when more hosts of one are not ok: a number or a share such as 25% [default: 0].
+    #[arg(long, value_name = "N|P%", value_parser = Share::parse)]
+    pub max_fail: Option<Share>,
+
+    /// Only these hosts: names, groups, globs, ranges, `!` for not; comma-separated, repeatable. @failed and @unreached are the hosts that the last run left so,
+    /// @RUN:failed those of an earlier one.
     #[arg(long, value_name = "HOSTS")]
     pub limit: Vec<String>,
 
@@ -88,4 +112,56 @@ pub struct Arguments {
     /// Print one JSON document about the run on standard output.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What needs no inventory. It wins over a host of that name; `@ssh/NAME` reaches the host.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List the earlier runs, the last first; `infra runs show` tells more of one.
+    Runs(Runs),
+}
+
+/// What is asked of the journal.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Runs {
+    /// What is to be told.
+    #[command(subcommand)]
+    pub what: Option<RunsVerb>,
+
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is to be told of earlier runs.
+#[derive(Debug, Subcommand)]
+pub enum RunsVerb {
+    /// Show one run: where each host stands, the failures, and what was in flight when it was cut off.
+    Show {
+        /// The run's name, as the list has it [default: the last one].
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+
+        /// Print one JSON document on standard output.
+        #[arg(long)]
+        json: bool,
+
+        /// Say more: -v gives every host its own row.
+        #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+        verbose: u8,
+    },
+}
+
+/// A percentage, with or without its sign.
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "expected a percentage such as 20".to_owned())?;
+    if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("a percentage is between 0 and 100".to_owned()) }
+}
+
+impl Runs {
+    /// Whether a JSON document is asked for.
+    pub fn json(&self) -> bool {
+        self.json || matches!(self.what, Some(RunsVerb::Show { json: true, .. }))
+    }
 }

@@ -3,10 +3,13 @@
 mod ad_hoc;
 mod approval;
 mod arguments;
+mod earlier_hosts;
 mod interrupts;
+mod journal;
 mod outcome;
 mod reporting;
 mod results;
+mod runs;
 mod settings;
 mod wiring;
 mod world;
@@ -15,12 +18,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Verb};
 use crate::outcome::Trouble;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let Some(Verb::Runs(asked)) = arguments.verb.take() {
+        let json = asked.json();
+        return runs::tell(&asked).map_or_else(|trouble| trouble.report(0, json), |()| ExitCode::SUCCESS);
+    }
     let (verbosity, json) = (arguments.verbose, arguments.json);
     let ended = Settings::resolve(arguments).map_err(Trouble::misuse).and_then(|settings| {
         let runtime = tokio::runtime::Builder::new_multi_thread()

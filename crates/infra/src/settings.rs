@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::waves::Share;
 use infra_core::{Map, Value};
 
 use crate::arguments::Arguments;
@@ -34,6 +35,8 @@ pub enum Source {
 /// What is meant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// The inventory as it was typed.
+    pub inventory: String,
     /// Where the hosts come from.
     pub source: Source,
     /// What is to be done.
@@ -46,8 +49,16 @@ pub struct Settings {
     pub verbosity: u8,
     /// At most this many hosts at work at once.
     pub parallel: Option<usize>,
+    /// Host by host.
+    pub serial: bool,
+    /// No host waits for the others.
+    pub no_wait: bool,
     /// Stop at the first host that is not ok.
     pub fail_fast: bool,
+    /// Stop when more than so many hosts in a hundred are not ok.
+    pub fail_percent: Option<f64>,
+    /// How many hosts of a wave may be not ok.
+    pub max_fail: Share,
     /// Patterns of `--limit`, one list for all of them.
     pub limit: Vec<String>,
     /// Patterns of `--exclude`.
@@ -68,20 +79,26 @@ impl Settings {
     /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
     pub fn resolve(arguments: Arguments) -> Result<Self, Diagnostic> {
         let overrides = overrides(&arguments)?;
-        let source = source(&arguments.inventory)?;
+        let inventory = arguments.inventory.unwrap_or_default();
+        let source = source(&inventory)?;
         let task = task(arguments.what)?;
         if arguments.dry && matches!(task, Task::Exec(_)) {
             return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
                 .hint("leave --dry away, or write the change as an operation"));
         }
         Ok(Self {
+            inventory,
             source,
             task,
             dry: arguments.dry,
             yes: arguments.yes,
             verbosity: arguments.verbose.min(3),
             parallel: arguments.parallel.map(|n| n as usize),
+            serial: arguments.serial,
+            no_wait: arguments.no_wait,
             fail_fast: arguments.fail_fast,
+            fail_percent: arguments.fail_percent,
+            max_fail: arguments.max_fail.unwrap_or(Share::NONE),
             limit: arguments.limit,
             exclude: arguments.exclude,
             overrides,
@@ -191,6 +208,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::arguments::{RunsVerb, Verb};
 
     fn resolve(words: &[&str]) -> Result<Settings, String> {
         let arguments =
@@ -217,6 +235,38 @@ mod tests {
             assert_eq!(source(list), Ok(Source::Names(list.to_owned())));
         }
         assert_eq!(source("web-01,dir/hosts"), Err("web-01,dir/hosts is no inventory that can be read".to_owned()));
+    }
+
+    #[test]
+    fn strategies_are_typed() {
+        let settings = resolve(&["@local", "a.lua", "--serial", "--max-fail", "25%", "--fail-percent", "12.5"]).expect("right words");
+        assert_eq!((settings.serial, settings.no_wait), (true, false));
+        assert_eq!((settings.max_fail, settings.fail_percent), (Share::Percent(2500), Some(12.5)));
+        let settings = resolve(&["@local", "a.lua", "--no-wait", "--max-fail=2", "--fail-percent=10%"]).expect("right words");
+        assert_eq!((settings.no_wait, settings.max_fail, settings.fail_percent), (true, Share::Count(2), Some(10.0)));
+        for wrong in
+            [&["--serial", "--no-wait"][..], &["--max-fail", "some"], &["--max-fail=101%"], &["--fail-percent=101"], &["--fail-percent=x"]]
+        {
+            assert!(resolve(&[&["@local", "a.lua"], wrong].concat()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn verbs_win_over_hosts_of_their_name() {
+        let parse = |words: &[&str]| Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied()));
+        let runs = |words: &[&str]| match parse(words).expect("right words").verb {
+            Some(Verb::Runs(runs)) => runs,
+            None => panic!("{words:?} is no verb"),
+        };
+        assert!(runs(&["runs"]).what.is_none() && runs(&["runs", "--json"]).json);
+        let Some(RunsVerb::Show { run, json, .. }) = runs(&["runs", "show", "R", "--json"]).what else { panic!("show") };
+        assert_eq!((run.as_deref(), json), (Some("R"), true));
+        assert!(matches!(runs(&["runs", "show"]).what, Some(RunsVerb::Show { run: None, .. })));
+        // Behind an inventory it is a word like any other.
+        assert!(parse(&["@ssh/runs", "hosts"]).expect("right words").verb.is_none());
+        let error = resolve(&["web", "runs"]).expect_err("no such task");
+        assert_eq!(error, "`runs` is nothing that infra can do");
+        assert!(parse(&["runs", "a.lua"]).is_err() && parse(&["web"]).is_err() && parse(&[]).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
-use infra_core::event::{Reporter, RunKind};
+use infra_core::event::{Event, Journal, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
@@ -19,12 +19,14 @@ use infra_report::ScreenSettings;
 
 use crate::ad_hoc::AdHoc;
 use crate::approval::Question;
+use crate::earlier_hosts::{Found, Resolved, Selected, Which};
+use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::Results;
 use crate::settings::{Settings, Source, Task};
 use crate::world::Controller;
-use crate::{ad_hoc, interrupts};
+use crate::{ad_hoc, earlier_hosts, interrupts};
 
 /// Does what the settings say, and gives the exit code.
 ///
@@ -44,8 +46,19 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
         // There is no run yet that could end softly.
         _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
     };
-    let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
-        .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
+    let Selected { limit, exclude, said } =
+        match earlier_hosts::resolve(&settings.limit, &settings.exclude, &inventory, hosts_of_earlier_run)? {
+            Resolved::Select(selected) => selected,
+            Resolved::NothingToDo(word) => {
+                nothing_to_do(&settings, &word, started);
+                return Ok(0);
+            }
+        };
+    for line in said {
+        let _ = writeln!(std::io::stderr(), "infra: {line}");
+    }
+    let hosts =
+        selection::select(&inventory, &limit, &exclude).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     if settings.task == Task::Hosts {
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
@@ -55,15 +68,18 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     }
 
     let work = work(&settings, &folder, &registry, &inventory, &hosts, &world)?;
-    let reporting = Reporting::start(reporters(&settings, started, &results));
-    world.log_to(reporting.events.clone(), &inventory);
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
         (_, _, Task::Exec(_)) => RunKind::Exec,
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
-    let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, reporting: &reporting }).await;
+    // What changes nothing needs no journal.
+    let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
+        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind)));
+    let reporting = Reporting::start(reporters(&settings, started, &results, journal.as_deref()));
+    world.log_to(reporting.events.clone(), &inventory);
+    let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting }).await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -83,6 +99,7 @@ struct Wires<'r> {
     hosts: Vec<HostId>,
     registry: Arc<Registry>,
     interrupts: tokio::sync::watch::Receiver<u32>,
+    journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
 }
 
@@ -109,14 +126,58 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         registry: wires.registry,
         language,
         connect: Arc::new(infra_connect::Wire::new(wire)),
-        settings: infra_engine::Settings { kind, parallel: settings.parallel, fail_fast: settings.fail_fast, ..Default::default() },
+        settings: infra_engine::Settings {
+            kind,
+            parallel: settings.parallel,
+            serial: settings.serial,
+            no_wait: settings.no_wait,
+            fail_fast: settings.fail_fast,
+            fail_percent: settings.fail_percent,
+            max_fail: settings.max_fail,
+            ..Default::default()
+        },
         approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
         interrupts: wires.interrupts,
         events: wires.reporting.events.clone(),
+        journal: wires.journal.map(|journal| journal as Arc<dyn Journal>),
     };
     match work {
         Work::Operations(_) => run.deploy().await,
         Work::Facts(questions) => run.facts(questions).await,
+    }
+}
+
+/// The hosts that an earlier run left so, as its journal tells.
+fn hosts_of_earlier_run(run: Option<&str>, which: Which) -> Result<Found, Diagnostic> {
+    let folder = Folder::of_user().map_err(|error| Diagnostic::misuse(format!("there is no journal: {error}")))?;
+    let record = folder.find(run)?;
+    let hosts = match which {
+        Which::Failed => record.failed(),
+        Which::Unreached => record.unreached(),
+    };
+    let hosts = hosts.into_iter().map(str::to_owned).collect();
+    Ok(Found { run: record.header.run, hosts })
+}
+
+/// Says that no host is meant, also to a program that waits for a document.
+fn nothing_to_do(settings: &Settings, word: &str, started: Instant) {
+    let _ = writeln!(std::io::stderr(), "infra: {word}");
+    let kind = match settings.task {
+        Task::Deploy(_) | Task::Operation(..) if settings.dry => RunKind::Dry,
+        Task::Deploy(_) | Task::Operation(..) => RunKind::Deploy,
+        Task::Exec(_) => RunKind::Exec,
+        Task::Fact(..) => RunKind::Fact,
+        Task::Hosts => {
+            let _ = settings.json.then(|| std::io::stdout().write_all(b"{}\n"));
+            return;
+        }
+    };
+    if settings.json {
+        let mut document = infra_report::Json::new(Box::new(std::io::stdout()), Some(started));
+        document.event(&Event::RunStarted { kind, hosts: Arc::default() });
+        document.event(&Event::RunEnded);
+    } else if kind == RunKind::Fact {
+        let _ = std::io::stdout().write_all(b"{}\n");
     }
 }
 
@@ -182,7 +243,7 @@ fn neighbour(full: &Path, typed: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", typed.with_file_name(nearest).display()))
 }
 
-fn reporters(settings: &Settings, started: Instant, out: &Results) -> Vec<Box<dyn Reporter>> {
+fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Option<&RunJournal>) -> Vec<Box<dyn Reporter>> {
     let terminal = std::io::stderr().is_terminal();
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
@@ -192,7 +253,15 @@ fn reporters(settings: &Settings, started: Instant, out: &Results) -> Vec<Box<dy
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         width: size.map_or(100, |(_, columns)| columns),
         invocation: invocation(),
-        fail_fast: settings.fail_fast,
+        controls: infra_report::Controls {
+            parallel: settings.parallel,
+            serial: settings.serial,
+            no_wait: settings.no_wait,
+            fail_fast: settings.fail_fast,
+            fail_percent: settings.fail_percent,
+            max_fail: settings.max_fail,
+        },
+        journal: journal.map(|journal| infra_report::Journalled { run: journal.run.clone(), whole: journal.whole.clone() }),
         started: Some(started),
         tick: Some(Duration::from_millis(200)),
     };

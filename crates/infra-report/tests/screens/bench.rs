@@ -11,7 +11,7 @@ use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
 use infra_core::output::Stream;
-use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation};
+use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedBlock, PlannedOperation};
 use infra_report::{ScreenSettings, screen};
 
 /// A writer whose bytes can be read elsewhere.
@@ -47,6 +47,7 @@ impl Write for Kept {
 pub struct Run {
     pub events: Vec<Event>,
     pub hosts: u32,
+    pub blocks: Vec<PlannedBlock>,
     connected: Vec<u32>,
 }
 
@@ -55,7 +56,12 @@ impl Run {
     pub fn on<N: Into<String>>(kind: RunKind, names: impl IntoIterator<Item = N>) -> Self {
         let hosts: Vec<_> = names.into_iter().zip(0..).map(|(name, id)| (HostId(id), name.into())).collect();
         let count = hosts.len() as u32;
-        Self { events: vec![Event::RunStarted { kind, hosts: Arc::new(hosts) }, Event::Connecting], hosts: count, connected: vec![] }
+        Self {
+            events: vec![Event::RunStarted { kind, hosts: Arc::new(hosts) }, Event::Connecting],
+            hosts: count,
+            blocks: vec![],
+            connected: vec![],
+        }
     }
 
     /// A run on `web-01` up to this number.
@@ -94,7 +100,8 @@ impl Run {
         let prepared: Vec<_> =
             self.connected.iter().map(|id| Event::HostPrepared { host: HostId(*id), operations: registered(*id) }).collect();
         let operations = operations.into_iter().zip(0..).map(|(one, id)| PlannedOperation { id: OpId(id), ..one }).collect();
-        self.then(Event::Preparing).each(prepared).then(Event::PlanReady { plan: Arc::new(Plan { operations, notes }) })
+        let blocks = self.blocks.clone();
+        self.then(Event::Preparing).each(prepared).then(Event::PlanReady { plan: Arc::new(Plan { operations, blocks, notes }) })
     }
 
     /// An operation that has these outcomes on its hosts.
@@ -149,7 +156,8 @@ pub fn operation(title: &str, line: u32, outlooks: impl IntoIterator<Item = (u32
         title: title.into(),
         location: Some(Location { file: "deploy.lua".into(), line }),
         idempotence: Idempotence::NotIdempotent,
-        serial: false,
+        serial: None,
+        blocks: vec![],
         run_once: false,
         hosts: outlooks.into_iter().map(|(host, outlook)| HostOutlook { host: HostId(host), call: 0, outlook }).collect(),
     }
@@ -174,7 +182,7 @@ pub fn depends(on: &str, would: Option<&str>) -> Outlook {
 
 fn result(outcome: Outcome, took: f64, exit_code: Option<i32>) -> HostResult {
     let took = Duration::from_secs_f64(took);
-    HostResult { outcome, steps_done: 0, took, stdout: String::new(), stderr: String::new(), exit_code }
+    HostResult { outcome, steps_done: 0, retries: 0, took, stdout: String::new(), stderr: String::new(), exit_code }
 }
 
 pub fn changed(reason: &str, took: f64) -> HostResult {

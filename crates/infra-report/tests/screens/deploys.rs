@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use infra_core::event::{Event, RunKind, StopReason};
+use infra_core::event::{Event, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::OpId;
-use infra_report::ScreenSettings;
+use infra_report::{Controls, ScreenSettings};
 use insta::assert_snapshot;
 
 use crate::bench::*;
@@ -502,9 +502,9 @@ fn stopped(reason: StopReason, words: &str) -> String {
 
 #[test]
 fn a_wave_that_failed_stops_the_run() {
-    let reason = StopReason::WaveFailed { op: OpId(0), not_ok: 1, entered: 1, allowed: 0 };
+    let reason = StopReason::WaveFailed { of: Waves::Operation(OpId(0)), wave: 1, not_ok: 1, entered: 1, allowed: 0 };
     assert_snapshot!(stopped(reason, "infra fleet.lua deploy.lua --limit web --yes"), @r"
-    stopping: of the 1 host that entered a wave of «Restart the app» 1 is not ok, and 0 may be; nothing new is started
+    stopping: of the 1 host that entered wave 1 of «Restart the app» 1 is not ok, and 0 may be; nothing new is started
     --> Results
         host    changed  no change  failed  not started  state
         web-01        1          -       -            -  changed
@@ -515,7 +515,7 @@ fn a_wave_that_failed_stops_the_run() {
     4 hosts: 1 changed, 1 failed, 2 not reached
         failed: web-02
         not reached: web-[03-04]
-        stopped: of the 1 host that entered a wave of «Restart the app» 1 is not ok, and 0 may be
+        stopped: of the 1 host that entered wave 1 of «Restart the app» 1 is not ok, and 0 may be
 
         To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04
     ");
@@ -622,6 +622,6 @@ fn the_time_of_a_run_shows_where_its_start_is_known() {
 
 #[test]
 fn what_a_failure_leads_to_is_said_before() {
-    let (human, _) = quickstart().shown(ScreenSettings { fail_fast: true, ..settings() });
+    let (human, _) = quickstart().shown(ScreenSettings { controls: Controls { fail_fast: true, ..Controls::default() }, ..settings() });
     assert!(human.contains("    At the first host that is not ok nothing new is started on any host (--fail-fast).\n"), "{human}");
 }

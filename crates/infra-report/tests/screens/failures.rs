@@ -142,6 +142,7 @@ fn a_script_that_fails_on_some_hosts() {
         .then(Event::HostPrepared { host: HostId(1), operations: 1 })
         .then(Event::PlanReady {
             plan: std::sync::Arc::new(infra_core::plan::Plan {
+                blocks: vec![],
                 operations: vec![operation("Build", 1, [(1, none("built"))])],
                 notes: vec![],
             }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infra_core::connection::Ending;
 use infra_core::diagnostic::Diagnostic;
-use infra_core::event::{Event, Failure, RunKind, StopReason};
+use infra_core::event::{Event, Failure, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::{OpId, PlannedOperation};
 use infra_report::{Json, VERSION, misuse_document, several};
@@ -61,7 +61,9 @@ fn a_document_says_why_and_how() {
         .planned(vec![operation("Migrate", 3, (0..3).map(|host| (host, depends("Install", Some("run")))))])
         .then(Event::Executing)
         .operation(0, [(0, indeterminate(lost, 0.0)), (1, ignored(late)), (2, elsewhere(0, false))])
-        .then(Event::Stopped { reason: StopReason::WaveFailed { op: OpId(0), not_ok: 1, entered: 3, allowed: 0 } })
+        .then(Event::Stopped {
+            reason: StopReason::WaveFailed { of: Waves::Operation(OpId(0)), wave: 1, not_ok: 1, entered: 3, allowed: 0 },
+        })
         .ended();
     let document = document(&run);
     let on = |host: &str| &document["hosts"][host]["operations"][0];
@@ -71,7 +73,10 @@ fn a_document_says_why_and_how() {
     assert_eq!(on("web-02")["failure"]["ending"], json!({ "how": "timed-out", "after": 1.5, "still_running": null }));
     assert_eq!((&on("web-03")["outcome"], &on("web-03")["host"]), (&json!("elsewhere"), &json!("web-01")));
     assert_eq!(document["hosts"]["web-04"]["failed"]["location"], json!({ "file": "deploy.lua", "line": 3 }));
-    assert_eq!(document["stopped"], json!({ "rule": "wave-failed", "operation": 0, "not_ok": 1, "entered": 3, "allowed": 0 }));
+    assert_eq!(
+        document["stopped"],
+        json!({ "rule": "wave-failed", "operation": 0, "block": null, "wave": 1, "not_ok": 1, "entered": 3, "allowed": 0 })
+    );
     assert_eq!(document["plan"]["operations"][0]["hosts"]["web-02"], json!({ "outlook": "depends", "on": "Install", "would": "run" }));
     assert_eq!(document["totals"], json!({ "hosts": 4, "indeterminate": 1, "failed": 1, "unchanged": 2 }));
     assert_eq!(document["exit_code"], 1);

@@ -4,5 +4,7 @@ mod answers;
 mod bench;
 mod deploys;
 mod failures;
+mod journal;
 mod json;
+mod strategies;
 mod terminal;

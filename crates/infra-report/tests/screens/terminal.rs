@@ -175,3 +175,29 @@ fn a_screen_that_is_dropped_in_the_middle_leaves_no_bar() {
     let left = Glass { kept, reporter: screen(settings(), Box::new(std::io::sink()), Box::new(std::io::sink())) };
     assert_eq!(left.contents(), "--> Connecting to 2 hosts");
 }
+
+#[test]
+fn operations_at_the_same_time_share_a_bar() {
+    let (first, second) = (OpId(0), OpId(1));
+    let at = |op, host| Event::HostOperationStarted { op, host: HostId(host) };
+    let done = |op, host| Event::HostOperationEnded { op, host: HostId(host), result: Box::new(changed("ran", 0.0)) };
+    let both = || (0..2).map(|host| (host, change("run", &[])));
+    let run = Run::fleet(RunKind::Deploy, 2)
+        .connected()
+        .planned(vec![operation("Serve", 4, both()), operation("Load", 5, both())])
+        .then(Event::Executing)
+        .then(Event::OperationStarted { op: first })
+        .each([at(first, 0), at(first, 1)])
+        .then(Event::OperationStarted { op: second })
+        .each([at(second, 0), done(first, 0)]);
+    let mut glass = Glass::new(None);
+    glass.give(&run);
+    let bar = |glass: &Glass| glass.contents().lines().last().unwrap().split_once("] ").unwrap().1.to_owned();
+    assert_eq!(bar(&glass), "1/4  web-02, web-01");
+    // The first ends for both; the second host never came to the second.
+    glass.reporter.event(&Event::OperationEnded { op: first });
+    assert_eq!(bar(&glass), "2/4  web-01");
+    glass.reporter.event(&done(second, 0));
+    glass.reporter.event(&Event::OperationEnded { op: second });
+    assert!(!glass.contents().contains("2 operations ["), "{}", glass.contents());
+}

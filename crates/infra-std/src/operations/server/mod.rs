@@ -5,3 +5,4 @@ pub mod script;
 pub mod service;
 pub mod shell;
 pub mod user;
+pub mod wait;

@@ -1,0 +1,136 @@
+//! Blocks, waves, retries and combined conditions, as the engine is given them.
+#![allow(missing_docs)]
+
+mod bench;
+
+use bench::{calls, load, run_script};
+use infra_core::condition::{Condition, Did};
+use infra_core::script::{BlockKind, OperationCall};
+use serde_json::json;
+
+fn blocks(call: &OperationCall) -> Vec<String> {
+    let one = |block: &infra_core::script::Block| {
+        let chain: Vec<String> = block.chain.iter().map(|place| place.line.to_string()).collect();
+        format!("{} {} @{} #{}", json!(block.kind), block.name.as_deref().unwrap_or("-"), chain.join(","), block.turn)
+    };
+    call.blocks.iter().map(one).collect()
+}
+
+#[tokio::test]
+async fn calls_know_the_blocks_around_them() {
+    let calls = calls(
+        r#"server.shell { commands = "before" }
+local function both(what)
+  return parallel(function()
+    server.shell { commands = what }
+    return what, 7
+  end)
+end
+deploy("App", function()
+  local a, b, c = rolling("Restart", { batch = { 1, "25%" }, max_fail = "10%", pause = 0.5 }, function()
+    server.shell { commands = "drain" }
+    for at = 1, 2 do both("at " .. at) end
+    with({ _env = { A = "1" } }, function() server.shell { commands = "join" } end)
+    return 1, nil, both("x")
+  end)
+  assert(a == 1 and b == nil and c == "x")
+end)
+rolling(function() server.shell { commands = "one by one" } end)
+local ok = pcall(function() rolling({ batch = false }, function() error("no") end) end)
+assert(not ok)
+assert(select('#', both('y')) == 2)
+"#,
+    )
+    .await;
+    let rolling = r#"{"rolling":{"batch":[1,"25%"],"max_fail":"10%","pause":0.5}} Restart @8,9 #0"#;
+    // The tail call in `both` has lost its line.
+    let both = |line: u32, turn: u32| format!("\"parallel\" - @8,9,{line},0 #{turn}");
+    let found: Vec<Vec<String>> = calls.iter().map(blocks).collect();
+    assert_eq!(found[0], Vec::<String>::new());
+    assert_eq!(found[1], [rolling]);
+    assert_eq!(found[2], [rolling, &both(11, 0)]);
+    assert_eq!(found[3], [rolling, &both(11, 1)]);
+    assert_eq!(found[4], [rolling]);
+    assert_eq!(found[5], [rolling, &both(13, 0)]);
+    assert_eq!(found[6], [r#"{"rolling":{"batch":1,"max_fail":0,"pause":0.0}} - @17 #0"#]);
+    assert_eq!(found[7], ["\"parallel\" - @20,0 #0"]);
+    assert_eq!((calls[4].path.clone(), calls[4].globals.env.is_some()), (vec!["App".to_owned()], true));
+    assert_eq!(calls[2].chain.iter().map(|place| place.line).collect::<Vec<_>>(), [8, 9, 11, 0, 4]);
+}
+
+#[tokio::test]
+async fn a_host_comes_by_a_block_again_and_facts_are_read_inside() {
+    let deploy = r#"
+for _, name in ipairs({ "a", "b" }) do
+  rolling({ batch = "50%" }, function()
+    server.shell { commands = { name, host:fact("server.hostname") } }
+    parallel("At once", function() server.shell { commands = host:fact("server.hostname"), _background = true } end)
+  end)
+end
+"#;
+    let (_, inventory, deploy) = load(&[("deploy.lua", deploy)]).await.expect("a deploy");
+    for host in 0..3 {
+        let ran = run_script(&deploy, &inventory, host).await;
+        assert_eq!(ran.failed, None);
+        let turns: Vec<Vec<u32>> = ran.calls.iter().map(|call| call.blocks.iter().map(|block| block.turn).collect()).collect();
+        assert_eq!(turns, [vec![0], vec![0, 0], vec![1], vec![1, 1]]);
+        assert_eq!(ran.calls[1].blocks[1].kind, BlockKind::Parallel);
+        assert_eq!((ran.calls[1].blocks[1].name.as_deref(), ran.calls[1].globals.background), (Some("At once"), Some(true)));
+        assert_eq!(ran.calls[0].arguments["commands"][1], json!(inventory.hosts[host].name));
+    }
+}
+
+#[tokio::test]
+async fn arguments_of_strategies_are_typed_and_merged() {
+    let calls = calls(
+        r#"
+server.shell { commands = "x", _serial = true }
+server.shell { commands = "x", _serial = 3, _max_fail = 1 }
+server.shell { commands = "x", _serial = "25%", _max_fail = "12.5%" }
+server.shell { commands = "x", _serial = { 1, "10%", "100%" }, _parallel = 4 }
+server.shell { commands = "x", _retries = 3, _retry_delay = 0.5, _retry_backoff = 2, _continue_on_error = true }
+config.retries = 2
+config.serial = 5
+server.shell { commands = "x", _serial = false, _retry_delay = 1 }
+host.data._parallel = 2
+with({ _max_fail = "100%" }, function() server.shell { commands = "x" } end)
+"#,
+    )
+    .await;
+    let globals: Vec<_> = calls.iter().map(|call| json!(call.globals)).collect();
+    assert_eq!(globals[0], json!({ "serial": 1 }));
+    assert_eq!(globals[1], json!({ "serial": 3, "max_fail": 1 }));
+    assert_eq!(globals[2], json!({ "serial": "25%", "max_fail": "12.5%" }));
+    assert_eq!(globals[3], json!({ "serial": [1, "10%", "100%"], "parallel": 4 }));
+    assert_eq!(globals[4], json!({ "retries": 3, "retry_delay": 0.5, "retry_backoff": 2.0, "continue_on_error": true }));
+    assert_eq!(globals[5], json!({ "serial": false, "retries": 2, "retry_delay": 1.0 }));
+    assert!(calls[5].globals.batch().is_none());
+    assert_eq!(globals[6], json!({ "serial": 5, "retries": 2, "parallel": 2, "max_fail": "100%" }));
+}
+
+#[tokio::test]
+async fn conditions_combine() {
+    let calls = calls(
+        r#"
+local a = server.shell { commands = "a" }
+local b = server.shell { commands = "b" }
+local either = a.did_change | b.did_change | true
+server.shell { commands = "c", _if = either }
+systemd.service { service = "x", restarted = ~a.did_change & (b.did_succeed | false), reloaded = any_host(b), _if = { true & any_host(a) } }
+with({ _if = ~any_changed(a, b) }, function() server.shell { commands = "d", _if = any_host(nil) } end)
+local there = either ~= nil and a.did_error
+server.shell { commands = "e", _if = there }
+"#,
+    )
+    .await;
+    let did = Condition::Outcome;
+    let not = |condition| Condition::Not(Box::new(condition));
+    let always = Condition::Always;
+    assert_eq!(calls[2].when, [Condition::Any(vec![did(0, Did::Change), did(1, Did::Change), always(true)])]);
+    let restarted = Condition::All(vec![not(did(0, Did::Change)), Condition::Any(vec![did(1, Did::Succeed), always(false)])]);
+    assert_eq!(calls[3].conditions, [("reloaded".to_owned(), Condition::AnyHost(1)), ("restarted".to_owned(), restarted)]);
+    assert_eq!(calls[3].when, [Condition::All(vec![Condition::All(vec![always(true), Condition::AnyHost(0)])])]);
+    let neither = not(Condition::Any(vec![did(0, Did::Change), did(1, Did::Change)]));
+    assert_eq!(calls[4].when, [neither, always(false)]);
+    assert_eq!(calls[5].when, [did(0, Did::Error)]);
+}

@@ -1,0 +1,86 @@
+//! Writing a journal, event by event.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use infra_core::event::Event;
+use infra_core::run_state::RunState;
+
+use super::{Entry, Header, Line, seconds, slim_result};
+
+/// What a journal is written on.
+pub trait Paper: Write + Send {
+    /// Waits until all that was written would survive a failure of the machine.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Gives the paper, when the run begins to execute.
+pub type Open = Box<dyn FnOnce() -> io::Result<Box<dyn Paper>> + Send>;
+
+/// Writes the journal of one run. A run that ends before it executes anything leaves none: what came of the run before it stays the last that is known.
+pub struct Recorder {
+    header: Header,
+    open: Option<Open>,
+    paper: Option<Box<dyn Paper>>,
+    /// What waits for the run to execute.
+    held: Vec<u8>,
+    state: RunState,
+}
+
+impl Recorder {
+    /// The journal of the run that `header` tells of; its kind and hosts are taken from the run itself.
+    pub fn new(header: Header, open: Open) -> Self {
+        Self { header, open: Some(open), paper: None, held: Vec::new(), state: RunState::default() }
+    }
+
+    /// Whether the journal has been begun.
+    pub fn begun(&self) -> bool {
+        self.paper.is_some()
+    }
+
+    /// Writes the event down. It is synced when an operation ends and when the run does.
+    ///
+    /// # Errors
+    /// When the journal cannot be opened, written or synced; then it is to be given up, since it would have a hole.
+    pub fn record(&mut self, event: &Event, since_1970: Duration) -> io::Result<()> {
+        match event {
+            // The outputs would be held as often as there are results.
+            Event::HostOperationEnded { op, host, result } => {
+                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) });
+            }
+            event => self.state.fold(event),
+        }
+        let entry = match event {
+            Event::RunStarted { kind, hosts } => {
+                Some(Entry::RunStarted(Header { kind: *kind, hosts: hosts.as_ref().clone(), ..self.header.clone() }))
+            }
+            Event::RunEnded => Some(Entry::RunEnded { hosts: self.state.account().hosts, exit_code: self.state.exit_code() }),
+            event => Entry::of(event),
+        };
+        let Some(entry) = entry else { return Ok(()) };
+        let mut line = serde_json::to_vec(&Line { at: seconds(since_1970), entry }).map_err(io::Error::other)?;
+        line.push(b'\n');
+        if matches!(event, Event::Executing)
+            && let Some(open) = self.open.take()
+        {
+            let mut paper = open()?;
+            paper.write_all(&std::mem::take(&mut self.held))?;
+            self.paper = Some(paper);
+        }
+        match &mut self.paper {
+            Some(paper) => {
+                // One write for each line, so that a line is whole or the last.
+                paper.write_all(&line)?;
+                if matches!(event, Event::OperationEnded { .. } | Event::RunEnded) {
+                    paper.sync()?;
+                }
+            }
+            None if self.open.is_some() => self.held.extend_from_slice(&line),
+            None => {}
+        }
+        Ok(())
+    }
+}
