@@ -178,7 +178,7 @@ mod tests {
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let (op, host) = (OpId(0), HostId(0));
-        let events = EventStream::new(sender);
+        let events = EventStream::new(sender, None);
         events.emit(Event::HostOperationStarted { op, host }).await;
         let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
         for piece in pieces {

@@ -15,8 +15,6 @@ enum Turn {
     Later,
     /// A `_run_once` ended well elsewhere.
     Served { from: OpId, by: HostId },
-    /// A `_run_once` failed elsewhere.
-    Never,
 }
 
 impl Policy {
@@ -169,7 +167,6 @@ impl Policy {
             }
             match self.turn(op, host, orders) {
                 Turn::Later => continue,
-                Turn::Never => self.hold(host, orders),
                 Turn::Served { from, by } => {
                     self.begin_part(op, host, orders);
                     orders.push(Order::Serve { op, host, from, by });
@@ -223,9 +220,8 @@ impl Policy {
         }
         if operation.run_once {
             match self.once.get(&operation.origin) {
-                Some(Once::Failed) => return Turn::Never,
                 Some(Once::Ok { op, by }) => return Turn::Served { from: *op, by: *by },
-                Some(Once::Runs) => return Turn::Later,
+                Some(Once::Runs | Once::Failed) => return Turn::Later,
                 None if self.first_alive(op) != Some(host) => return Turn::Later,
                 None => {}
             }
