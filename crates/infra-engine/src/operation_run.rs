@@ -238,8 +238,13 @@ impl OperationRun {
             Ending::Lost { begun: false, .. } => SetbackKind::Lost,
             Ending::Lost { begun: true, .. } | Ending::Killed => SetbackKind::Indeterminate,
         };
-        let failure =
-            Failure { message: describe::ending(&ending), hint: None, step: Some(text), ending: Some(ending), last_output: done.kept.last_lines() };
+        let failure = Failure {
+            message: describe::ending(&ending),
+            hint: None,
+            step: Some(text),
+            ending: Some(ending),
+            last_output: done.kept.last_lines(),
+        };
         Err(Setback { failure, kind })
     }
 

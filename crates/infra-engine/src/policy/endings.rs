@@ -63,7 +63,9 @@ impl Policy {
         let Some(leg) = program.routes[&host].get(self.hosts[&host].leg) else { return };
         let failed = |op: &OpId| {
             let operation = &program.operations[op.index()];
-            operation.run_once && self.once.get(&operation.origin) == Some(&Once::Failed) && !self.operations[op.index()].done.contains(&host)
+            operation.run_once
+                && self.once.get(&operation.origin) == Some(&Once::Failed)
+                && !self.operations[op.index()].done.contains(&host)
         };
         if leg.operations.iter().any(failed) {
             self.hold(host, orders);

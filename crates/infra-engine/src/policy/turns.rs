@@ -14,7 +14,10 @@ enum Turn {
     Now,
     Later,
     /// A `_run_once` ended well elsewhere.
-    Served { from: OpId, by: HostId },
+    Served {
+        from: OpId,
+        by: HostId,
+    },
 }
 
 impl Policy {
@@ -309,7 +312,8 @@ impl Policy {
             }
             // What is ready and may not start any more is no reason to go on.
             let may_come = |op: &OpId| {
-                self.ready.contains(&(*op, host)) && (self.stop == Stop::Not || (self.stop == Stop::AfterWaves && self.in_wave_around(*op, host)))
+                self.ready.contains(&(*op, host))
+                    && (self.stop == Stop::Not || (self.stop == Stop::AfterWaves && self.in_wave_around(*op, host)))
             };
             let leg = &program.routes[&host][state.leg];
             if leg.operations.iter().any(|op| !background(op) && may_come(op)) {

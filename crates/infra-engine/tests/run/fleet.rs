@@ -32,6 +32,10 @@ pub enum Behaviour {
     Ending(Ending),
     /// It goes on until it is released, or killed.
     Block,
+    /// The same, and then it exits with this status.
+    BlockThen(i32),
+    /// It exits with 1 the first time, and well after that.
+    FailOnce,
     /// It goes on, whatever is done.
     Immortal,
     Panic,
@@ -506,8 +510,8 @@ impl Connection for Wire {
                     Some(Behaviour::Ending(Ending::Lost { reason, .. })) => return Err(Lost { reason: reason.clone() }),
                     Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
                     Some(Behaviour::Panic) => panic!("the wire broke"),
-                    Some(Behaviour::Block | Behaviour::Immortal) => std::future::pending().await,
-                    Some(Behaviour::Print(..)) | None => {
+                    Some(Behaviour::Block | Behaviour::BlockThen(_) | Behaviour::Immortal) => std::future::pending().await,
+                    Some(Behaviour::Print(..) | Behaviour::FailOnce) | None => {
                         let path = command.strip_prefix("read ").expect("facts read paths");
                         let text = self.machine.texts.lock().unwrap().get(path).cloned();
                         outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
@@ -544,6 +548,14 @@ impl Connection for Wire {
                 Some(Behaviour::Ending(ending)) => ending.clone(),
                 Some(Behaviour::Panic) => panic!("the wire broke"),
                 Some(Behaviour::Block) => blocked.await,
+                Some(Behaviour::BlockThen(code)) => match blocked.await {
+                    Ending::Exited(_) => Ending::Exited(*code),
+                    other => other,
+                },
+                Some(Behaviour::FailOnce) => {
+                    let times = self.machine.performed.lock().unwrap().iter().filter(|one| **one == command).count();
+                    Ending::Exited(i32::from(times == 1))
+                }
                 Some(Behaviour::Immortal) => std::future::pending().await,
                 None => {
                     if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {

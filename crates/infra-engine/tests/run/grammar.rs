@@ -72,9 +72,9 @@ pub fn check(events: &[Event], overlapping: bool) {
             Event::PlanReady { plan } => {
                 expect(&[Stage::Preparing]);
                 assert!(!stopped, "{}", context());
-                stage = Stage::Planned;
                 blocks = plan.operations.iter().map(|operation| operation.blocks.clone()).collect();
                 assert!(blocks.iter().flatten().all(|block| block.index() < plan.blocks.len()), "{}", context());
+                stage = Stage::Planned;
             }
             Event::Declined => {
                 expect(&[Stage::Planned]);

@@ -251,7 +251,8 @@ impl Walk {
                 "fail fast"
             }
             StopReason::FailPercent { not_ok, selected, allowed } => {
-                let now: BTreeSet<HostId> = self.parts.iter().filter(|(_, part)| **part == Part::NotOk).map(|((_, host), _)| *host).collect();
+                let now: BTreeSet<HostId> =
+                    self.parts.iter().filter(|(_, part)| **part == Part::NotOk).map(|((_, host), _)| *host).collect();
                 assert_eq!(*not_ok, now.len() + setup.rules.not_ok);
                 assert!(*not_ok as f64 / *selected as f64 * 100.0 > *allowed);
                 "fail percent"
@@ -268,7 +269,11 @@ impl Walk {
             StopReason::NoHostLeft => "nobody",
             StopReason::RunOnceFailed { .. } => unreachable!("taken before"),
         };
-        assert!(matches!((self.stopped, word), (None, _) | (Some("wave"), "fail fast" | "fail percent" | "interrupted")), "{word} after {:?}", self.stopped);
+        assert!(
+            matches!((self.stopped, word), (None, _) | (Some("wave"), "fail fast" | "fail percent" | "interrupted")),
+            "{word} after {:?}",
+            self.stopped
+        );
         self.stopped = Some(word);
     }
 
@@ -304,21 +309,32 @@ impl Walk {
         }
         let outer = |host: &HostId| {
             let gates = setup.gates(setup.inside(gate)[0]);
-            gates.into_iter().take_while(|other| *other != gate).any(|other| self.waves.get(&other).is_some_and(|wave| wave.hosts.contains(host)))
+            gates
+                .into_iter()
+                .take_while(|other| *other != gate)
+                .any(|other| self.waves.get(&other).is_some_and(|wave| wave.hosts.contains(host)))
         };
         let all_inside = hosts.iter().all(outer);
         assert!(self.stopped.is_none() || (self.stopped == Some("wave") && all_inside), "a wave after a stop: {self:#?}");
         let (entered, not_ok) = self.arithmetic(setup, gate, &before.hosts);
         assert!(not_ok <= max_fail.of(entered) || all_inside, "a wave after one that failed: {self:#?}");
         let already: BTreeSet<HostId> = before.before.union(&before.hosts).copied().collect();
-        let split = setup.inside(gate).iter().any(|op| setup.inside(gate).iter().any(|other| op != other && setup.operations[op.index()].origin == setup.operations[other.index()].origin));
+        let split = setup.inside(gate).iter().any(|op| {
+            setup
+                .inside(gate)
+                .iter()
+                .any(|other| op != other && setup.operations[op.index()].origin == setup.operations[other.index()].origin)
+        });
         for host in &hosts {
             assert!(self.goes_on(setup, *host) && !already.contains(host));
             // In inventory order, but for what was split.
             let passed = setup.inside(gate).into_iter().flat_map(|op| setup.operations[op.index()].hosts.clone());
             let skipped = passed.filter(|other| other < host && !already.contains(other) && !hosts.contains(other));
             // After a stop nobody comes to it from outside of a wave any more.
-            assert!(split || self.stopped.is_some() || skipped.clone().all(|other| !self.goes_on(setup, other)), "inventory order: {self:#?}");
+            assert!(
+                split || self.stopped.is_some() || skipped.clone().all(|other| !self.goes_on(setup, other)),
+                "inventory order: {self:#?}"
+            );
         }
         self.waves.insert(gate, Wave { number, hosts: hosts.into_iter().collect(), before: already });
     }
@@ -329,9 +345,15 @@ impl Walk {
         assert!(self.goes_on(setup, host), "{host:?} takes no further part: {self:#?}");
         let gates = setup.gates(op);
         for gate in &gates {
-            assert!(self.waves.get(gate).is_some_and(|wave| wave.hosts.contains(&host)), "{host:?} is not in the wave of {gate:?}: {self:#?}");
+            assert!(
+                self.waves.get(gate).is_some_and(|wave| wave.hosts.contains(&host)),
+                "{host:?} is not in the wave of {gate:?}: {self:#?}"
+            );
         }
-        assert!(self.stopped.is_none() || (self.stopped == Some("wave") && !gates.is_empty()), "something is started after a stop: {self:#?}");
+        assert!(
+            self.stopped.is_none() || (self.stopped == Some("wave") && !gates.is_empty()),
+            "something is started after a stop: {self:#?}"
+        );
         // Each host keeps its own order and skips nothing; nothing past a `_run_once` that has not ended well.
         let together = |other: OpId| setup.parallel(op).is_some() && setup.parallel(op) == setup.parallel(other);
         for earlier in setup.ops().take_while(|earlier| *earlier < op).filter(|earlier| !together(*earlier)) {
@@ -345,7 +367,10 @@ impl Walk {
             let behind = setup.operations[earlier.index()].hosts.iter().filter(|other| wave.is_none_or(|wave| wave.contains(other)));
             for other in behind {
                 let part = self.parts.get(&(earlier, *other));
-                assert!(part.is_some_and(|part| *part != Part::Running) || !self.goes_on(setup, *other), "the barrier: {host:?} {op:?} before {other:?} {earlier:?} {self:#?}");
+                assert!(
+                    part.is_some_and(|part| *part != Part::Running) || !self.goes_on(setup, *other),
+                    "the barrier: {host:?} {op:?} before {other:?} {earlier:?} {self:#?}"
+                );
             }
         }
         for before in &operation.after {
@@ -378,13 +403,19 @@ impl Walk {
                     setup.registered(op, *host) && !self.done(op, *host) && gate.is_none_or(|gate| setup.gates(op).contains(&gate))
                 })
             };
-            assert!(!left(None) || self.stopped.is_some_and(|reason| reason != "nobody"), "{host:?} was left out for no reason: {setup:#?} {self:#?}");
+            assert!(
+                !left(None) || self.stopped.is_some_and(|reason| reason != "nobody"),
+                "{host:?} was left out for no reason: {setup:#?} {self:#?}"
+            );
             if self.stopped != Some("wave") {
                 continue;
             }
             for (gate, wave) in &self.waves {
                 let began = setup.inside(*gate).into_iter().any(|op| self.parts.contains_key(&(op, *host)));
-                assert!(!wave.hosts.contains(host) || !began || !left(Some(*gate)), "{host:?} was left inside {gate:?}: {setup:#?} {self:#?}");
+                assert!(
+                    !wave.hosts.contains(host) || !began || !left(Some(*gate)),
+                    "{host:?} was left inside {gate:?}: {setup:#?} {self:#?}"
+                );
             }
         }
         assert!(!hosts.iter().any(|host| self.is_running(*host)));
@@ -394,7 +425,10 @@ impl Walk {
         for (gate, wave) in &self.waves {
             let (entered, failed) = self.arithmetic(setup, *gate, &wave.hosts);
             let (_, max_fail) = setup.waves(*gate);
-            assert!(failed <= max_fail.of(entered) || self.stopped.is_some(), "a failed wave of {gate:?} stops the run: {setup:#?} {self:#?}");
+            assert!(
+                failed <= max_fail.of(entered) || self.stopped.is_some(),
+                "a failed wave of {gate:?} stops the run: {setup:#?} {self:#?}"
+            );
         }
     }
 
@@ -411,7 +445,8 @@ impl Walk {
     fn next(&self, setup: &Setup) -> Vec<Self> {
         let mut all = Vec::new();
         let pausing = setup.blocks.iter().any(|block| matches!(&block.kind, BlockKind::Rolling(rolling) if rolling.pause > 0.0));
-        let endings: &[(bool, bool)] = if pausing { &[(true, true), (true, false), (false, false)] } else { &[(true, false), (false, false)] };
+        let endings: &[(bool, bool)] =
+            if pausing { &[(true, true), (true, false), (false, false)] } else { &[(true, false), (false, false)] };
         for (op, host) in &self.running {
             for (ok, changed) in endings {
                 // What runs in the background goes on until it is ended, or fails.
