@@ -146,7 +146,7 @@ impl Inner {
         self: &Arc<Self>,
         user: Option<&str>,
         texts: &[&str],
-        kills: &mut tokio::sync::watch::Receiver<u64>,
+        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Result<Round, Lost> {
         let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
         let killed = "it was not asked to its end, as the run was interrupted";

@@ -258,7 +258,7 @@ impl Inner {
         exchange: &mut Exchange,
         ear: &mut Ear,
         limit: Limit,
-        kills: &mut tokio::sync::watch::Receiver<u64>,
+        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Option<Stopped> {
         let started = Instant::now();
         let mut lag: Option<Instant> = None;

@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     /// One session is kept for killing what runs in the others.
     control: Semaphore,
     busy: AtomicUsize,
-    kills: watch::Sender<u64>,
+    kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
 }
@@ -70,6 +70,14 @@ impl Drop for Permit<'_> {
         self.inner.busy.fetch_sub(1, Ordering::AcqRel);
         self.permit = None;
     }
+}
+
+/// What was said about killing what is in flight.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kills {
+    count: u64,
+    /// Whether nothing more is started after that.
+    for_good: bool,
 }
 
 /// A command in flight, as [`Connection::kill`] counts them.
@@ -131,7 +139,7 @@ impl Reached {
             work: Semaphore::new(sessions - 1),
             control: Semaphore::new(1),
             busy: AtomicUsize::new(0),
-            kills: watch::Sender::new(0),
+            kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
         };
@@ -151,13 +159,24 @@ async fn discard(stream: Option<std::pin::Pin<Box<dyn AsyncRead + Send>>>) {
 }
 
 impl Inner {
-    /// Tells when all that is in flight is to be killed; at once where that was said before, so that nothing slips in behind it.
-    pub(crate) fn kills(&self) -> watch::Receiver<u64> {
+    /// Tells when all that is in flight is to be killed; at once where that was said for good, so that nothing slips in behind it.
+    pub(crate) fn kills(&self) -> watch::Receiver<Kills> {
         let mut kills = self.kills.subscribe();
-        if *kills.borrow() > 0 {
+        if kills.borrow().for_good {
             kills.mark_changed();
         }
         kills
+    }
+
+    /// Has all that is in flight killed, and waits until nothing is.
+    async fn kill_in_flight(&self, for_good: bool) {
+        let mut flights = self.flights.subscribe();
+        self.kills.send_modify(|kills| {
+            kills.count += 1;
+            kills.for_good |= for_good;
+        });
+        // Each command in flight does its own killing, which has a deadline. The sender lives as long as we do.
+        let _ = flights.wait_for(|flights| *flights == 0).await;
     }
 
     /// Waits until the connection is closed from this side.
@@ -231,13 +250,12 @@ impl Connection for Reached {
         })
     }
 
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.inner.kill_in_flight(false))
+    }
+
     fn kill(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let mut flights = self.inner.flights.subscribe();
-            self.inner.kills.send_modify(|kills| *kills += 1);
-            // Each command in flight does its own killing, which has a deadline. The sender lives as long as we do.
-            let _ = flights.wait_for(|flights| *flights == 0).await;
-        })
+        Box::pin(self.inner.kill_in_flight(true))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

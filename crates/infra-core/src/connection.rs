@@ -101,6 +101,9 @@ pub trait Connection: Send + Sync {
     /// Does one step of a change, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it.
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
 
+    /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`]. What is asked for later runs as ever.
+    fn end(&self) -> BoxFuture<'_, ()>;
+
     /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`]. What is asked for later is not
     /// started any more.
     fn kill(&self) -> BoxFuture<'_, ()>;

@@ -241,7 +241,8 @@ impl Execution {
             return Some(joint.clone());
         }
         let at = &self.hosts[&host];
-        let inside: Vec<CallIndex> = (0..).zip(&at.operations).filter(|(_, op)| parallel(**op) == Some(block)).map(|(call, _)| call).collect();
+        let inside: Vec<CallIndex> =
+            (0..).zip(&at.operations).filter(|(_, op)| parallel(**op) == Some(block)).map(|(call, _)| call).collect();
         let waits = |call: &CallIndex| at.calls[*call as usize].asks().iter().any(|asked| inside.contains(asked));
         let alone: Vec<CallIndex> = inside.iter().copied().filter(|call| !waits(call)).collect();
         for call in &alone {

@@ -232,7 +232,8 @@ impl<'a> Levels<'a> {
             };
             let location = location.map(|location| format!(" ({location})")).unwrap_or_default();
             let count = parts.len();
-            let note = format!("«{title}»{location} runs in {count} parts, because hosts call it in different orders: {}", groups.join("; "));
+            let note =
+                format!("«{title}»{location} runs in {count} parts, because hosts call it in different orders: {}", groups.join("; "));
             self.order.notes.push(note);
         }
     }

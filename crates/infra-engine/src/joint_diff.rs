@@ -52,7 +52,12 @@ impl JointDiff {
     }
 
     /// Diffs until nothing is missing; what all of them miss is read in one request.
-    async fn diff_all(&self, run: &HostRun, calls: &[OperationCall], waiting: &[CallIndex]) -> Result<BTreeMap<CallIndex, Diffed>, Setback> {
+    async fn diff_all(
+        &self,
+        run: &HostRun,
+        calls: &[OperationCall],
+        waiting: &[CallIndex],
+    ) -> Result<BTreeMap<CallIndex, Diffed>, Setback> {
         let mut diffed = BTreeMap::new();
         let mut open: BTreeMap<CallIndex, SharedOperation> = BTreeMap::new();
         for at in waiting {

@@ -99,7 +99,8 @@ impl Prefix<'_> {
             let known = self.known(*call);
             known.changed.is_none() || known.succeeded.is_none()
         });
-        let call = open.unwrap_or_default();
+        let asked = || conditions.iter().flat_map(|one| one.calls()).next();
+        let call = open.or_else(asked).unwrap_or_default();
         DependsOn { call, name: self.calls.get(call as usize).map(OperationCall::title).unwrap_or_default() }
     }
 }

@@ -8,11 +8,12 @@
 //! - `run`: the phases, and the ways out of them;
 //! - `prepare`, `judgement`: from a script to what each of its operations will do;
 //! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
-//! - `graph`, `plan_building`: one order over all hosts;
+//! - `graph`, `any_host`, `plan_building`: one order over all hosts;
 //! - `policy`: who may start, and when to stop;
 //! - `execute`, `operation_run`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `describe`: the words for steps and endings.
 
+mod any_host;
 mod describe;
 mod event_stream;
 mod execute;

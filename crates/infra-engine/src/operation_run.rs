@@ -238,8 +238,13 @@ impl OperationRun {
             Ending::Lost { begun: false, .. } => SetbackKind::Lost,
             Ending::Lost { begun: true, .. } | Ending::Killed => SetbackKind::Indeterminate,
         };
-        let failure =
-            Failure { message: describe::ending(&ending), hint: None, step: Some(text), ending: Some(ending), last_output: done.kept.last_lines() };
+        let failure = Failure {
+            message: describe::ending(&ending),
+            hint: None,
+            step: Some(text),
+            ending: Some(ending),
+            last_output: done.kept.last_lines(),
+        };
         Err(Setback { failure, kind })
     }
 
@@ -256,7 +261,7 @@ impl OperationRun {
         while Instant::now() < give_up {
             let again = Instant::now() + Duration::from_secs(1);
             let killing = async {
-                self.run.connection.kill().await;
+                self.run.connection.end().await;
                 tokio::time::sleep_until(again).await;
             };
             tokio::select! {

@@ -7,6 +7,7 @@ use infra_core::facts::Lookup;
 use infra_core::plan::Outlook;
 use infra_core::script::{Answer, FactRequest, Next, OperationCall, Script};
 
+use crate::any_host::Anywhere;
 use crate::fact_store::Asked;
 use crate::host_run::HostRun;
 use crate::judgement::{Judgement, Prefix, Settled, Wanted, judge, placed};
@@ -17,6 +18,8 @@ pub(crate) struct Prepared {
     pub(crate) calls: Vec<OperationCall>,
     /// One for each call.
     pub(crate) outlooks: Vec<Outlook>,
+    /// What it was told of other hosts when this was planned.
+    pub(crate) anywhere: Anywhere,
 }
 
 /// How often one operation may ask for facts that were not asked before.
@@ -60,14 +63,19 @@ async fn ask(run: &HostRun, requests: Vec<FactRequest>) -> Result<Vec<Answer>, L
 /// Plans a host's operations in their order, each over what the ones before it make true.
 ///
 /// In each round all operations are looked at, also behind one that waits for facts, so that what all of them miss is read at once.
-pub(crate) async fn plan(run: &HostRun, calls: Vec<OperationCall>, runs_once: bool) -> Result<Prepared, Box<Diagnostic>> {
+pub(crate) async fn plan(
+    run: &HostRun,
+    calls: Vec<OperationCall>,
+    runs_once: bool,
+    anywhere: Anywhere,
+) -> Result<Prepared, Box<Diagnostic>> {
     let mut outlooks = Vec::with_capacity(calls.len());
     let mut known: Vec<Known> = Vec::with_capacity(calls.len());
     let mut layers = Vec::new();
     let mut rounds = 0;
     while outlooks.len() < calls.len() {
         let settled_before = outlooks.len();
-        let wanted = look_at_all(run, &calls, &mut outlooks, &mut known, &mut layers, runs_once)?;
+        let wanted = look_at_all(run, &calls, &mut outlooks, &mut known, &mut layers, (runs_once, &anywhere))?;
         let Some(waiting) = calls.get(outlooks.len()) else { break };
         rounds = if outlooks.len() > settled_before { 1 } else { rounds + 1 };
         if rounds > ROUNDS {
@@ -80,7 +88,7 @@ pub(crate) async fn plan(run: &HostRun, calls: Vec<OperationCall>, runs_once: bo
         run.locals.read(wanted.locals).await;
         run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?;
     }
-    Ok(Prepared { calls, outlooks })
+    Ok(Prepared { calls, outlooks, anywhere })
 }
 
 /// Settles what can be settled in order, and collects what all the others miss.
@@ -90,7 +98,7 @@ fn look_at_all(
     outlooks: &mut Vec<Outlook>,
     known: &mut Vec<Known>,
     layers: &mut Vec<crate::overlay::Layer>,
-    runs_once: bool,
+    (runs_once, anywhere): (bool, &Anywhere),
 ) -> Result<Wanted, Box<Diagnostic>> {
     let mut wanted = Wanted::default();
     // What stands behind an operation that waits is looked at for its questions alone.
@@ -109,7 +117,8 @@ fn look_at_all(
             }
         };
         match settled {
-            Some(Settled { outlook, known: outcome, layer }) => {
+            Some(Settled { outlook, known: mut outcome, layer }) => {
+                outcome.changed_anywhere = anywhere.get(known.len()).copied().flatten().or(outcome.changed_anywhere);
                 if kept.is_none() {
                     outlooks.push(outlook);
                 }

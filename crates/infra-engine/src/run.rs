@@ -17,6 +17,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::Run;
+use crate::any_host;
 use crate::event_stream::EventStream;
 use crate::execute::{Execution, HostExecution, defect};
 use crate::fact_store::Asked;
@@ -152,9 +153,7 @@ impl Ongoing {
     }
 
     async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            (host, HostExecution::new(hosts[&host].clone(), prepared.calls))
-        };
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls));
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
@@ -248,7 +247,7 @@ impl Ongoing {
                     if misused.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    prepare::plan(&run, calls, runs_once).await.map(Some)
+                    prepare::plan(&run, calls, runs_once, Vec::new()).await.map(Some)
                 });
             }
             let (host, result) = match self.next(&mut tasks).await {
@@ -286,8 +285,54 @@ impl Ongoing {
             }
             return Err(Over);
         }
+        self.look_around(hosts, &mut prepared).await?;
         self.some_left(&prepared).await?;
         Ok(prepared)
+    }
+
+    /// Plans hosts again that ask what an operation does on other hosts, with what those plan to do, until no plan changes any more.
+    async fn look_around(
+        &mut self,
+        hosts: &BTreeMap<HostId, Arc<HostRun>>,
+        prepared: &mut BTreeMap<HostId, (String, Prepared)>,
+    ) -> Result<(), Over> {
+        let first = hosts.keys().next().copied();
+        // A condition rests on earlier calls alone, so that each round settles at least one more call of a chain of them.
+        let rounds = prepared.values().map(|(_, prepared)| prepared.calls.len()).max().unwrap_or_default();
+        for _ in 0..rounds {
+            let mut tasks = Tasks::new();
+            for (host, anywhere) in any_host::told(prepared) {
+                let (_, before) = &prepared[&host];
+                if before.anywhere != anywhere {
+                    let (run, calls) = (hosts[&host].clone(), before.calls.clone());
+                    tasks.spawn(host, async move { prepare::plan(&run, calls, first == Some(host), anywhere).await });
+                }
+            }
+            if tasks.running.is_empty() {
+                break;
+            }
+            loop {
+                match self.next(&mut tasks).await {
+                    Next::Ended(host, Ok(Ok(plan))) => {
+                        if let Some((_, before)) = prepared.get_mut(&host) {
+                            *before = plan;
+                        }
+                    }
+                    Next::Ended(host, result) => {
+                        let diagnostic = result.map_or_else(
+                            |error| Box::new(Diagnostic::host(broken(error))),
+                            |result| result.expect_err("a plan is taken above"),
+                        );
+                        prepared.remove(&host);
+                        self.events.emit(Event::HostFailed { host, diagnostic }).await;
+                        self.is_not_ok(host).await?;
+                    }
+                    Next::Interrupted => return self.interrupted().await,
+                    Next::AllEnded => break,
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn facts(mut self, questions: HashMap<HostId, Vec<FactRequest>>) {

@@ -70,7 +70,9 @@ fn background(calls: &[OperationCall], call: &OperationCall) -> Result<(), Misus
         return Err(misuse(message, "put the operation into a `parallel` block, with those that it is to outlive", &call.chain));
     }
     let waits_for_one = |at: &u32| {
-        calls.get(*at as usize).is_some_and(|asked| asked.globals.background.unwrap_or(false) && of(asked).is_some() && of(asked) == of(call))
+        calls
+            .get(*at as usize)
+            .is_some_and(|asked| asked.globals.background.unwrap_or(false) && of(asked).is_some() && of(asked) == of(call))
     };
     if call.asks().iter().any(waits_for_one) {
         let message = "it depends on an operation with `_background` of its own `parallel` block, which ends only after it".to_owned();

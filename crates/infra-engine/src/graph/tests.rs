@@ -17,6 +17,7 @@ fn chained(at: usize, chain: &[(&str, u32)], name: Option<&str>) -> OperationCal
         kind: "made.up".into(),
         name: name.map(str::to_owned),
         path: Vec::new(),
+        blocks: Vec::new(),
         arguments: Map::new(),
         conditions: Vec::new(),
         when: Vec::new(),

@@ -26,6 +26,9 @@ impl Policy {
             if !host_ok {
                 // No host goes past a `_run_once` it registered before that has ended well.
                 self.report(StopReason::RunOnceFailed { op, host }, orders);
+                for other in program.once[&operation.origin].iter().filter(|other| **other != host) {
+                    self.hold_at_failed_once(*other, orders);
+                }
             }
         }
         if !host_ok {
@@ -48,14 +51,28 @@ impl Policy {
         if let Some(reason) = too_many(self.program.rules.fail_percent, self.not_ok, self.program.rules.selected) {
             self.stop(Stop::Now, reason, orders);
         }
+        self.gates_lose(host, true, orders);
         if before == Standing::Ok {
-            self.gates_lose(host, true, orders);
             self.falls_out(host, orders);
         }
     }
 
-    /// A host goes no further, because a `_run_once` that it registered failed elsewhere.
-    pub(super) fn hold(&mut self, host: HostId, orders: &mut Vec<Order>) {
+    /// Where a host has come to a `_run_once` that failed elsewhere, it goes no further.
+    fn hold_at_failed_once(&mut self, host: HostId, orders: &mut Vec<Order>) {
+        let program = self.program.clone();
+        let Some(leg) = program.routes[&host].get(self.hosts[&host].leg) else { return };
+        let failed = |op: &OpId| {
+            let operation = &program.operations[op.index()];
+            operation.run_once
+                && self.once.get(&operation.origin) == Some(&Once::Failed)
+                && !self.operations[op.index()].done.contains(&host)
+        };
+        if leg.operations.iter().any(failed) {
+            self.hold(host, orders);
+        }
+    }
+
+    fn hold(&mut self, host: HostId, orders: &mut Vec<Order>) {
         let state = self.hosts.get_mut(&host).expect("it has a way");
         if state.standing == Standing::Ok {
             state.standing = Standing::Held;
@@ -128,6 +145,7 @@ impl Policy {
             }
         }
         self.close_part(op, orders);
+        self.hold_at_failed_once(host, orders);
     }
 
     /// A host that goes no further is in its waves as long as something is in flight on it.

@@ -14,9 +14,10 @@ enum Turn {
     Now,
     Later,
     /// A `_run_once` ended well elsewhere.
-    Served { from: OpId, by: HostId },
-    /// A `_run_once` failed elsewhere.
-    Never,
+    Served {
+        from: OpId,
+        by: HostId,
+    },
 }
 
 impl Policy {
@@ -169,7 +170,6 @@ impl Policy {
             }
             match self.turn(op, host, orders) {
                 Turn::Later => continue,
-                Turn::Never => self.hold(host, orders),
                 Turn::Served { from, by } => {
                     self.begin_part(op, host, orders);
                     orders.push(Order::Serve { op, host, from, by });
@@ -223,9 +223,8 @@ impl Policy {
         }
         if operation.run_once {
             match self.once.get(&operation.origin) {
-                Some(Once::Failed) => return Turn::Never,
                 Some(Once::Ok { op, by }) => return Turn::Served { from: *op, by: *by },
-                Some(Once::Runs) => return Turn::Later,
+                Some(Once::Runs | Once::Failed) => return Turn::Later,
                 None if self.first_alive(op) != Some(host) => return Turn::Later,
                 None => {}
             }
@@ -313,7 +312,8 @@ impl Policy {
             }
             // What is ready and may not start any more is no reason to go on.
             let may_come = |op: &OpId| {
-                self.ready.contains(&(*op, host)) && (self.stop == Stop::Not || (self.stop == Stop::AfterWaves && self.in_wave_around(*op, host)))
+                self.ready.contains(&(*op, host))
+                    && (self.stop == Stop::Not || (self.stop == Stop::AfterWaves && self.in_wave_around(*op, host)))
             };
             let leg = &program.routes[&host][state.leg];
             if leg.operations.iter().any(|op| !background(op) && may_come(op)) {

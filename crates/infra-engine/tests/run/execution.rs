@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use infra_core::condition::Did;
-use infra_core::event::{Event, Outcome, StopReason};
+use infra_core::event::{Event, Outcome, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::output::Stream;
 use infra_core::plan::OpId;
 use infra_core::run_state::Bucket;
+use infra_core::waves::Batch;
 
 use crate::fleet::{Behaviour, Fleet, With, calls, shell, touchless, write};
 
@@ -53,7 +54,7 @@ async fn the_window_slides() {
 
 #[tokio::test]
 async fn serial_goes_one_by_one_and_stops_at_a_host_that_is_not_ok() {
-    let serial = |_: &str| calls([touchless(1, "one").globals(|globals| globals.serial = Some(true)), touchless(2, "two")]);
+    let serial = |_: &str| calls([touchless(1, "one").globals(|globals| globals.serial = Some(Batch::one())), touchless(2, "two")]);
     let fleet = Fleet::new(&["a", "b", "c"], serial);
     let ran = fleet.run().await;
     assert_eq!(ran.trace()[..6], ["+0/0", "-0/0", "+0/1", "-0/1", "+0/2", "-0/2"]);
@@ -61,7 +62,7 @@ async fn serial_goes_one_by_one_and_stops_at_a_host_that_is_not_ok() {
     let fleet = Fleet::new(&["a", "b", "c"], serial).behaves("b", "one", Behaviour::Exit(1));
     let ran = fleet.run().await;
     assert_eq!(ran.trace(), ["+0/0", "-0/0", "+0/1", "-0/1"]);
-    assert_eq!(ran.stopped(), Some(StopReason::WaveFailed { op: OpId(0), not_ok: 1, entered: 1, allowed: 0 }));
+    assert_eq!(ran.stopped(), Some(StopReason::WaveFailed { of: Waves::Operation(OpId(0)), wave: 2, not_ok: 1, entered: 1, allowed: 0 }));
     assert_eq!(ran.buckets(), [Bucket::NotReached, Bucket::Failed, Bucket::NotReached]);
     assert_eq!(ran.state.exit_code(), 1);
 }

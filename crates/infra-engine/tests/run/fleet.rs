@@ -8,7 +8,7 @@ use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
 use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending, Lost, OutputSink, Perform, Question};
 use infra_core::diagnostic::{Diagnostic, Location};
-use infra_core::event::{Event, Outcome, RunKind};
+use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};
 use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
@@ -16,7 +16,7 @@ use infra_core::inventory::Inventory;
 use infra_core::output::{Output, Stream};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
-use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Script, Step};
+use infra_core::script::{Answer, Block, BlockKind, FactRequest, Language, Next, OperationCall, Script, Step};
 use infra_core::{BoxFuture, Map, Value};
 use infra_engine::{Approve, Run, Settings};
 use serde_json::json;
@@ -32,6 +32,10 @@ pub enum Behaviour {
     Ending(Ending),
     /// It goes on until it is released, or killed.
     Block,
+    /// The same, and then it exits with this status.
+    BlockThen(i32),
+    /// It exits with 1 the first time, and well after that.
+    FailOnce,
     /// It goes on, whatever is done.
     Immortal,
     Panic,
@@ -57,7 +61,8 @@ pub struct Machine {
     pub closed: Mutex<u32>,
     /// As whom each question and command came, and a command's deadline.
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
-    killed: Notify,
+    /// How often its commands in flight were killed.
+    pub killed: watch::Sender<u32>,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
 }
 
@@ -96,7 +101,18 @@ pub struct Fleet {
     pub approve: Approval,
     pub answers: Arc<Mutex<Vec<Answer>>>,
     pub asked: Arc<Mutex<u32>>,
+    pub journal: Option<Arc<Kept>>,
     script: Arc<ScriptOf>,
+}
+
+/// A journal in memory.
+#[derive(Default)]
+pub struct Kept(pub Mutex<Vec<Event>>);
+
+impl Journal for Kept {
+    fn record(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
 }
 
 /// What came of a run.
@@ -119,6 +135,7 @@ impl Fleet {
             approve: Approval::Yes,
             answers: Arc::default(),
             asked: Arc::default(),
+            journal: None,
             script: Arc::new(script),
         }
     }
@@ -184,6 +201,7 @@ impl Fleet {
             approve: made,
             interrupts,
             events,
+            journal: self.journal.clone().map(|journal| journal as Arc<dyn Journal>),
         };
         (run, receiver, interrupt)
     }
@@ -232,7 +250,7 @@ impl Fleet {
 
     /// What holds after every run: the grammar of its events, the accounting, the record folded from the events, every connection closed.
     pub fn finished(&self, state: RunState, events: Vec<Event>) -> Ran {
-        crate::grammar::check(&events);
+        crate::grammar::check(&events, self.settings.serial || self.settings.no_wait);
         let mut folded = RunState::default();
         events.iter().for_each(|event| folded.fold(event));
         assert_eq!(folded.account(), state.account());
@@ -298,6 +316,23 @@ impl Ran {
         self.events.iter().filter_map(line).collect()
     }
 
+    /// The waves in order: of what, and which hosts.
+    pub fn waves(&self) -> Vec<(Waves, Vec<u32>)> {
+        let wave = |event: &Event| match event {
+            Event::WaveStarted { of, hosts, .. } => Some((*of, hosts.iter().map(|host| host.0).collect())),
+            _ => None,
+        };
+        self.events.iter().filter_map(wave).collect()
+    }
+
+    /// What was written wrongly, where something was.
+    pub fn misuse(&self) -> Option<Diagnostic> {
+        self.events.iter().find_map(|event| match event {
+            Event::Misused { diagnostic, .. } => Some((**diagnostic).clone()),
+            _ => None,
+        })
+    }
+
     /// The largest number of hosts that were at work at once.
     pub fn most_at_once(&self) -> usize {
         let mut now = BTreeMap::new();
@@ -343,6 +378,7 @@ pub fn call(line: u32, kind: &str, arguments: Value) -> OperationCall {
         kind: kind.to_owned(),
         name: None,
         path: Vec::new(),
+        blocks: Vec::new(),
         arguments,
         conditions: Vec::new(),
         when: Vec::new(),
@@ -371,6 +407,9 @@ pub trait With: Sized {
     fn globals(self, change: impl FnOnce(&mut GlobalArguments)) -> Self;
     fn when(self, call: u32, did: Did) -> Self;
     fn named(self, name: &str) -> Self;
+    /// Inside one more block, which stands on this line.
+    fn inside(self, kind: BlockKind, line: u32) -> Self;
+    fn condition(self, condition: Condition) -> Self;
 }
 
 impl With for OperationCall {
@@ -390,6 +429,17 @@ impl With for OperationCall {
 
     fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    fn inside(mut self, kind: BlockKind, line: u32) -> Self {
+        let chain = vec![Location { file: "deploy.lua".into(), line }];
+        self.blocks.push(Block { kind, name: None, chain, turn: 0 });
+        self
+    }
+
+    fn condition(mut self, condition: Condition) -> Self {
+        self.when.push(condition);
         self
     }
 }
@@ -468,8 +518,8 @@ impl Connection for Wire {
                     Some(Behaviour::Ending(Ending::Lost { reason, .. })) => return Err(Lost { reason: reason.clone() }),
                     Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
                     Some(Behaviour::Panic) => panic!("the wire broke"),
-                    Some(Behaviour::Block | Behaviour::Immortal) => std::future::pending().await,
-                    Some(Behaviour::Print(..)) | None => {
+                    Some(Behaviour::Block | Behaviour::BlockThen(_) | Behaviour::Immortal) => std::future::pending().await,
+                    Some(Behaviour::Print(..) | Behaviour::FailOnce) | None => {
                         let path = command.strip_prefix("read ").expect("facts read paths");
                         let text = self.machine.texts.lock().unwrap().get(path).cloned();
                         outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
@@ -491,9 +541,10 @@ impl Connection for Wire {
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
             let blocked = async {
                 let release = self.machine.releases.lock().unwrap().entry(command.clone()).or_default().clone();
+                let mut killed = self.machine.killed.subscribe();
                 tokio::select! {
                     () = release.notified() => Ending::Exited(0),
-                    () = self.machine.killed.notified() => Ending::Killed,
+                    Ok(()) = killed.changed() => Ending::Killed,
                 }
             };
             match self.behaviours.get(&command) {
@@ -505,6 +556,14 @@ impl Connection for Wire {
                 Some(Behaviour::Ending(ending)) => ending.clone(),
                 Some(Behaviour::Panic) => panic!("the wire broke"),
                 Some(Behaviour::Block) => blocked.await,
+                Some(Behaviour::BlockThen(code)) => match blocked.await {
+                    Ending::Exited(_) => Ending::Exited(*code),
+                    other => other,
+                },
+                Some(Behaviour::FailOnce) => {
+                    let times = self.machine.performed.lock().unwrap().iter().filter(|one| **one == command).count();
+                    Ending::Exited(i32::from(times == 1))
+                }
                 Some(Behaviour::Immortal) => std::future::pending().await,
                 None => {
                     if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {
@@ -516,8 +575,12 @@ impl Connection for Wire {
         })
     }
 
+    fn end(&self) -> BoxFuture<'_, ()> {
+        self.kill()
+    }
+
     fn kill(&self) -> BoxFuture<'_, ()> {
-        self.machine.killed.notify_one();
+        self.machine.killed.send_modify(|times| *times += 1);
         Box::pin(async {})
     }
 

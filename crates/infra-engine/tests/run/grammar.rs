@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use infra_core::event::{Event, StopReason};
 use infra_core::host::HostId;
-use infra_core::plan::OpId;
+use infra_core::plan::{BlockId, OpId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -20,17 +20,20 @@ enum Stage {
     Ended,
 }
 
-/// Panics where the events are not as the grammar says.
-pub fn check(events: &[Event]) {
+/// Panics where the events are not as the grammar says. Operations overlap inside blocks, and in a run with `--serial` or `--no-wait`.
+pub fn check(events: &[Event], overlapping: bool) {
     let mut stage = Stage::Nothing;
     let mut reached: BTreeSet<HostId> = BTreeSet::new();
     let mut connected: BTreeSet<HostId> = BTreeSet::new();
     let mut prepared: BTreeSet<HostId> = BTreeSet::new();
-    let mut operation: Option<OpId> = None;
-    let mut last_operation: Option<OpId> = None;
-    let mut working: BTreeSet<HostId> = BTreeSet::new();
-    let mut had_part: BTreeSet<HostId> = BTreeSet::new();
+    let mut blocks: Vec<Vec<BlockId>> = Vec::new();
+    let mut open: BTreeSet<OpId> = BTreeSet::new();
+    let mut begun: BTreeSet<OpId> = BTreeSet::new();
+    let mut working: BTreeSet<(OpId, HostId)> = BTreeSet::new();
+    let mut had_part: BTreeSet<(OpId, HostId)> = BTreeSet::new();
+    let mut in_waves: BTreeSet<HostId> = BTreeSet::new();
     let mut stopped = false;
+    let mut wave_failed = false;
     for (at, event) in events.iter().enumerate() {
         let context = || format!("event {at}, {event:?}, in {stage:?} of {events:#?}");
         assert_ne!(stage, Stage::Ended, "something after RunEnded: {}", context());
@@ -66,9 +69,11 @@ pub fn check(events: &[Event]) {
                 expect(&[Stage::Started, Stage::Preparing, Stage::Misused]);
                 stage = Stage::Misused;
             }
-            Event::PlanReady { .. } => {
+            Event::PlanReady { plan } => {
                 expect(&[Stage::Preparing]);
                 assert!(!stopped, "{}", context());
+                blocks = plan.operations.iter().map(|operation| operation.blocks.clone()).collect();
+                assert!(blocks.iter().flatten().all(|block| block.index() < plan.blocks.len()), "{}", context());
                 stage = Stage::Planned;
             }
             Event::Declined => {
@@ -81,25 +86,32 @@ pub fn check(events: &[Event]) {
             }
             Event::OperationStarted { op } => {
                 expect(&[Stage::Executing]);
-                assert!(operation.is_none() && last_operation < Some(*op) && !stopped, "{}", context());
-                operation = Some(*op);
-                last_operation = operation;
-                had_part.clear();
+                let outermost = blocks[op.index()].first();
+                let apart = open.iter().all(|other| outermost.is_some() && blocks[other.index()].first() == outermost);
+                assert!(overlapping || apart, "{}", context());
+                let in_order = begun.iter().all(|other| other < op || blocks[other.index()].first() == outermost);
+                assert!(overlapping || in_order, "{}", context());
+                assert!(!stopped && begun.insert(*op) && open.insert(*op), "{}", context());
+            }
+            Event::WaveStarted { wave, waves, hosts, .. } => {
+                expect(&[Stage::Executing]);
+                assert!(!stopped && !hosts.is_empty() && wave <= waves, "{}", context());
+                in_waves.extend(hosts.iter().copied());
             }
             Event::HostOperationStarted { op, host } => {
-                assert!(operation == Some(*op) && working.insert(*host) && had_part.insert(*host), "{}", context());
+                assert!(open.contains(op) && working.insert((*op, *host)) && had_part.insert((*op, *host)), "{}", context());
                 assert!(!stopped, "something was started after a stop: {}", context());
+                assert!(!wave_failed || in_waves.contains(host), "something was started outside of a wave after a stop: {}", context());
             }
-            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } => {
-                assert!(operation == Some(*op) && working.contains(host), "{}", context());
+            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } | Event::Retrying { op, host, .. } => {
+                assert!(working.contains(&(*op, *host)), "{}", context());
             }
             Event::HostOperationEnded { op, host, .. } => {
-                assert!(operation == Some(*op), "{}", context());
-                assert!(working.remove(host) || had_part.insert(*host), "{}", context());
+                assert!(open.contains(op), "{}", context());
+                assert!(working.remove(&(*op, *host)) || had_part.insert((*op, *host)), "{}", context());
             }
             Event::OperationEnded { op } => {
-                assert!(operation == Some(*op) && working.is_empty(), "{}", context());
-                operation = None;
+                assert!(open.remove(op) && !working.iter().any(|(other, _)| other == op), "{}", context());
             }
             Event::FactAnswered { host, .. } => {
                 expect(&[Stage::Connecting, Stage::Answering]);
@@ -108,9 +120,12 @@ pub fn check(events: &[Event]) {
             }
             Event::Log { .. } | Event::Interrupted { .. } => assert_ne!(stage, Stage::Nothing, "{}", context()),
             // Hosts that have not registered a failed `_run_once` go on.
-            Event::Stopped { reason } => stopped |= !matches!(reason, StopReason::RunOnceFailed { .. }),
+            Event::Stopped { reason: StopReason::RunOnceFailed { .. } } => {}
+            // Hosts in a wave go through it to its end.
+            Event::Stopped { reason: StopReason::WaveFailed { .. } } => wave_failed = true,
+            Event::Stopped { .. } => stopped = true,
             Event::RunEnded => {
-                assert!(operation.is_none() && working.is_empty(), "{}", context());
+                assert!(open.is_empty() && working.is_empty(), "{}", context());
                 stage = Stage::Ended;
             }
         }

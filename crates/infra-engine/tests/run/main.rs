@@ -6,4 +6,7 @@ mod fleet;
 mod grammar;
 mod interrupts;
 mod library;
+mod misuse;
 mod planning;
+mod retries;
+mod strategies;

@@ -213,27 +213,6 @@ async fn misuse_on_any_host_stops_the_run_before_anything_is_executed() {
 }
 
 #[tokio::test]
-async fn hosts_must_agree_on_serial_and_run_once() {
-    for argument in ["_serial", "_run_once"] {
-        let ran = Fleet::new(&["a", "b"], move |name| {
-            let given = (name == "b").then_some(true);
-            calls([
-                touchless(4, "x").globals(|globals| if argument == "_serial" { globals.serial = given } else { globals.run_once = given })
-            ])
-        })
-        .run()
-        .await;
-        let said = ran.events.iter().find_map(|event| match event {
-            Event::Misused { diagnostic, .. } => Some(diagnostic.to_string()),
-            _ => None,
-        });
-        let expected = format!("deploy.lua:4: `{argument}` is false on a and true on b: hosts must agree on it");
-        assert_eq!(said.as_deref(), Some(expected.as_str()));
-        assert_eq!(ran.state.exit_code(), 2);
-    }
-}
-
-#[tokio::test]
 async fn a_script_that_fails_or_panics_fails_its_host_alone() {
     let fleet = Fleet::new(&["a", "b", "c"], |name| match name {
         "a" => vec![Line::Fail(Diagnostic::runtime("attempt to index a nil value"))],
