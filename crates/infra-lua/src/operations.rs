@@ -292,8 +292,12 @@ fn register(
     let mut state = evaluation.state();
     let mut around: Vec<Condition> = state.blocks.iter().flat_map(|block| block.when.iter().cloned()).collect();
     around.append(&mut when);
+    strategies::check_any_host(&state, around.iter().chain(conditions.iter().map(|(_, condition)| condition)))?;
     let call = state.next_call;
     state.next_call += 1;
+    if let Some(rolling) = state.rolling().cloned() {
+        state.rolling_of.insert(call, rolling);
+    }
     let path = state.blocks.iter().filter_map(|block| block.name.clone()).collect();
     let blocks = state.strategies().cloned().collect();
     let deploy = state.deploy;

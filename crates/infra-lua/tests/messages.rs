@@ -161,6 +161,13 @@ parallel(function()
   pcall(rolling, function() end)
 end)"#,
         r#"rolling(function() parallel(function() parallel(function() end) end) end)"#,
+        r#"
+rolling(function()
+  local conf = server.shell { commands = "x" }
+  with({ _if = conf.did_change | ~any_host(conf) }, function()
+    server.shell { commands = "y" }
+  end)
+end)"#,
         r#"once(function() parallel(function() end) end)"#,
         r#"rolling(function() error("not today") end)"#,
     ])

@@ -134,3 +134,48 @@ server.shell { commands = "e", _if = there }
     assert_eq!(calls[4].when, [neither, always(false)]);
     assert_eq!(calls[5].when, [did(0, Did::Error)]);
 }
+
+#[tokio::test]
+async fn any_host_is_asked_before_and_after_a_block() {
+    let deploy = r#"
+local before = server.shell { commands = "before" }
+local inside
+for _ = 1, 2 do
+  rolling(function()
+    local earlier = inside
+    inside = server.shell { commands = "inside", _if = any_host(before) }
+    if earlier then server.shell { commands = "again", _if = any_host(earlier) } end
+  end)
+end
+server.shell { commands = "after", _if = any_host(inside) }
+"#;
+    let calls = calls(deploy).await;
+    let asked: Vec<Vec<u32>> = calls.iter().map(|call| call.when.iter().flat_map(Condition::calls).collect()).collect();
+    assert_eq!(asked, [vec![], vec![0], vec![0], vec![1], vec![2]]);
+}
+
+#[tokio::test]
+async fn the_rolling_restart_that_is_shipped_is_made_of_data() {
+    let deploy = include_str!("../../../deploys/rolling_restart.lua");
+    let inventory = include_str!("../../../inventories/app.lua");
+    let (_, inventory, loaded) = load(&[("inventory.lua", inventory), ("deploy.lua", deploy)]).await.expect("the deploy");
+    assert_eq!(inventory.hosts.len(), 6);
+    for host in 0..6 {
+        let ran = run_script(&loaded, &inventory, host).await;
+        assert_eq!(ran.failed, None);
+        let titles: Vec<String> = ran.calls.iter().map(OperationCall::title).collect();
+        assert_eq!(titles, ["Leave the load balancer", "Restart", "Wait until it is well", "Join the load balancer"]);
+        assert_eq!(json!(ran.calls[2].arguments), json!({ "http": "http://localhost:8080/health", "timeout": 30 }));
+        let rolling = r#"{"rolling":{"batch":[1,"25%"],"max_fail":0,"pause":0.0}} Restart myapp"#;
+        assert!(ran.calls.iter().all(|call| call.blocks.len() == 1 && blocks(call)[0].starts_with(rolling)));
+    }
+    let least = "web = { \"web-1\", data = { service = \"it's\" } }";
+    let (_, inventory, loaded) = load(&[("inventory.lua", least), ("deploy.lua", deploy)]).await.expect("the deploy");
+    let ran = run_script(&loaded, &inventory, 0).await;
+    assert_eq!(ran.failed, None);
+    assert_eq!(ran.calls.iter().map(OperationCall::title).collect::<Vec<_>>(), ["Restart", "Wait until it is well"]);
+    assert_eq!(json!(ran.calls[1].arguments), json!({ "command": r"systemctl is-active --quiet 'it'\''s'", "timeout": 60 }));
+    let without = load(&[("deploy.lua", deploy)]).await.expect("the deploy");
+    let failed = run_script(&without.2, &without.1, 0).await.failed.expect("misuse");
+    assert_eq!(failed.message, "no host and no group has the data `service`");
+}
