@@ -211,7 +211,7 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
         let boolean = takes("boolean") && !["string", "integer", "number", "array", "object"].into_iter().any(takes);
         let conditional = match &value {
             LuaValue::UserData(_) => true,
-            LuaValue::Table(list) => list.raw_len() > 0 && matches!(list.raw_get(1), Ok(LuaValue::UserData(_))),
+            LuaValue::Table(list) => (1..=list.raw_len()).any(|at| matches!(list.raw_get(at), Ok(LuaValue::UserData(_)))),
             _ => false,
         };
         if boolean && conditional {

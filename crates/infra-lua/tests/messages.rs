@@ -311,6 +311,7 @@ async fn what_is_absent_or_comes_later() {
         r#"debug.getinfo(1)"#,
         r#"dofile("x.lua")"#,
         r#"call(function() end)"#,
+        r#"files.get { src = "/etc/x", dest = "out" }"#,
         r#"local op = operation { name = "x" }"#,
         r#"local s = secret.env("X")"#,
         r#"local y = yaml.decode("a: 1")"#,
