@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use infra_core::Map;
-use infra_core::condition::Condition;
+use infra_core::condition::{CallIndex, Condition};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::{Host, HostId};
@@ -96,6 +96,8 @@ pub(crate) struct State {
     pub counts: HashMap<String, u32>,
     /// How often each `parallel` and `rolling` block was entered by this host.
     pub turns: HashMap<String, u32>,
+    /// The `rolling` block around each call that has one.
+    pub rolling_of: HashMap<CallIndex, script::Block>,
     /// How many bodies of `once` are open.
     pub once: u32,
     pub open_files: u32,
@@ -115,6 +117,11 @@ impl State {
     /// The `parallel` and `rolling` blocks that are open, outermost first.
     pub fn strategies(&self) -> impl Iterator<Item = &script::Block> {
         self.blocks.iter().filter_map(|block| block.strategy.as_ref())
+    }
+
+    /// The `rolling` block that is open.
+    pub fn rolling(&self) -> Option<&script::Block> {
+        self.strategies().find(|block| matches!(block.kind, script::BlockKind::Rolling(_)))
     }
 }
 

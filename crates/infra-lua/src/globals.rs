@@ -50,6 +50,9 @@ const ABSENT: &[(&str, &[&str])] = &[
 /// What the language will have.
 const NOT_YET: &[&str] = &["call", "fail", "operation", "fact", "change", "unchanged", "secret", "ask", "yaml", "toml", "ini"];
 
+/// Operations that the library will have.
+const OPERATIONS_NOT_YET: &[&str] = &["files.get"];
+
 /// What is only there in a deploy.
 const DEPLOY_ONLY: &[&str] = &[
     "host",
@@ -294,6 +297,9 @@ fn module_table(lua: &Lua, evaluation: &Arc<Evaluation>, module: &str) -> mlua::
             let function = operation_function(lua, &of, definition)?;
             table.raw_set(key, function.clone())?;
             return Ok(function);
+        }
+        if OPERATIONS_NOT_YET.contains(&kind.as_str()) {
+            return Err(of.misuse(lua, format!("`{kind}` is not available yet")));
         }
         let prefix = format!("{name}.");
         let inside: Vec<&str> = registry.operations().filter_map(|operation| operation.name.strip_prefix(&prefix)).collect();

@@ -211,7 +211,7 @@ fn sort_out(lua: &Lua, definition: &OperationDefinition, values: Vec<(String, Lu
         let boolean = takes("boolean") && !["string", "integer", "number", "array", "object"].into_iter().any(takes);
         let conditional = match &value {
             LuaValue::UserData(_) => true,
-            LuaValue::Table(list) => list.raw_len() > 0 && matches!(list.raw_get(1), Ok(LuaValue::UserData(_))),
+            LuaValue::Table(list) => (1..=list.raw_len()).any(|at| matches!(list.raw_get(at), Ok(LuaValue::UserData(_)))),
             _ => false,
         };
         if boolean && conditional {
@@ -290,8 +290,12 @@ fn register(
     let mut state = evaluation.state();
     let mut around: Vec<Condition> = state.blocks.iter().flat_map(|block| block.when.iter().cloned()).collect();
     around.append(&mut when);
+    strategies::check_any_host(&state, around.iter().chain(conditions.iter().map(|(_, condition)| condition)))?;
     let call = state.next_call;
     state.next_call += 1;
+    if let Some(rolling) = state.rolling().cloned() {
+        state.rolling_of.insert(call, rolling);
+    }
     let path = state.blocks.iter().filter_map(|block| block.name.clone()).collect();
     let blocks = state.strategies().cloned().collect();
     let deploy = state.deploy;

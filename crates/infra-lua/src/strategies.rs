@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use infra_core::arguments::{self, ArgumentError};
+use infra_core::condition::{CallIndex, Condition};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::script::{Block, BlockKind, Rolling};
@@ -75,7 +76,7 @@ pub(crate) fn read_kind(lua: &Lua, kind: &str, name: Option<&str>, options: Opti
 /// A misuse: a block inside one that it must not stand in.
 pub(crate) fn enter(state: &mut State, kind: BlockKind, name: Option<String>, chain: Vec<Location>) -> Result<Block, Diagnostic> {
     let around = |wanted: fn(&BlockKind) -> bool| state.strategies().find(|block| wanted(&block.kind));
-    let in_rolling = around(|kind| matches!(kind, BlockKind::Rolling(_)));
+    let in_rolling = state.rolling();
     let in_parallel = around(|kind| matches!(kind, BlockKind::Parallel));
     let wrong = match (&kind, in_rolling, in_parallel) {
         (BlockKind::Rolling(_), Some(outer), _) => {
@@ -174,5 +175,29 @@ pub(crate) fn check_call(state: &State, own: &GlobalArguments, merged: &GlobalAr
             Err(Diagnostic::misuse(format!("`{name}` is given without `{needs}`")).hint(format!("write {write} beside it")))
         }
         None => Ok(()),
+    }
+}
+
+/// Checks that no operation in `rolling` waits for hosts of later waves, which wait for it.
+///
+/// # Errors
+/// A misuse: `any_host` of an operation in the same block.
+pub(crate) fn check_any_host<'c>(state: &State, conditions: impl Iterator<Item = &'c Condition>) -> Result<(), Diagnostic> {
+    let Some(rolling) = state.rolling() else { return Ok(()) };
+    let mut asked = Vec::new();
+    conditions.for_each(|condition| collect_any_host(condition, &mut asked));
+    if asked.iter().any(|call| state.rolling_of.get(call).is_some_and(|of| of.chain == rolling.chain && of.turn == rolling.turn)) {
+        return Err(Diagnostic::misuse("`any_host` asks all hosts, but those of later waves come by only when this one is through")
+            .hint("ask this host, handle.did_change, or use `any_host` after the block"));
+    }
+    Ok(())
+}
+
+fn collect_any_host(condition: &Condition, calls: &mut Vec<CallIndex>) {
+    match condition {
+        Condition::AnyHost(call) => calls.push(*call),
+        Condition::Not(inner) => collect_any_host(inner, calls),
+        Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect_any_host(one, calls)),
+        Condition::Always(_) | Condition::Outcome(..) => {}
     }
 }

@@ -161,6 +161,13 @@ parallel(function()
   pcall(rolling, function() end)
 end)"#,
         r#"rolling(function() parallel(function() parallel(function() end) end) end)"#,
+        r#"
+rolling(function()
+  local conf = server.shell { commands = "x" }
+  with({ _if = conf.did_change | ~any_host(conf) }, function()
+    server.shell { commands = "y" }
+  end)
+end)"#,
         r#"once(function() parallel(function() end) end)"#,
         r#"rolling(function() error("not today") end)"#,
     ])
@@ -304,6 +311,7 @@ async fn what_is_absent_or_comes_later() {
         r#"debug.getinfo(1)"#,
         r#"dofile("x.lua")"#,
         r#"call(function() end)"#,
+        r#"files.get { src = "/etc/x", dest = "out" }"#,
         r#"local op = operation { name = "x" }"#,
         r#"local s = secret.env("X")"#,
         r#"local y = yaml.decode("a: 1")"#,

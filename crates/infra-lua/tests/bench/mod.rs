@@ -53,6 +53,7 @@ toy!(Service, "systemd.service", {
     enabled: Option<bool>,
 });
 toy!(Shell, "server.shell", { commands: Vec<String> });
+toy!(Wait, "server.wait", { port: Option<u16>, http: Option<String>, command: Option<String>, timeout: Option<f64> });
 toy!(Template, "files.template", {
     #[schemars(extend("x-local-path" = true))] src: Option<String>,
     content: Option<String>,
@@ -94,6 +95,7 @@ pub fn registry() -> Arc<Registry> {
     registry.add_operation(OperationDefinition::of::<Packages>());
     registry.add_operation(OperationDefinition::of::<Service>());
     registry.add_operation(OperationDefinition::of::<Shell>());
+    registry.add_operation(OperationDefinition::of::<Wait>());
     registry.add_operation(OperationDefinition::of::<Template>());
     registry.add_operation(OperationDefinition::of::<Put>());
     registry.add_fact(FactDefinition::of::<Hostname>());
