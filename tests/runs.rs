@@ -54,7 +54,11 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     assert_eq!(run(folder, &["runs", "--json"]).expect(0).json(), json!({ "version": 1, "runs": [] }));
 
     let ran = on(&["rolling.lua", "--yes", "--data", "broken=b"]).expect(1);
-    assert!(ran.stderr.contains("stopped: of the 1 host that entered wave 2 of «Restart the app» 1 is not ok, and 0 may be"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("stopped: of the 1 host that entered wave 2 of «Restart the app» 1 is not ok, and 0 may be"),
+        "{}",
+        ran.stderr
+    );
     let [file] = names(folder).try_into().expect("one journal");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&journals(folder)), mode(&journals(folder).join(&file))), (0o700, 0o600));
@@ -73,13 +77,17 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     let first = list["runs"][0]["run"].as_str().expect("a name").to_owned();
     assert_eq!(file, format!("{first}.jsonl"));
     let shown = run(folder, &["runs", "show"]).expect(0).stdout;
-    for part in [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "--limit b,c,d"] {
+    for part in
+        [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "--limit b,c,d"]
+    {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     assert_eq!(run(folder, &["runs", "show", &first]).expect(0).stdout, shown);
     assert_eq!(run(folder, &["runs", "show", &first, "--json"]).expect(0).json()["hosts"]["b"]["state"], "failed");
 
-    for (limit, wanted) in [("@failed", vec!["b"]), ("@unreached", vec!["c", "d"]), ("a,@failed", vec!["a", "b"]), ("!@failed", vec!["a", "c", "d"])] {
+    for (limit, wanted) in
+        [("@failed", vec!["b"]), ("@unreached", vec!["c", "d"]), ("a,@failed", vec!["a", "b"]), ("!@failed", vec!["a", "c", "d"])]
+    {
         assert_eq!(hosts(&on(&["hosts", "--limit", limit]).expect(0)), wanted, "{limit}");
     }
     assert_eq!(hosts(&on(&["hosts", "--exclude", "@unreached"]).expect(0)), ["a", "b"]);
@@ -107,7 +115,7 @@ fn a_run_that_was_killed_is_cut_off_and_says_what_was_in_flight() {
     let (begun, gate) = (folder.join("begun"), folder.join("gate"));
     fs::write(&gate, "").expect("a gate");
     let wait = format!("touch {}; while [ -e {} ]; do sleep 0.05; done", begun.display(), gate.display());
-    let mut child = infra(folder).args(["@local", "exec", "--", &wait]).spawn().expect("infra");
+    let mut child = infra(folder).args(["@local", "exec", "--", &wait]).stderr(std::process::Stdio::null()).spawn().expect("infra");
     let seen = process::wait_for(Duration::from_secs(60), || begun.exists().then_some(()));
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
