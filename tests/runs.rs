@@ -54,7 +54,11 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     assert_eq!(run(folder, &["runs", "--json"]).expect(0).json(), json!({ "version": 1, "runs": [] }));
 
     let ran = on(&["rolling.lua", "--yes", "--data", "broken=b"]).expect(1);
-    assert!(ran.stderr.contains("stopped: of the 1 host that entered wave 2 of «Restart the app» 1 is not ok, and 0 may be"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("stopped: of the 1 host that entered wave 2 of «Restart the app» 1 is not ok, and 0 may be"),
+        "{}",
+        ran.stderr
+    );
     let [file] = names(folder).try_into().expect("one journal");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&journals(folder)), mode(&journals(folder).join(&file))), (0o700, 0o600));
@@ -73,13 +77,17 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     let first = list["runs"][0]["run"].as_str().expect("a name").to_owned();
     assert_eq!(file, format!("{first}.jsonl"));
     let shown = run(folder, &["runs", "show"]).expect(0).stdout;
-    for part in [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "--limit b,c,d"] {
+    for part in
+        [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "--limit b,c,d"]
+    {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }
     assert_eq!(run(folder, &["runs", "show", &first]).expect(0).stdout, shown);
     assert_eq!(run(folder, &["runs", "show", &first, "--json"]).expect(0).json()["hosts"]["b"]["state"], "failed");
 
-    for (limit, wanted) in [("@failed", vec!["b"]), ("@unreached", vec!["c", "d"]), ("a,@failed", vec!["a", "b"]), ("!@failed", vec!["a", "c", "d"])] {
+    for (limit, wanted) in
+        [("@failed", vec!["b"]), ("@unreached", vec!["c", "d"]), ("a,@failed", vec!["a", "b"]), ("!@failed", vec!["a", "c", "d"])]
+    {
         assert_eq!(hosts(&on(&["hosts", "--limit", limit]).expect(0)), wanted, "{limit}");
     }
     assert_eq!(hosts(&on(&["hosts", "--exclude", "@unreached"]).expect(0)), ["a", "b"]);
@@ -107,7 +115,7 @@ fn a_run_that_was_killed_is_cut_off_and_says_what_was_in_flight() {
     let (begun, gate) = (folder.join("begun"), folder.join("gate"));
     fs::write(&gate, "").expect("a gate");
     let wait = format!("touch {}; while [ -e {} ]; do sleep 0.05; done", begun.display(), gate.display());
-    let mut child = infra(folder).args(["@local", "exec", "--", &wait]).spawn().expect("infra");
+    let mut child = infra(folder).args(["@local", "exec", "--", &wait]).stderr(std::process::Stdio::null()).spawn().expect("infra");
     let seen = process::wait_for(Duration::from_secs(60), || begun.exists().then_some(()));
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
@@ -158,4 +166,53 @@ fn the_last_hundred_runs_are_kept() {
     assert_eq!(list.json()["runs"].as_array().expect("runs").len(), 1);
     assert!(list.stderr.contains("20200101T000000-0006 is left out"), "{}", list.stderr);
     run(folder, &["runs", "show", "20200101T000000-0006"]).expect(2);
+}
+
+/// Two operations; the first fails on the host that the data names.
+const TWO: &str = r#"
+server.shell { name = "First", commands = { host:get("broken") == host.name and "exit 3" or "true" } }
+server.shell { name = "Second", commands = { "true" } }
+"#;
+
+/// The first host's first operation ends when the second host's second one has begun.
+const CROSSED: &str = r#"
+local gate = host:get("gate")
+server.shell { name = "First", commands = { host.name == "a" and sh("while [ ! -e {} ]; do sleep 0.05; done", gate) or "true" }, _timeout = 30 }
+server.shell { name = "Second", commands = { host.name == "b" and sh("touch {}", gate) or "true" } }
+"#;
+
+#[test]
+fn the_strategies_of_the_command_line_are_those_of_the_run() {
+    let sshd = Sshd::start(SshdOptions::default().aliases(["a", "b"])).expect("sshd");
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("two.lua"), TWO).expect("a deploy");
+    fs::write(folder.join("crossed.lua"), CROSSED).expect("a deploy");
+    let config = format!("ssh_config_file={}", sshd.ssh_config().display());
+    let on = |words: &[&str]| run(folder, &[&["a,b", "--yes", "--json", "--data", &config], words].concat());
+    // Which host begins, in the order of the last journal.
+    let begun = || -> Vec<u64> {
+        let last = names(folder).pop().expect("a journal");
+        let started = lines(folder, &last).into_iter().filter(|line| line["event"] == "host-operation-started");
+        started.map(|line| line["host"].as_u64().expect("a host")).collect()
+    };
+
+    on(&["two.lua", "--serial"]).expect(0);
+    assert_eq!(begun(), [0, 0, 1, 1]);
+    let stopped = on(&["two.lua", "--serial", "--data", "broken=a"]).expect(1).json();
+    assert_eq!((&stopped["stopped"]["rule"], &stopped["hosts"]["b"]["state"]), (&json!("wave-failed"), &json!("not-reached")));
+    let went_on = on(&["two.lua", "--serial", "--max-fail", "1", "--data", "broken=a"]).expect(1).json();
+    assert_eq!((&went_on["stopped"], &went_on["hosts"]["b"]["state"]), (&json!(null), &json!("changed")));
+
+    let stopped = on(&["two.lua", "--fail-percent", "49", "--data", "broken=a"]).expect(1).json();
+    assert_eq!(stopped["stopped"], json!({ "rule": "fail-percent", "not_ok": 1, "selected": 2, "allowed": 49.0 }));
+    let went_on = on(&["two.lua", "--fail-percent", "50", "--data", "broken=a"]).expect(1).json();
+    assert_eq!((&went_on["stopped"], &went_on["hosts"]["b"]["state"]), (&json!(null), &json!("changed")));
+
+    let gate = format!("gate={}", folder.join("gate").display());
+    let crossed = on(&["crossed.lua", "--no-wait", "--data", &gate]).expect(0);
+    assert_eq!(crossed.json()["totals"], json!({ "hosts": 2, "changed": 2 }));
+    on(&["two.lua", "--serial", "--no-wait"]).expect(2);
+    let left = sshd.leftovers_after(Duration::from_secs(20));
+    assert!(left.is_empty(), "{left:#?}");
 }

@@ -110,22 +110,22 @@ fn rules(state: &RunState, plan: &Plan, controls: &Controls) -> Vec<String> {
     rules
 }
 
-/// A block's row: its title and how it goes through its hosts.
+/// A block's row: its title and how it goes through its hosts. The kind is left out where the title begins with it.
 fn block_row(block: &PlannedBlock, depth: usize, page: Page) -> String {
-    let how = match &block.kind {
-        BlockKind::Parallel => "parallel".to_owned(),
+    let (kind, mut how) = match &block.kind {
+        BlockKind::Parallel => ("parallel", Vec::new()),
         BlockKind::Rolling(Rolling { batch, max_fail, pause }) => {
-            let mut how = format!("rolling, {}", waves(batch));
-            if *max_fail != Share::NONE {
-                how.push_str(&format!(", {max_fail} may fail"));
-            }
-            if *pause > 0.0 {
-                how.push_str(&format!(", {pause} s between them"));
-            }
-            how
+            let mut how = vec![waves(batch)];
+            how.extend((*max_fail != Share::NONE).then(|| format!("{max_fail} may fail")));
+            how.extend((*pause > 0.0).then(|| format!("{pause} s between them")));
+            ("rolling", how)
         }
     };
-    let (space, how) = ("  ".repeat(depth), format!(" ({how})"));
+    if !block.title.starts_with(kind) {
+        how.insert(0, kind.to_owned());
+    }
+    let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
+    let space = "  ".repeat(depth);
     let room = page.width.saturating_sub(4 + space.len() + how.len()).max(12);
     format!("    {space}{}{}\n", page.bold(&cut(&one_line(&block.title), room)), page.dim(&how))
 }

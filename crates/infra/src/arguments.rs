@@ -76,7 +76,7 @@ pub struct Arguments {
     #[arg(long, value_name = "P", value_parser = percent)]
     pub fail_percent: Option<f64>,
 
-    /// Start no further wave when more hosts of one are not ok: a number or a share such as 25% [default: 0].
+    /// With --serial: go on after a host that is not ok where so many of a wave may be, a number or a share [default: 0].
     #[arg(long, value_name = "N|P%", value_parser = Share::parse)]
     pub max_fail: Option<Share>,
 

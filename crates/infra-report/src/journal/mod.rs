@@ -14,7 +14,7 @@ use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
-use infra_core::plan::{OpId, Outlook, Plan};
+use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation};
 use infra_core::run_state::Bucket;
 use serde::{Deserialize, Serialize};
 
@@ -125,14 +125,26 @@ impl Entry {
 
 /// The plan without the contents of files and the commands: what is run is written when it is run.
 fn slim_plan(plan: &Plan) -> Plan {
-    let mut plan = plan.clone();
-    for host in plan.operations.iter_mut().flat_map(|operation| &mut operation.hosts) {
-        if let Outlook::Change { steps, texts, .. } = &mut host.outlook {
-            steps.clear();
-            texts.clear();
+    let outlook = |outlook: &Outlook| match outlook {
+        Outlook::Change { reason, .. } => Outlook::Change { reason: reason.clone(), steps: Vec::new(), texts: Vec::new() },
+        other => other.clone(),
+    };
+    let operations = plan.operations.iter().map(|operation| {
+        let PlannedOperation { id, kind, title, location, idempotence, serial, blocks, run_once, hosts } = operation;
+        let hosts = hosts.iter().map(|host| HostOutlook { host: host.host, call: host.call, outlook: outlook(&host.outlook) }).collect();
+        PlannedOperation {
+            id: *id,
+            kind: kind.clone(),
+            title: title.clone(),
+            location: location.clone(),
+            idempotence: *idempotence,
+            serial: serial.clone(),
+            blocks: blocks.clone(),
+            run_once: *run_once,
+            hosts,
         }
-    }
-    plan
+    });
+    Plan { operations: operations.collect(), blocks: plan.blocks.clone(), notes: plan.notes.clone() }
 }
 
 /// The result without the outputs; a failure keeps its last lines.

@@ -12,6 +12,7 @@ use infra_core::script::{BlockKind, Rolling};
 use infra_core::waves::{Batch, Share};
 use infra_report::{Controls, Journalled, ScreenSettings};
 use insta::assert_snapshot;
+use serde_json::json;
 
 use crate::bench::*;
 
@@ -146,6 +147,7 @@ fn beside() -> Run {
 #[test]
 fn operations_at_the_same_time_are_told_apart() {
     let human = beside().human(3);
+    assert!(human.contains("\n    parallel at deploy.lua:3\n      Server "), "{human}");
     assert_snapshot!(human.split_once("--> Running").unwrap().1, @r"
      2 operations on 2 hosts
     --> Server on 2 hosts (1 of 2)
@@ -180,6 +182,31 @@ fn a_failure_that_is_tried_again() {
     [web-01] Wait: changed: waited (after 2 retries, 6.0 s)
     ");
     assert!(told(1).contains("    > curl -f http://localhost\n    | refused\n"), "{}", told(1));
+}
+
+#[test]
+fn blocks_waves_and_retries_are_in_the_document() {
+    let kept = Kept::default();
+    restart(4).give(infra_report::Json::new(kept.boxed(), None));
+    let document: serde_json::Value = serde_json::from_str(&kept.text()).unwrap();
+    let block =
+        json!({ "id": 0, "title": "Restart the app", "location": null, "kind": "rolling", "batch": "50%", "max_fail": 0, "pause": 30.0 });
+    assert_eq!(document["plan"]["blocks"], json!([block]));
+    assert_eq!((&document["plan"]["operations"][1]["blocks"], &document["plan"]["operations"][2]["blocks"]), (&json!([0]), &json!([])));
+    let stopped = json!({
+        "rule": "wave-failed", "operation": null, "block": 0, "wave": 2, "not_ok": 1, "entered": 2, "allowed": 0,
+    });
+    assert_eq!(document["stopped"], stopped);
+    assert_eq!(document["hosts"]["web-01"]["operations"][0]["retries"], 0);
+
+    let kept = Kept::default();
+    let serial = PlannedOperation { serial: Some(Batch::of(vec![Share::Count(1), Share::Percent(2500)])), ..operation("Write", 5, []) };
+    let reason = StopReason::FailPercent { not_ok: 2, selected: 12, allowed: 12.5 };
+    beside().planned(vec![serial]).then(Event::Stopped { reason }).ended().give(infra_report::Json::new(kept.boxed(), None));
+    let document: serde_json::Value = serde_json::from_str(&kept.text()).unwrap();
+    assert_eq!(document["plan"]["operations"][0]["serial"], json!([1, "25%"]));
+    assert_eq!(document["plan"]["blocks"][0]["kind"], "parallel");
+    assert_eq!(document["stopped"], json!({ "rule": "fail-percent", "not_ok": 2, "selected": 12, "allowed": 12.5 }));
 }
 
 #[test]
