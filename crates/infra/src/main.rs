@@ -15,6 +15,7 @@ mod wiring;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
             .build()
             .map_err(|error| Trouble::failure(format!("the runtime could not be started: {error}")))?;
         let code = runtime.block_on(wiring::run(settings));
-        // Threads that still wait, such as one that reads the terminal, hold nothing up.
-        runtime.shutdown_background();
+        // What an interrupt left unfinished tidies up after itself as it is dropped; what does not end in time holds nothing up.
+        runtime.shutdown_timeout(Duration::from_secs(1));
         code
     });
     match ended {
