@@ -166,6 +166,10 @@ impl Policy {
         while let Some((op, host)) = self.ready.range(at..).next().copied() {
             at = (op, HostId(host.0.saturating_add(1)));
             if self.window_is_full() && !self.may_start_without_work(op, host) {
+                // Outside of `parallel` no host at work can do more: nobody else on this operation needs to be looked at.
+                if !self.program.in_parallel[op.index()] {
+                    at = (OpId(op.0 + 1), HostId(0));
+                }
                 continue;
             }
             match self.turn(op, host, orders) {
