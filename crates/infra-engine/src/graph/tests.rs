@@ -253,3 +253,64 @@ proptest! {
         }
     }
 }
+
+/// Random scripts with blocks: for each host, lines and the block around each: none, `rolling`, `parallel`, or `parallel` inside `rolling`.
+fn blocked() -> impl Strategy<Value = Vec<Vec<OperationCall>>> {
+    prop::collection::vec(prop::collection::vec((1u32..4, prop::collection::vec(5u32..8, 1..4), 0u8..4), 0..5), 1..5).prop_map(|hosts| {
+        hosts
+            .into_iter()
+            .map(|units| {
+                let mut calls = Vec::new();
+                let mut turns = BTreeMap::new();
+                for (place, lines, kind) in units {
+                    let turn = turns.entry((place, kind)).or_insert(0);
+                    for line in lines {
+                        let one = call(calls.len(), line, None);
+                        let outer = 10 * place + u32::from(kind);
+                        calls.push(match kind {
+                            1 => inside(one, rolling(), outer, *turn),
+                            2 => inside(one, BlockKind::Parallel, outer, *turn),
+                            3 => inside(inside(one, rolling(), outer, *turn), BlockKind::Parallel, outer + 1, *turn),
+                            _ => one,
+                        });
+                    }
+                    *turn += 1;
+                }
+                calls
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn blocks_stand_together_and_every_host_keeps_its_order(scripts in blocked()) {
+        let crowded = |calls: &Vec<OperationCall>| {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            for block in calls.iter().filter_map(outermost_parallel) {
+                *counts.entry(format!("{:?} {}", block.chain, block.turn)).or_default() += 1;
+            }
+            counts.values().any(|count| *count > agreement::AT_ONCE)
+        };
+        prop_assume!(!scripts.iter().any(crowded));
+        let found = ordered(&scripts, 0..scripts.len());
+        prop_assert_eq!(&ordered(&scripts, (0..scripts.len()).rev()), &found);
+        for block in 0..found.blocks.len() {
+            let places: Vec<usize> = (0..found.operations.len()).filter(|at| found.operations[*at].blocks.contains(&block)).collect();
+            prop_assert!(!places.is_empty() && places.windows(2).all(|pair| pair[1] == pair[0] + 1), "block {} stands together", block);
+        }
+        for (host, own) in scripts.iter().enumerate() {
+            let calls = found.operations.iter().flat_map(|operation| operation.calls.iter().map(move |call| (operation, call)));
+            let seen: Vec<usize> = calls.filter(|(_, (other, _))| other.index() == host).map(|(_, (_, at))| *at).collect();
+            prop_assert_eq!(seen.iter().copied().collect::<BTreeSet<_>>().len(), own.len());
+            for pair in seen.windows(2) {
+                let together = own[pair[0]].blocks.len() == own[pair[1]].blocks.len()
+                    && own[pair[0]].blocks == own[pair[1]].blocks
+                    && outermost_parallel(&own[pair[0]]).is_some();
+                prop_assert!(pair[0] < pair[1] || together, "host {} keeps its order: {:?}", host, seen);
+            }
+        }
+    }
+}
