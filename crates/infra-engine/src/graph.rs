@@ -14,6 +14,7 @@ use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::host::HostId;
 use infra_core::script::{Block, BlockKind, OperationCall};
 
+pub(crate) use agreement::outermost_parallel;
 use identity::{Identity, Key};
 use splitting::Split;
 

@@ -9,8 +9,10 @@ use infra_core::script::{Answer, FactRequest, Next, OperationCall, Script};
 
 use crate::any_host::Anywhere;
 use crate::fact_store::Asked;
+use crate::graph::{Asks, outermost_parallel};
 use crate::host_run::HostRun;
 use crate::judgement::{Judgement, Prefix, Settled, Wanted, judge, placed};
+use crate::overlay::Layer;
 
 /// What one host will do.
 #[derive(Debug)]
@@ -97,14 +99,14 @@ fn look_at_all(
     calls: &[OperationCall],
     outlooks: &mut Vec<Outlook>,
     known: &mut Vec<Known>,
-    layers: &mut Vec<crate::overlay::Layer>,
+    layers: &mut Vec<Layer>,
     (runs_once, anywhere): (bool, &Anywhere),
 ) -> Result<Wanted, Box<Diagnostic>> {
     let mut wanted = Wanted::default();
     // What stands behind an operation that waits is looked at for its questions alone.
     let mut kept: Option<(usize, usize)> = None;
     for call in &calls[outlooks.len()..] {
-        let prefix = Prefix { calls, known, layers, runs_once };
+        let prefix = Prefix { calls, known, layers: seen_by(call, calls, layers), runs_once };
         let judgement = judge(run, call, &prefix);
         let settled = match judgement {
             Judgement::Settled(settled) => Some(settled),
@@ -133,4 +135,17 @@ fn look_at_all(
         layers.truncate(layers_kept);
     }
     Ok(wanted)
+}
+
+/// What a call sees of the ones before it: those of its own `parallel` block run at the same time, so that it sees nothing of them, unless it asks for
+/// the outcome of one.
+fn seen_by<'l>(call: &OperationCall, calls: &[OperationCall], layers: &'l [Layer]) -> &'l [Layer] {
+    let Some(block) = outermost_parallel(call) else { return layers };
+    let within =
+        |other: &OperationCall| outermost_parallel(other).is_some_and(|other| (&other.chain, other.turn) == (&block.chain, block.turn));
+    if call.asks().iter().any(|asked| calls.get(*asked as usize).is_some_and(within)) {
+        return layers;
+    }
+    let start = calls.iter().position(within).unwrap_or_default();
+    &layers[..layers.partition_point(|layer| (layer.from.call as usize) < start)]
 }

@@ -81,7 +81,8 @@ fn background(calls: &[OperationCall], call: &OperationCall) -> Result<(), Misus
     Ok(())
 }
 
-pub(super) fn outermost_parallel(call: &OperationCall) -> Option<&Block> {
+/// The `parallel` block that a call runs in; one inside it changes nothing.
+pub(crate) fn outermost_parallel(call: &OperationCall) -> Option<&Block> {
     call.blocks.iter().find(|block| block.kind == BlockKind::Parallel)
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Program {
     /// For each origin, its operations: more than one where it was split.
     pub(super) parts: BTreeMap<usize, Vec<OpId>>,
     pub(super) has_background: bool,
+    /// For each operation, whether it is inside `parallel`.
+    pub(super) in_parallel: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,7 @@ impl Program {
             run: None,
             once: BTreeMap::new(),
             parts: BTreeMap::new(),
+            in_parallel: Vec::new(),
         };
         let mut members: Vec<BTreeSet<HostId>> = Vec::new();
         program.lay_out(blocks);
@@ -164,6 +167,7 @@ impl Program {
                 self.stages.push(Stage { rolling: None });
             }
             last = parallel;
+            self.in_parallel.push(parallel.is_some());
             let stage = self.stages.len() - 1;
             for host in &operation.hosts {
                 let legs = self.routes.entry(*host).or_default();

@@ -166,6 +166,10 @@ impl Policy {
         while let Some((op, host)) = self.ready.range(at..).next().copied() {
             at = (op, HostId(host.0.saturating_add(1)));
             if self.window_is_full() && !self.may_start_without_work(op, host) {
+                // Outside of `parallel` no host at work can do more: nobody else on this operation needs to be looked at.
+                if !self.program.in_parallel[op.index()] {
+                    at = (OpId(op.0 + 1), HostId(0));
+                }
                 continue;
             }
             match self.turn(op, host, orders) {
@@ -189,12 +193,32 @@ impl Policy {
     }
 
     fn window_is_full(&self) -> bool {
-        self.program.rules.parallel.is_some_and(|parallel| self.at_work.len() >= parallel.max(1))
+        let Some(parallel) = self.program.rules.parallel else { return false };
+        let at_work = if self.program.has_background {
+            self.at_work.iter().filter(|host| self.is_at_work(**host)).count()
+        } else {
+            self.at_work.len()
+        };
+        at_work >= parallel.max(1)
+    }
+
+    /// Whether a host has a place in the window. One on which something runs in the background alone, and whose other operations wait for their turn, has
+    /// none: what they wait for may need it.
+    fn is_at_work(&self, host: HostId) -> bool {
+        let background = |op: &OpId| self.program.operations[op.index()].background;
+        self.at_work.contains(&host) && (!self.hosts[&host].in_flight.iter().all(background) || !self.others_are_left(host))
+    }
+
+    /// Whether an operation of the stage that is not in the background is still to be started on the host.
+    fn others_are_left(&self, host: HostId) -> bool {
+        let legs = &self.program.routes[&host];
+        let left = |op: &OpId| !self.program.operations[op.index()].background && self.ready.contains(&(*op, host));
+        legs.get(self.hosts[&host].leg).is_some_and(|leg| leg.operations.iter().any(left))
     }
 
     /// Whether a full window is no hindrance: the host is at work already, or is only told what came of a `_run_once`.
     fn may_start_without_work(&self, op: OpId, host: HostId) -> bool {
-        self.at_work.contains(&host) || self.program.operations[op.index()].run_once
+        self.is_at_work(host) || self.program.operations[op.index()].run_once
     }
 
     fn begin_part(&mut self, op: OpId, host: HostId, orders: &mut Vec<Order>) {
@@ -242,8 +266,10 @@ impl Policy {
             let at_work: usize = program.parts[&operation.origin].iter().map(|op| self.operations[op.index()].in_flight.len()).sum();
             at_work >= parallel.max(1)
         });
-        let in_window = self.at_work.contains(&host) || !self.window_is_full();
-        if crowded || !in_window || (self.stop == Stop::AfterWaves && !self.in_wave_around(op, host)) {
+        let in_window = self.is_at_work(host) || !self.window_is_full();
+        // Within a window, what runs in the background comes with the others of its host, not before their turn.
+        let too_early = operation.background && program.rules.parallel.is_some() && !self.is_at_work(host) && self.others_are_left(host);
+        if crowded || !in_window || too_early || (self.stop == Stop::AfterWaves && !self.in_wave_around(op, host)) {
             return Turn::Later;
         }
         if operation.run_once {

@@ -260,6 +260,42 @@ async fn what_runs_in_the_background_is_ended_and_counts_as_ok() {
 }
 
 #[tokio::test]
+async fn in_the_plan_too_the_operations_of_a_block_see_nothing_of_each_other() {
+    let inside = |line| write(line, "/x", "1").inside(BlockKind::Parallel, 1);
+    let fleet = Fleet::new(&["a"], move |_| calls([inside(2), inside(3), write(9, "/x", "1")]));
+    let ran = fleet.run().await;
+    assert_eq!(ran.forecast(0), ["change", "change", "none"]);
+    assert_eq!(fleet.performed("a").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_ended_is_left_after_a_while() {
+    let script = |_: &str| {
+        let serve = touchless(2, "serve").globals(|globals| globals.background = Some(true));
+        calls([serve.inside(BlockKind::Parallel, 1), touchless(4, "load").inside(BlockKind::Parallel, 1)])
+    };
+    let began = Instant::now();
+    let fleet = Fleet::new(&["a"], script).behaves("a", "serve", Behaviour::Immortal);
+    let ran = fleet.run().await;
+    assert_eq!(began.elapsed().as_secs(), fleet.settings.closing.as_secs());
+    assert_eq!(ran.buckets(), [Bucket::Indeterminate]);
+    assert!(*fleet.machines["a"].killed.borrow() > 1, "the kill is sent again");
+}
+
+#[tokio::test]
+async fn a_background_operation_is_ended_when_the_others_fail_too() {
+    let script = |_: &str| {
+        let serve = touchless(2, "serve").globals(|globals| globals.background = Some(true));
+        calls([serve.inside(BlockKind::Parallel, 1), touchless(4, "load").inside(BlockKind::Parallel, 1), touchless(9, "after")])
+    };
+    let fleet = Fleet::new(&["a"], script).behaves("a", "serve", Behaviour::Block).behaves("a", "load", Behaviour::Exit(1));
+    let ran = fleet.run().await;
+    assert_eq!(ran.buckets(), [Bucket::Failed]);
+    assert!(matches!(ran.outcome(0, 0), Some(Outcome::Changed { .. })));
+    assert_eq!(ran.outcome(2, 0), None);
+}
+
+#[tokio::test]
 async fn an_operations_own_window_bounds_it_alone() {
     let script = |_: &str| calls([touchless(1, "one").globals(|globals| globals.parallel = Some(2)), touchless(2, "two")]);
     let ran = Fleet::new(&["a", "b", "c", "d"], script).run().await;

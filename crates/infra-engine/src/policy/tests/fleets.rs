@@ -109,7 +109,8 @@ fn explore_all(masks: &[u32], rules: &[Rules], controls: usize, layouts: &[Layou
 #[test]
 fn every_interleaving_of_three_operations_keeps_the_rules() {
     let (every, some) = (all_rules(2), [&all_rules(3)[2..3], &all_rules(3)[6..7]].concat());
-    let two = explore_all(&[3, 3, 3], &every, 6, &layouts(), false);
+    let telling = [&every[..3], &every[4..5], &every[6..7]].concat();
+    let two = explore_all(&[3, 3, 3], &telling, 6, &layouts(), false);
     let interrupted = explore_all(&[3, 3, 3], &every, 2, &layouts(), true);
     let three = explore_all(&[7, 3, 6], &some, 4, &layouts(), false);
     let all = [two, interrupted, three];
@@ -165,9 +166,9 @@ fn plans() -> impl Strategy<Value = Setup> {
         let controls: Vec<usize> = operations.iter().map(|(_, control)| *control).collect();
         let mut setup = setup(&masks, &controls, &(kinds, around), rules);
         // An operation that refers to the one before it in the same block.
-        for at in 1..setup.operations.len() {
-            let before = &setup.operations[at - 1];
-            if inside(at) && inside(at - 1) && masks[at] % 3 == 0 && !before.background && !setup.operations[at].background {
+        for (at, mask) in masks.iter().enumerate().skip(1) {
+            let apart = !setup.operations[at - 1].background && !setup.operations[at].background;
+            if inside(at) && inside(at - 1) && apart && mask.is_multiple_of(3) {
                 setup.operations[at].after = vec![OpId(at as u32 - 1)];
             }
         }
