@@ -58,7 +58,8 @@ pub struct GlobalArguments {
     /// Waves of hosts, in inventory order: `true` for one host at a time, a number, a share such as `"25%"`, or a list of sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<Batch>,
-    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it; 0 where not given.
+    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it; what `--max-fail`
+    /// says where not given, which is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_fail: Option<Share>,
     /// At most this many hosts at work at once on the operation.

@@ -76,21 +76,18 @@ pub struct Rolling {
     /// The sizes of its waves: a number of hosts, a share such as `"25%"`, or a list of sizes; one host at a time where not given.
     #[serde(default = "Batch::one")]
     pub batch: Batch,
-    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it.
-    #[serde(default = "no_host")]
-    pub max_fail: Share,
+    /// How many hosts of a wave may fail before no further wave starts: a number or a share of those that entered it; what `--max-fail` says where not
+    /// given, which is 0.
+    #[serde(default)]
+    pub max_fail: Option<Share>,
     /// Seconds between two waves, where the first of them changed something.
     #[serde(default)]
     pub pause: f64,
 }
 
-fn no_host() -> Share {
-    Share::NONE
-}
-
 impl Default for Rolling {
     fn default() -> Self {
-        Self { batch: Batch::one(), max_fail: Share::NONE, pause: 0.0 }
+        Self { batch: Batch::one(), max_fail: None, pause: 0.0 }
     }
 }
 

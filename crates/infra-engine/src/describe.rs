@@ -25,7 +25,7 @@ pub(crate) fn step(action: &Action) -> String {
 
 /// What the plan says of a change that is known.
 pub(crate) fn outlook(change: &Change) -> Outlook {
-    if change.is_none() {
+    if change.is_none() || !change.changes {
         return Outlook::NoChange { reason: change.reason.clone() };
     }
     Outlook::Change { reason: change.reason.clone(), steps: change.actions.iter().map(step).collect(), texts: change.texts.clone() }

@@ -167,10 +167,15 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
     let settled = match (agreed.then(|| changes.swap_remove(0)), depends) {
         // Whether it runs or not, nothing changes.
         (Some(change), _) if change.is_none() => Settled { outlook: describe::outlook(&change), known: Known::UNCHANGED, layer: None },
+        // Steps that change nothing, such as waiting, are done all the same; what they wait for may be true only then.
+        (Some(change), _) if !change.changes && when.is_some() => {
+            let known = if call.globals.ignores_errors() { Known { succeeded: None, ..Known::UNCHANGED } } else { Known::UNCHANGED };
+            Settled { outlook: describe::outlook(&change), known, layer: Some(Layer { from, touches, effects: change.effects.clone() }) }
+        }
         (Some(change), _) if when.is_some() => {
             let layer = Layer { from, touches, effects: change.effects.clone() };
             // Where the host goes on after a failure, someone may ask which it was.
-            let ignored = call.globals.ignore_errors.unwrap_or(false);
+            let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
             Settled { outlook: describe::outlook(&change), known, layer: Some(layer) }
         }

@@ -172,7 +172,8 @@ impl OperationRun {
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let performed = self.perform(&change, done).await;
         self.drop_touched(&touches);
-        performed.map(|()| Outcome::Changed { reason: change.reason })
+        let ended_well = if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
+        performed.map(|()| ended_well)
     }
 
     /// Diffs against the host as it is; effects of other operations are never trusted here.

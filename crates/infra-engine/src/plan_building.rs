@@ -8,7 +8,7 @@ use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
 use infra_core::plan::{BlockId, HostOutlook, OpId, Outlook, Plan, PlannedBlock, PlannedOperation, fold_titles};
 use infra_core::registry::Registry;
-use infra_core::script::OperationCall;
+use infra_core::script::{BlockKind, OperationCall, Rolling};
 use infra_core::waves::Share;
 
 use crate::graph::{self, HostCalls, Ordered, OrderedBlock, block_title};
@@ -22,11 +22,15 @@ pub(crate) struct Built {
     pub(crate) blocks: Vec<PolicyBlock>,
 }
 
-/// Puts the operations of all hosts in order and says what becomes of each.
+/// Puts the operations of all hosts in order and says what becomes of each. `max_fail` is what waves allow that do not say so themselves.
 ///
 /// # Errors
 /// Misuse when hosts disagree where they must not.
-pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry) -> Result<Built, Box<Diagnostic>> {
+pub(crate) fn build(
+    hosts: &BTreeMap<HostId, (String, Prepared)>,
+    registry: &Registry,
+    max_fail: Share,
+) -> Result<Built, Box<Diagnostic>> {
     let calls: Vec<HostCalls<'_>> =
         hosts.iter().map(|(host, (name, prepared))| HostCalls { host: *host, name, calls: &prepared.calls }).collect();
     let order = graph::order(&calls)?;
@@ -44,7 +48,7 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
         policy.push(PolicyOperation {
             hosts: planned.hosts.iter().map(|one| one.host).collect(),
             serial: planned.serial.clone(),
-            max_fail: globals.max_fail.unwrap_or(Share::NONE),
+            max_fail: globals.max_fail.unwrap_or(max_fail),
             parallel: globals.parallel.map(|parallel| parallel as usize),
             run_once: planned.run_once,
             background: globals.background.unwrap_or(false),
@@ -54,9 +58,17 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
         });
         operations.push(planned);
     }
-    let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block)).collect();
-    let policy_blocks = order.blocks.iter().map(|block| PolicyBlock { kind: block.kind.clone(), origin: block.origin }).collect();
+    let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block, max_fail)).collect();
+    let policy_blocks = order.blocks.iter().map(|block| PolicyBlock { kind: with_default(&block.kind, max_fail), origin: block.origin }).collect();
     Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes }), operations: policy, blocks: policy_blocks })
+}
+
+/// The block with what is allowed to fail in its waves, where it does not say so itself.
+fn with_default(kind: &BlockKind, max_fail: Share) -> BlockKind {
+    match kind {
+        BlockKind::Rolling(rolling) => BlockKind::Rolling(Rolling { max_fail: rolling.max_fail.or(Some(max_fail)), ..rolling.clone() }),
+        BlockKind::Parallel => BlockKind::Parallel,
+    }
 }
 
 fn op_id(place: usize) -> OpId {
@@ -67,13 +79,13 @@ fn block_id(place: usize) -> BlockId {
     BlockId(u32::try_from(place).expect("a plan has fewer than 2^32 blocks"))
 }
 
-fn planned_block(at: usize, block: &OrderedBlock) -> PlannedBlock {
+fn planned_block(at: usize, block: &OrderedBlock, max_fail: Share) -> PlannedBlock {
     let kind = block_title(&block.kind, &[]);
     let title = match (&block.names[..], &block.location) {
         ([], Some(location)) => format!("{kind} at {location}"),
         (names, _) => block_title(&block.kind, names),
     };
-    PlannedBlock { id: block_id(at), kind: block.kind.clone(), title, location: block.location.clone() }
+    PlannedBlock { id: block_id(at), kind: with_default(&block.kind, max_fail), title, location: block.location.clone() }
 }
 
 fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry) -> PlannedOperation {

@@ -120,7 +120,7 @@ impl Ongoing {
     async fn deploy_until_over(&mut self) -> Result<(), Over> {
         let hosts = self.connect().await?;
         let prepared = self.prepare(&hosts).await?;
-        let built = match build(&prepared, &self.run.registry) {
+        let built = match build(&prepared, &self.run.registry, self.run.settings.max_fail) {
             Ok(built) => built,
             Err(diagnostic) => {
                 self.events.emit(Event::Misused { host: None, diagnostic }).await;

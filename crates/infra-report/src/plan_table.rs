@@ -116,7 +116,7 @@ fn block_row(block: &PlannedBlock, depth: usize, page: Page) -> String {
         BlockKind::Parallel => ("parallel", Vec::new()),
         BlockKind::Rolling(Rolling { batch, max_fail, pause }) => {
             let mut how = vec![waves(batch)];
-            how.extend((*max_fail != Share::NONE).then(|| format!("{max_fail} may fail")));
+            how.extend(max_fail.filter(|share| *share != Share::NONE).map(|share| format!("{share} may fail")));
             how.extend((*pause > 0.0).then(|| format!("{pause} s between them")));
             ("rolling", how)
         }

@@ -76,7 +76,7 @@ pub struct Arguments {
     #[arg(long, value_name = "P", value_parser = percent)]
     pub fail_percent: Option<f64>,
 
-    /// With --serial: go on after a host that is not ok where so many of a wave may be, a number or a share [default: 0].
+    /// How many hosts of a wave may fail before no further wave starts, a number or a share, where the wave does not say so itself [default: 0].
     #[arg(long, value_name = "N|P%", value_parser = Share::parse)]
     pub max_fail: Option<Share>,
 

@@ -96,7 +96,8 @@ fn same_options((other, before): &(&str, &Block), (host, block): (&str, &Block))
         return differ("batch", theirs.batch.to_string(), ours.batch.to_string());
     }
     if theirs.max_fail != ours.max_fail {
-        return differ("max_fail", theirs.max_fail.to_string(), ours.max_fail.to_string());
+        let written = |share: Option<infra_core::waves::Share>| share.map_or_else(|| "not given".to_owned(), |share| share.to_string());
+        return differ("max_fail", written(theirs.max_fail), written(ours.max_fail));
     }
     if theirs.pause != ours.pause {
         return differ("pause", theirs.pause.to_string(), ours.pause.to_string());

@@ -224,7 +224,7 @@ impl Program {
         for (gate, block) in sorted {
             let Some(Rolling { batch, max_fail, pause }) = rolling(blocks, block) else { continue };
             let pause = Duration::try_from_secs_f64(*pause).unwrap_or_default();
-            self.gates.push(FixedGate::new(Waves::Block(block), batch, members[gate].len(), *max_fail, pause));
+            self.gates.push(FixedGate::new(Waves::Block(block), batch, members[gate].len(), max_fail.unwrap_or(Share::NONE), pause));
         }
         for stage in &mut self.stages {
             if let Some(rolling) = &mut stage.rolling {

@@ -45,7 +45,7 @@ async fn hosts_must_agree_on_what_makes_an_operations_turn() {
 async fn hosts_must_agree_on_the_options_of_a_block() {
     let other = [
         ("batch", "1", "2", Rolling { batch: Batch::of(vec![Share::Count(2)]), ..Rolling::default() }),
-        ("max_fail", "0", "50%", Rolling { max_fail: Share::Percent(5000), ..Rolling::default() }),
+        ("max_fail", "not given", "50%", Rolling { max_fail: Some(Share::Percent(5000)), ..Rolling::default() }),
         ("pause", "0", "1.5", Rolling { pause: 1.5, ..Rolling::default() }),
     ];
     for (option, on_a, on_b, other) in other {

@@ -63,7 +63,7 @@ async fn a_failed_wave_goes_to_the_blocks_end_and_no_further() {
     assert_eq!(ran.buckets(), [Bucket::Failed, Bucket::NotReached, Bucket::NotReached, Bucket::NotReached]);
 
     // As many may fail as it says, counted over those that entered.
-    let options = Rolling { max_fail: Share::Percent(5000), ..rolling(&[Share::Count(2)]) };
+    let options = Rolling { max_fail: Some(Share::Percent(5000)), ..rolling(&[Share::Count(2)]) };
     let fleet = Fleet::new(&["a", "b", "c", "d"], rolled(options)).behaves("a", "drain", Behaviour::Exit(1));
     let ran = fleet.run().await;
     assert_eq!(ran.stopped(), None);

@@ -21,7 +21,7 @@ fn block(id: u32, kind: BlockKind, title: &str) -> PlannedBlock {
 }
 
 fn rolling(batch: Share) -> BlockKind {
-    BlockKind::Rolling(Rolling { batch: Batch::of(vec![batch]), max_fail: Share::NONE, pause: 30.0 })
+    BlockKind::Rolling(Rolling { batch: Batch::of(vec![batch]), max_fail: Some(Share::NONE), pause: 30.0 })
 }
 
 fn inside(blocks: &[u32], operation: PlannedOperation) -> PlannedOperation {

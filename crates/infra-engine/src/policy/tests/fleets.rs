@@ -50,7 +50,7 @@ fn controlled(mut operation: PolicyOperation, control: usize) -> PolicyOperation
 }
 
 fn rolling(sizes: &[u32], max_fail: Share, pause: f64) -> BlockKind {
-    BlockKind::Rolling(Rolling { batch: batch(sizes), max_fail, pause })
+    BlockKind::Rolling(Rolling { batch: batch(sizes), max_fail: Some(max_fail), pause })
 }
 
 /// Blocks, and for each operation those around it.

@@ -25,7 +25,7 @@ fn words(orders: &[Order]) -> Vec<String> {
 }
 
 fn rolling(batch: Batch, max_fail: Share, pause: f64) -> PolicyBlock {
-    PolicyBlock { kind: BlockKind::Rolling(Rolling { batch, max_fail, pause }), origin: 0 }
+    PolicyBlock { kind: BlockKind::Rolling(Rolling { batch, max_fail: Some(max_fail), pause }), origin: 0 }
 }
 
 #[test]

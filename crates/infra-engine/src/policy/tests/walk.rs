@@ -111,7 +111,7 @@ impl Setup {
             Gate::Block(origin) => {
                 let block = self.blocks.iter().find(|block| block.origin == origin).unwrap();
                 let BlockKind::Rolling(rolling) = &block.kind else { panic!("a rolling block") };
-                (rolling.batch.waves(hosts.len()), rolling.max_fail)
+                (rolling.batch.waves(hosts.len()), rolling.max_fail.unwrap_or(Share::NONE))
             }
             Gate::Operation(_) => {
                 let operation = &self.operations[inside[0].index()];
