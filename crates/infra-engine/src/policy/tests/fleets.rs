@@ -130,7 +130,16 @@ fn every_interleaving_of_what_was_split_keeps_the_rules() {
             states += explore(&Setup { operations: plan, blocks: vec![], rules, interruptible: false });
         }
     }
-    println!("{states} states of operations that were split");
+    // The parts of a block share its waves.
+    for kind in [rolling(&[1], Share::NONE, 0.0), rolling(&[2], Share::Count(1), 1.0)] {
+        for rules in all_rules(4) {
+            let mut plan = vec![plain(0, 3), plain(1, 15), plain(0, 12)];
+            (plan[0].blocks, plan[2].blocks) = (vec![BlockId(0)], vec![BlockId(1)]);
+            let block = PolicyBlock { kind: kind.clone(), origin: 0 };
+            states += explore(&Setup { operations: plan, blocks: vec![block.clone(), block], rules, interruptible: false });
+        }
+    }
+    println!("{states} states of operations and blocks that were split");
     assert!(states > 1000, "only {states} states were tried");
 }
 
@@ -177,7 +186,7 @@ fn plans() -> impl Strategy<Value = Setup> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_ways_through_four_hosts_and_four_operations_keep_the_rules(

@@ -109,3 +109,22 @@ fn fail_percent_counts_who_was_not_ok_before() {
     let reason = StopReason::FailPercent { not_ok: 2, selected: 4, allowed: 40.0 };
     assert_eq!(policy.ended(OpId(0), HostId(1), false, false), [Order::Stop(reason)]);
 }
+
+#[test]
+fn what_runs_in_the_background_alone_keeps_nobody_from_the_window() {
+    // The second host may not load before the first has; its server must not take the only place meanwhile.
+    let mut operations = vec![plain(0, 3), plain(1, 2), plain(2, 3)];
+    for operation in &mut operations {
+        operation.blocks = vec![BlockId(0)];
+    }
+    operations[0].background = true;
+    operations[2].serial = Some(Batch::one());
+    let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
+    let mut policy = Policy::new(operations, &[block], Rules { parallel: Some(1), no_wait: true, ..rules(2) });
+    assert_eq!(words(&policy.begin()), ["+1/1", "wave 1/2", "+0/1"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(1), true, false)), ["+2/0", "+0/0"]);
+    assert_eq!(words(&policy.ended(OpId(2), HostId(0), true, false)), ["end 0/0"]);
+    assert_eq!(words(&policy.ended(OpId(0), HostId(0), true, false)), ["wave 2/2", "+2/1"]);
+    assert_eq!(words(&policy.ended(OpId(2), HostId(1), true, false)), ["end 0/1"]);
+    assert_eq!(words(&policy.ended(OpId(0), HostId(1), true, false)), ["."]);
+}
