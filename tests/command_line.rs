@@ -55,3 +55,12 @@ fn an_endless_script_is_interrupted_at_once() {
     assert!(interrupted.elapsed() < Duration::from_secs(10), "the script's own limit is 30 s");
     assert!(rest.iter().any(|line| line.contains("1 not reached")), "{rest:?}");
 }
+
+/// What a command of the controller prints is bounded, and one that prints without end is ended.
+#[test]
+fn a_local_command_without_end_is_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("endless.lua"), "local_command { 'yes' }\n").expect("a deploy");
+    let ran = common::run(folder.path(), &["@local", "endless.lua", "--yes"]).expect(2);
+    assert!(ran.stderr.contains("it printed more than 16 MiB"), "{}", ran.stderr);
+}

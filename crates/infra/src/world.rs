@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::event::Event;
@@ -12,7 +13,7 @@ use infra_core::inventory::Inventory;
 use infra_lua::{LocalCommand, LocalOutput, World};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
@@ -61,6 +62,23 @@ impl Drop for Group {
     }
 }
 
+/// How many bytes a command of the controller may print on each of its outputs.
+const LIMIT: usize = 16 << 20;
+
+/// How long a command of the controller may take: longer than any build that a deploy would wait for.
+const DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// Reads to the end, which must come before `limit` bytes.
+async fn read_up_to(limit: usize, output: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let Some(output) = output else { return Ok(bytes) };
+    output.take(limit as u64 + 1).read_to_end(&mut bytes).await?;
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("it printed more than {} MiB", limit >> 20)));
+    }
+    Ok(bytes)
+}
+
 impl World for Controller {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
@@ -100,11 +118,15 @@ impl World for Controller {
                     // A program that does not read all of it has its reasons.
                     let _ = stdin.write_all(bytes).await;
                 }
+                Ok(())
             };
-            let ((), output) = tokio::join!(write, child.wait_with_output());
-            let output = output?;
+            let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+            let all = async { tokio::try_join!(write, read_up_to(LIMIT, stdout), read_up_to(LIMIT, stderr), child.wait()) };
+            let ((), stdout, stderr, status) = tokio::time::timeout(DEADLINE, all)
+                .await
+                .map_err(|_| io::Error::other(format!("it did not end within {} minutes", DEADLINE.as_secs() / 60)))??;
             group.ended();
-            Ok(LocalOutput { status: output.status.code(), stdout: output.stdout, stderr: output.stderr })
+            Ok(LocalOutput { status: status.code(), stdout, stderr })
         })
     }
 
