@@ -115,7 +115,7 @@ fn the_quickstart_needs_no_privilege() {
 }
 
 /// Each deploy and the inventory that it is for. A deploy that stands nowhere here fails [`every_deploy_is_planned`].
-const INVENTORIES: &[(&str, &str)] = &[("nginx.lua", "fleet.lua"), ("quickstart.lua", "local.lua")];
+const INVENTORIES: &[(&str, &str)] = &[("nginx.lua", "fleet.lua"), ("quickstart.lua", "local.lua"), ("rolling_restart.lua", "app.lua")];
 
 #[test]
 fn every_deploy_is_planned() {

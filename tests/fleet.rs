@@ -34,10 +34,13 @@ fn buckets(document: &Value) -> BTreeMap<String, String> {
 fn nginx_on_four_machines() {
     let fleet = Fleet::boot(&NAMES).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
     let config = format!("ssh_config_file={}", fleet.ssh_config().display());
+    // The journal of the runs goes there, and with it.
+    let home = tempfile::tempdir().expect("a folder");
     let infra = |more: &[&str]| {
         let mut words = vec!["inventories/fleet.lua", "deploys/nginx.lua", "--json", "--yes", "--data", &config];
         words.extend(more);
-        common::run(&common::repository(), &words)
+        let ran = process::run(common::infra(&common::repository()).env("HOME", home.path()).args(&words), Duration::from_secs(300));
+        ran.map(|process::Outcome { code, stdout, stderr }| common::Ran { code, stdout, stderr }).expect("infra ends")
     };
 
     // Fresh machines.

@@ -30,6 +30,8 @@ enum Again {
     Nothing,
     /// It is not idempotent and says so.
     Changes,
+    /// It changes nothing, also the first time, and is done at every run.
+    Waits,
 }
 
 const ROWS: &[Row] = &[
@@ -171,6 +173,14 @@ const ROWS: &[Row] = &[
         again: Again::Changes,
         away: None,
     },
+    Row {
+        operation: "server.wait",
+        ground: "(sleep 3; touch /srv/there) >/dev/null 2>&1 &",
+        wanted: r#"server.wait { file = "/srv/there", timeout = 30, interval = 0.2 }"#,
+        look: ("ls /srv/there", "/srv/there"),
+        again: Again::Waits,
+        away: None,
+    },
 ];
 
 /// Several operations that build on each other.
@@ -265,6 +275,12 @@ fn look(machine: &Machine, command: &str) -> String {
 fn direction(folder: &Path, config: &str, machine: &Machine, row: &Row, call: &str, seen: (&str, &str)) {
     std::fs::write(folder.join("deploy.lua"), call).expect("a deploy");
     let operation = row.operation;
+    if row.again == Again::Waits {
+        let document = infra(folder, config, false);
+        assert_eq!((outlook(&document).as_str(), outcome(&document).as_str()), ("no-change", "unchanged"), "{operation}");
+        assert_eq!(look(machine, seen.0), seen.1, "{operation} has waited for it");
+        return;
+    }
     assert_eq!(outlook(&infra(folder, config, true)), "change", "{operation}: the plan on a fresh machine: {call}");
     let document = infra(folder, config, false);
     assert_eq!(outlook(&document), "change", "{operation}: the plan of the run: {call}");

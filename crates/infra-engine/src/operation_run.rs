@@ -55,6 +55,8 @@ const RETRY_DELAY: f64 = 5.0;
 #[derive(Default)]
 struct Done {
     steps: usize,
+    /// Whether some step of any try changed the host.
+    changed: bool,
     retries: u32,
     exit_code: Option<i32>,
     kept: Kept,
@@ -104,7 +106,7 @@ impl OperationRun {
         };
         let outcome = match ended {
             // What an earlier try did counts, also where nothing was left to do.
-            Ok(Outcome::Unchanged { reason }) if done.steps > 0 => Outcome::Changed { reason },
+            Ok(Outcome::Unchanged { reason }) if done.changed => Outcome::Changed { reason },
             Ok(outcome) => outcome,
             Err(Setback { failure, kind }) => match kind {
                 SetbackKind::Failed => Outcome::Failed { failure, ignored: self.call().globals.ignores_errors() },
@@ -170,9 +172,12 @@ impl OperationRun {
             return Ok(Outcome::Unchanged { reason: change.reason });
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
+        let steps = done.steps;
         let performed = self.perform(&change, done).await;
+        done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
-        let ended_well = if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
+        let ended_well =
+            if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)
     }
 

@@ -26,11 +26,7 @@ pub(crate) struct Built {
 ///
 /// # Errors
 /// Misuse when hosts disagree where they must not.
-pub(crate) fn build(
-    hosts: &BTreeMap<HostId, (String, Prepared)>,
-    registry: &Registry,
-    max_fail: Share,
-) -> Result<Built, Box<Diagnostic>> {
+pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Registry, max_fail: Share) -> Result<Built, Box<Diagnostic>> {
     let calls: Vec<HostCalls<'_>> =
         hosts.iter().map(|(host, (name, prepared))| HostCalls { host: *host, name, calls: &prepared.calls }).collect();
     let order = graph::order(&calls)?;
@@ -59,7 +55,8 @@ pub(crate) fn build(
         operations.push(planned);
     }
     let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block, max_fail)).collect();
-    let policy_blocks = order.blocks.iter().map(|block| PolicyBlock { kind: with_default(&block.kind, max_fail), origin: block.origin }).collect();
+    let policy_blocks =
+        order.blocks.iter().map(|block| PolicyBlock { kind: with_default(&block.kind, max_fail), origin: block.origin }).collect();
     Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes }), operations: policy, blocks: policy_blocks })
 }
 

@@ -54,7 +54,7 @@ assert(select('#', both('y')) == 2)
     assert_eq!(found[3], [rolling, &both(11, 1)]);
     assert_eq!(found[4], [rolling]);
     assert_eq!(found[5], [rolling, &both(13, 0)]);
-    assert_eq!(found[6], [r#"{"rolling":{"batch":1,"max_fail":0,"pause":0.0}} - @17 #0"#]);
+    assert_eq!(found[6], [r#"{"rolling":{"batch":1,"max_fail":null,"pause":0.0}} - @17 #0"#]);
     assert_eq!(found[7], ["\"parallel\" - @20,0 #0"]);
     assert_eq!((calls[4].path.clone(), calls[4].globals.env.is_some()), (vec!["App".to_owned()], true));
     assert_eq!(calls[2].chain.iter().map(|place| place.line).collect::<Vec<_>>(), [8, 9, 11, 0, 4]);

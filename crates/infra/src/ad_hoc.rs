@@ -261,7 +261,7 @@ mod tests {
         };
         assert_eq!(wrong("_timeout=-1"), "server.shell: `_timeout` takes seconds above 0, got -1");
         assert_eq!(wrong("_sudo_user=db"), "server.shell: `_sudo_user` is given without `_sudo`");
-        assert_eq!(wrong("_retries=2"), "server.shell: the global argument `_retries` is not available yet");
+        assert_eq!(wrong("_doas=true"), "server.shell: the global argument `_doas` is not available yet");
         assert_eq!(wrong("_if=true"), "`_if=true` has no meaning here: there is no earlier operation to ask about");
     }
 }

@@ -80,9 +80,10 @@ pub fn resolve(
         }
         // An option that was empty as it was typed stays so, and is refused as such.
         let empty = patterns.iter().all(|list| nodeset::split_list(list).is_empty());
+        let left = if empty { patterns.to_vec() } else { out };
         match option {
-            "--limit" => selected.limit = if empty { patterns.to_vec() } else { out },
-            _ => selected.exclude = out,
+            "--limit" => selected.limit = left,
+            _ => selected.exclude = left,
         }
     }
     let keeps_some = selected.limit.iter().any(|term| !term.starts_with('!')) || selected.exclude.iter().any(|term| term.starts_with('!'));
