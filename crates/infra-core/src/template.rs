@@ -66,6 +66,24 @@ pub fn host_scope(name: &str, groups: &[String], data: &Map) -> Value {
     json!({ "name": name, "groups": groups, "data": data })
 }
 
+/// What becomes of the whitespace around blocks and at the end of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whitespace {
+    /// Whether the first newline after a block (not after a variable) is left out.
+    pub trim_blocks: bool,
+    /// Whether spaces and tabs between the beginning of a line and a block are left out.
+    pub lstrip_blocks: bool,
+    /// Whether a newline at the end of a template is kept.
+    pub keep_trailing_newline: bool,
+}
+
+impl Default for Whitespace {
+    /// All of it stays as it is written.
+    fn default() -> Self {
+        Self { trim_blocks: false, lstrip_blocks: false, keep_trailing_newline: true }
+    }
+}
+
 /// How other templates are found: from an absolute path to their text. An error is why there is none.
 pub type Loader<'l> = dyn Fn(&str) -> Result<String, String> + 'l;
 
@@ -82,6 +100,21 @@ pub fn render(
     inventory: Option<&InventoryScope>,
     loader: &Loader<'_>,
 ) -> Result<String, TemplateError> {
+    render_with(Whitespace::default(), name, text, scope, inventory, loader)
+}
+
+/// The same as [`render`], with this handling of whitespace, also in the templates that are included.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_with(
+    whitespace: Whitespace,
+    name: &str,
+    text: &str,
+    scope: &Value,
+    inventory: Option<&InventoryScope>,
+    loader: &Loader<'_>,
+) -> Result<String, TemplateError> {
     // minijinja wants a loader that lives as long as the environment and may be shared, which ours (it looks into the facts of one diff)
     // cannot be. So missing templates are noted, read here and added, and the rendering starts again.
     let mut loaded = BTreeMap::from([(name.to_owned(), text.to_owned())]);
@@ -92,7 +125,7 @@ pub fn render(
     };
     loop {
         let wanted: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
-        let environment = environment(&loaded, wanted.clone());
+        let environment = environment(&loaded, wanted.clone(), whitespace);
         let failure = match environment.get_template(name).and_then(|template| template.render(&variables)) {
             Ok(rendered) => return Ok(rendered),
             Err(error) => error,
@@ -115,15 +148,23 @@ pub fn render(
 /// [`TemplateError`] with the template's own line.
 pub fn check(name: &str, text: &str) -> Result<(), TemplateError> {
     let loaded = BTreeMap::from([(name.to_owned(), text.to_owned())]);
-    let environment = environment(&loaded, Arc::default());
+    let environment = environment(&loaded, Arc::default(), Whitespace::default());
     let result = environment.get_template(name).map(|_| ());
     result.map_err(|error| describe(&error, name, &loaded))
 }
 
-fn environment(loaded: &BTreeMap<String, String>, wanted: Arc<std::sync::Mutex<Vec<String>>>) -> Environment<'static> {
+fn environment(
+    loaded: &BTreeMap<String, String>,
+    wanted: Arc<std::sync::Mutex<Vec<String>>>,
+    whitespace: Whitespace,
+) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let syntax = minijinja::syntax::SyntaxConfig::builder().keep_trailing_newline(true).build();
+    let syntax = minijinja::syntax::SyntaxConfig::builder()
+        .trim_blocks(whitespace.trim_blocks)
+        .lstrip_blocks(whitespace.lstrip_blocks)
+        .keep_trailing_newline(whitespace.keep_trailing_newline)
+        .build();
     environment.set_syntax(syntax.expect("only the handling of whitespace differs from the default"));
     environment.set_debug(true);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -205,6 +246,27 @@ mod tests {
         ] {
             assert_eq!(render_one(text, scope.clone()).as_deref(), Ok(wanted), "{text}");
         }
+    }
+
+    #[test]
+    fn whitespace_is_handled_as_asked() {
+        let text = "a\n  {% if true %}\n{{ 1 }}\n  {% endif %}\n";
+        let kept = Whitespace::default();
+        for (whitespace, wanted) in [
+            (kept, "a\n  \n1\n  \n"),
+            (Whitespace { trim_blocks: true, ..kept }, "a\n  1\n  "),
+            (Whitespace { lstrip_blocks: true, ..kept }, "a\n\n1\n\n"),
+            (Whitespace { keep_trailing_newline: false, ..kept }, "a\n  \n1\n  "),
+            (Whitespace { trim_blocks: true, lstrip_blocks: true, keep_trailing_newline: true }, "a\n1\n"),
+        ] {
+            let rendered = render_with(whitespace, "t", text, &json!({}), None, &|_| Err(String::new()));
+            assert_eq!(rendered.as_deref(), Ok(wanted), "{whitespace:?}");
+        }
+        let included =
+            render_with(Whitespace { keep_trailing_newline: false, ..kept }, "t", "{% include 'part' %}.\n", &json!({}), None, &|_| {
+                Ok("part\n".to_owned())
+            });
+        assert_eq!(included.as_deref(), Ok("part."));
     }
 
     #[test]
