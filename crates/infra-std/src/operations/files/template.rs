@@ -9,7 +9,7 @@ use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts, LocalFile};
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, normal_path};
-use infra_core::template::{self, TemplateError};
+use infra_core::template::{self, TemplateError, Whitespace};
 use infra_core::{Map, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -47,6 +47,9 @@ pub struct Template {
     /// The variables of the template, beside `host` and `inventory`.
     #[serde(default)]
     pub vars: Map,
+    /// A table of booleans for the whitespace around blocks and at the end: `trim_blocks`, `lstrip_blocks`, `keep_trailing_newline`.
+    #[serde(default)]
+    pub jinja_env_kwargs: TemplateSettings,
     /// What the template sees of the host, filled in when the operation is called: `host`, with the data that it has then.
     #[serde(default)]
     #[schemars(extend("x-template-scope" = true))]
@@ -63,6 +66,29 @@ pub struct Template {
     /// The directory on the host to keep it in; beside the path where not given.
     #[schemars(extend("x-host-path" = true))]
     pub force_backup_dir: Option<String>,
+}
+
+/// What becomes of the whitespace around blocks and at the end.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateSettings {
+    /// Whether the first newline after a block is left out; no, where not given.
+    pub trim_blocks: Option<bool>,
+    /// Whether spaces and tabs before a block on its line are left out; no, where not given.
+    pub lstrip_blocks: Option<bool>,
+    /// Whether the newline at the end of the template is kept; yes, where not given.
+    pub keep_trailing_newline: Option<bool>,
+}
+
+impl TemplateSettings {
+    fn whitespace(self) -> Whitespace {
+        let usual = Whitespace::default();
+        Whitespace {
+            trim_blocks: self.trim_blocks.unwrap_or(usual.trim_blocks),
+            lstrip_blocks: self.lstrip_blocks.unwrap_or(usual.lstrip_blocks),
+            keep_trailing_newline: self.keep_trailing_newline.unwrap_or(usual.keep_trailing_newline),
+        }
+    }
 }
 
 /// The name of a template that has no file.
@@ -96,7 +122,8 @@ impl Template {
             file.text().map(str::to_owned).ok_or_else(|| format!("{path} is not UTF-8 text of at most 16 MiB"))
         };
         let scope = self.scope();
-        template::render(self.src.as_deref().unwrap_or(WITHOUT_FILE), text, &scope, facts.inventory(), &loader)
+        let name = self.src.as_deref().unwrap_or(WITHOUT_FILE);
+        template::render_with(self.jinja_env_kwargs.whitespace(), name, text, &scope, facts.inventory(), &loader)
             .map_err(|error| if is_missing.get() { DiffError::Missing } else { refusal(&error, &scope) })
     }
 
@@ -134,7 +161,10 @@ impl Operation for Template {
         not defined is an error with the template's own line; the newline at the \
         end is kept; `include`, `import` and `extends` are looked up beside the template that names them. The file is then written as \
         `files.put` writes one, and nothing is changed when it holds the \
-        same already.";
+        same already.\n\n\
+        `jinja_env_kwargs` is a table of booleans that say what becomes of whitespace, in included templates too: `trim_blocks` leaves out \
+        the first newline after a block, `lstrip_blocks` the spaces and tabs before a block on its line, and `keep_trailing_newline = \
+        false` the newline at the end.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_source(self.src.as_deref(), self.content.as_deref(), self.mode.as_ref(), &self.dest)?;
@@ -198,6 +228,17 @@ impl Operation for Template {
                 .fact(&conf, file())
                 .fact(&digest, Found::Is(digest_of("2\n")))
                 .nothing("as wished"),
+            base(
+                "Leave out the lines of blocks",
+                json!({
+                    "content": "{% for x in [1, 2] %}\n{{ x }}\n{% endfor %}\n",
+                    "dest": "/etc/app.conf",
+                    "jinja_env_kwargs": { "trim_blocks": true, "lstrip_blocks": true },
+                }),
+            )
+            .fact(&conf, file())
+            .fact(&digest, Found::Is(digest_of("1\n2\n")))
+            .nothing("as wished"),
         ]
     }
 }
@@ -245,6 +286,30 @@ mod tests {
         let table = table().local("/t/main.j2", "a\n{% include 'none.j2' %}\n").local_failed("/t/none.j2", "there is no file /t/none.j2");
         let error = diff_fully(&*erase(template(json!({ "src": "/t/main.j2", "dest": "/d/f" }))), &table).expect_err("no include");
         assert!(error.to_string().contains("there is no file /t/none.j2"), "{error}");
+    }
+
+    #[test]
+    fn whitespace_is_handled_as_asked_also_in_includes() {
+        let table = table().local("/t/main.j2", "  {% if true %}\na\n{% endif %}\n{% include 'part.j2' %}\n");
+        let table = table.local("/t/part.j2", "  {% if true %}\nb\n{% endif %}\n");
+        for (settings, wanted) in [
+            (json!({}), "  \na\n\n  \nb\n\n\n"),
+            (json!({ "trim_blocks": true, "lstrip_blocks": true }), "a\nb\n"),
+            (json!({ "keep_trailing_newline": false }), "  \na\n\n  \nb\n"),
+        ] {
+            let wish = template(json!({ "src": "/t/main.j2", "dest": "/d/f", "jinja_env_kwargs": settings }));
+            let (change, _) = diff_fully(&*erase(wish), &table).expect("a change");
+            assert_eq!(change.texts[0].after, wanted, "{settings}");
+        }
+    }
+
+    #[test]
+    fn settings_that_are_none_are_named() {
+        let registry = crate::registry();
+        let args = json!({ "content": "a", "dest": "/a", "jinja_env_kwargs": { "trim_block": true } });
+        let Value::Object(args) = args else { panic!("a map") };
+        let error = registry.operation("files.template").expect("an operation").bind(args).expect_err("a misspelt name");
+        assert!(error.to_string().contains("trim_block"), "{error}");
     }
 
     #[test]
