@@ -45,6 +45,11 @@ pub struct Line {
     /// Whether each character of `line` stands for itself.
     #[serde(default)]
     pub escape_regex_characters: bool,
+    /// For deploys that say so: `true`, which is always so here, has no effect; `false` is refused.
+    pub extended_regex: Option<bool>,
+    /// For deploys that say so: `true` is refused, for no shell reads the line; `false` has no effect.
+    #[serde(default)]
+    pub interpolate_variables: bool,
     /// Whether the last line of the file shall end with a newline, also when no line is appended.
     #[serde(default)]
     pub ensure_newline: bool,
@@ -95,7 +100,8 @@ impl Operation for Line {
         A line that is, as a whole, the very text of `line` matches too, whatever characters are in it. So a second run changes nothing; \
         a replacement that would be replaced by yet \
         another at the next run is refused.\n\n\
-        The regular expressions are those of the `regex` crate: much like `grep -E` with `\\d`, `\\w`, `\\s`, `\\b`, without look-around. \
+        The regular expressions are those of the `regex` crate: much like `grep -E` with `\\d`, `\\w`, `\\s`, `\\b`, without look-around, \
+        whatever `extended_regex` says. No shell reads the line, so variables of the host's shell are never put in. \
         Line endings (`\\n` or `\\r\\n`) are kept, so are owner, \
         mode and a missing newline at the end, unless a line is appended. The file is read and edited as a whole (up to nearly 16 MiB of \
         UTF-8) and written only if it is still what was read. \
@@ -117,6 +123,17 @@ impl Operation for Line {
         if let Some(flag) = self.flags.iter().find(|flag| !matches!(flag.as_str(), "i" | "I")) {
             return Err(Misuse::new(format!("there is no flag `{flag}`"))
                 .hint("the one flag is \"i\"; whole lines are replaced, so \"g\" has no meaning"));
+        }
+        if self.extended_regex == Some(false) {
+            return Err(Misuse::new("`extended_regex = false` asks for basic regular expressions, which there are none of")
+                .hint("write `line` as an extended one and leave the argument out, or give escape_regex_characters = true"));
+        }
+        if self.interpolate_variables {
+            return Err(Misuse::new("`interpolate_variables = true` has no meaning: no shell reads the line, so no variable is put in")
+                .hint(
+                    "put the value itself into `line` or `replace` in the deploy; what only the host knows is asked of a fact, such as \
+                 server.identity for its home",
+                ));
         }
         let anchored = self.line.starts_with('^') || (self.line.ends_with('$') && !self.line.ends_with("\\$"));
         if self.present && self.replace.is_none() && anchored && !self.escape_regex_characters {
@@ -198,6 +215,12 @@ impl Operation for Line {
             base("Leave a line that is there", json!({ "path": path, "line": "UsePAM yes" }), text("UsePAM yes\n"))
                 .nothing("the line is there"),
             base("Replace a line", port.clone(), text("#Port 22\n")).steps([upload]),
+            base(
+                "Replace a line with an extended regular expression",
+                json!({ "path": path, "line": "^#?Port (22|2022)$", "replace": "Port 2222", "extended_regex": true }),
+                text("Port 2022\n"),
+            )
+            .steps([upload]),
             base("Leave a line that reads so", port, text("Port 2222\n")).nothing("reads as wished"),
             base("Remove lines", json!({ "path": path, "line": "^X11", "present": false }), text("X11Forwarding yes\n")).steps([upload]),
             base("Nothing to remove", json!({ "path": path, "line": "^X11", "present": false }), Found::Nothing).nothing("no such line"),
@@ -263,6 +286,8 @@ mod tests {
             json!({ "path": "/a", "line": "a", "flags": ["g"] }),
             json!({ "path": "/a", "line": "^a$" }),
             json!({ "path": "/a", "line": "a(" }),
+            json!({ "path": "/a", "line": "a", "extended_regex": false }),
+            json!({ "path": "/a", "line": "a", "interpolate_variables": true }),
         ] {
             assert!(line(args.clone()).check().is_err(), "{args}");
         }
@@ -271,6 +296,7 @@ mod tests {
             json!({ "path": "/a", "line": "^a$", "present": false }),
             json!({ "path": "/a", "line": "^a$(", "escape_regex_characters": true }),
             json!({ "path": "/a", "line": "cost \\$", "flags": ["I"] }),
+            json!({ "path": "/a", "line": "a", "extended_regex": true, "interpolate_variables": false }),
         ] {
             assert_eq!(line(args.clone()).check(), Ok(()), "{args}");
         }
