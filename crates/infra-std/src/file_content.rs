@@ -217,7 +217,8 @@ impl<'c> NewContent<'c> {
         self.text.filter(|text| self.shown && text.len() as u64 <= SHOWN_LIMIT)
     }
 
-    fn node(&self, after: &Permissions) -> FileNode {
+    /// The file that holds it, with these permissions.
+    pub fn node(&self, after: &Permissions) -> FileNode {
         FileNode {
             size: Some(self.content.size()),
             sha256: Some(self.content.sha256()),

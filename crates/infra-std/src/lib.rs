@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod facts;
 pub mod file_content;
 pub mod file_status;
+pub mod file_times;
 pub mod git_command;
 pub mod operations;
 pub mod ownership;

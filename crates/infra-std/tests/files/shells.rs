@@ -12,6 +12,7 @@ use infra_core::{Value, sh};
 use infra_std::facts::files::{directory, file, find_in_file, hard_link, link, sha256 as digest, text, tree_drift};
 use infra_std::facts::server::identity::Identity;
 use infra_std::file_status::{Found, Status};
+use infra_std::file_times::Times;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -244,6 +245,40 @@ fn what_is_in_the_way_is_kept_under_a_free_name() {
             .flatten()
             .find(|entry| entry.file_name().to_string_lossy().starts_with("conf."));
         assert_eq!(kept.and_then(|entry| std::fs::read_to_string(entry.path()).ok()).as_deref(), Some("a\n"), "{tools:?}");
+    }
+}
+
+#[test]
+fn times_are_set_and_left_whatever_reads_the_file() {
+    for tools in ALL {
+        let host = Host::new(tools, 0o022);
+        for name in ["f", "-n", "new\nline"] {
+            let dest = host.at(name);
+            let times = || std::fs::metadata(&dest).map(|found| (found.mtime(), found.mtime_nsec())).expect("a file");
+            let put = |more: Value| {
+                let mut args = json!({ "dest": dest, "content": "a\n" });
+                args.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+                change(&host, "files.put", &args)
+            };
+            assert_eq!(put(json!({ "mtime": "2023-11-14T22:13:20Z", "atime": 1_600_000_000 })), Some(2), "{tools:?}: made");
+            assert_eq!(times(), (1_700_000_000, 0), "{tools:?}");
+            assert_eq!(put(json!({ "mtime": 1_700_000_001 })), Some(0), "{tools:?}: near enough");
+            assert_eq!(put(json!({ "mtime": 1_500_000_000 })), Some(1), "{tools:?}: set alone");
+            assert_eq!(times(), (1_500_000_000, 0), "{tools:?}");
+            assert_eq!(put(json!({ "mtime": 1_500_000_000, "mode": "600" })), Some(1), "{tools:?}: a mode leaves it");
+            assert_eq!(put(json!({ "mtime": 1_500_000_000, "content": "b\n" })), Some(2), "{tools:?}: written anew");
+            assert_eq!(times(), (1_500_000_000, 0), "{tools:?}");
+            // Of the time of access only: the other one stays.
+            assert_eq!(host.run(&sh!("touch -d @1000 -- {}", dest)).status, 0, "{tools:?}");
+            let seconds = Times { atime: Some(2000), mtime: None };
+            assert_eq!(host.run(&seconds.set(&dest).expect("a command")).status, 0, "{tools:?}");
+            let found = std::fs::metadata(&dest).expect("a file");
+            assert_eq!((found.atime(), found.mtime()), (2000, 1000), "{tools:?}");
+        }
+        symlink("f", host.at("to f")).expect("a link");
+        let through = json!({ "dest": host.at("to f"), "content": "b\n", "mtime": 1_400_000_000 });
+        assert_eq!(change(&host, "files.put", &through), Some(1), "{tools:?}: through a link");
+        assert_eq!(std::fs::metadata(host.at("f")).map(|found| found.mtime()).ok(), Some(1_400_000_000), "{tools:?}");
     }
 }
 

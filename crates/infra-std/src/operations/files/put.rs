@@ -1,8 +1,10 @@
 //! The operation `files.put`.
 
-use infra_core::change::Change;
+use infra_core::change::{Action, Change, Effect};
 use infra_core::example::Example;
+use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
+use infra_core::node::Node;
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, normal_path};
 use schemars::JsonSchema;
@@ -15,8 +17,9 @@ use crate::facts::files::file::File;
 use crate::facts::files::sha256::Sha256;
 use crate::facts::files::text::Text;
 use crate::facts::server::identity::{Identity, WhoAsks};
-use crate::file_content::{Destination, ModeWish, NewContent, Standing, digest_of};
+use crate::file_content::{Destination, ModeWish, NewContent, Standing, digest_of, stand};
 use crate::file_status::{Found, Status};
+use crate::file_times::{TimeWish, Times};
 use crate::ownership::Ownership;
 use crate::placement::{Obstacle, check_path};
 
@@ -38,6 +41,16 @@ pub struct Put {
     pub group: Option<String>,
     /// Its mode; `true` for that of the local file.
     pub mode: Option<ModeWish>,
+    /// The time of its last access: seconds since 1970 (UTC), or a text such as `2024-05-01T12:00:00Z`. It is set when the file is written,
+    /// and when the one that is found is earlier; a later one only says that the file was read.
+    pub atime: Option<TimeWish>,
+    /// The time of the last change of its content, written as `atime`. One that differs by more than a second is set.
+    pub mtime: Option<TimeWish>,
+    /// For deploys that say so: `src` is looked up beside the script that calls, so `true` has no effect and `false` is refused.
+    pub add_deploy_dir: Option<bool>,
+    /// For deploys that say so: `src` must be there when the operation is called, so `true` is refused and `false` has no effect.
+    #[serde(default)]
+    pub assume_exists: bool,
     /// Whether to make missing directories on the way; they get the same `user` and `group`.
     #[serde(default = "yes")]
     pub create_remote_dir: bool,
@@ -68,6 +81,32 @@ impl Put {
         self.inside().filter(|_| self.dest.ends_with('/')).unwrap_or_else(|| normal_path(&self.dest))
     }
 
+    fn times(&self) -> Times {
+        let seconds = |wish: Option<TimeWish>| wish.and_then(TimeWish::seconds);
+        Times { atime: seconds(self.atime), mtime: seconds(self.mtime) }
+    }
+
+    /// Checks the arguments that have less meaning here than their names say.
+    fn check_times_and_source(&self) -> Result<(), Misuse> {
+        for (name, wish) in [("atime", self.atime), ("mtime", self.mtime)] {
+            if wish == Some(TimeWish::Local(true)) {
+                return Err(Misuse::new(format!("`{name} = true`, the time of the local file, is not available yet"))
+                    .hint(format!("write the time, such as {name} = \"2024-05-01T12:00:00Z\"")));
+            }
+        }
+        if self.add_deploy_dir == Some(false) {
+            return Err(Misuse::new(
+                "`add_deploy_dir = false` is not possible: `src` is looked up beside the script, wherever infra is started",
+            )
+            .hint("leave it out, and give `src` as an absolute path where it is not beside the script"));
+        }
+        if self.assume_exists {
+            return Err(Misuse::new("`assume_exists = true` is not possible: `src` must be there when the operation is called")
+                .hint("leave it out, and make the file before the deploy, or give what it shall hold as `content`"));
+        }
+        Ok(())
+    }
+
     fn destination<'a>(&'a self, path: &'a str, ownership: Ownership<'a>) -> Destination<'a> {
         Destination { path, ownership, create_remote_dir: self.create_remote_dir, obstacle: self.obstacle() }
     }
@@ -94,19 +133,68 @@ pub(super) fn check_source(src: Option<&str>, content: Option<&str>, mode: Optio
     Ok(())
 }
 
+/// Adds what sets the times of a file to what else is done to it, and that they will be so.
+fn with_times(change: Change, times: Times, path: &str, standing: &Standing, new: &NewContent<'_>) -> Change {
+    let is_written = change.actions.iter().any(|action| matches!(action, Action::Upload(_)));
+    let wanting = match &standing.file {
+        Found::Is(status) if !is_written => times.wanting(status),
+        _ => times,
+    };
+    let mut change = match (wanting.set(path), &standing.file) {
+        (None, _) => change,
+        (Some(command), Found::Is(status)) if change.is_none() => {
+            let change = Change::new(wanting.names().join(", ")).run(command);
+            stand(change, path, status.link_target.as_deref(), new.node(&status.permissions()))
+        }
+        (Some(command), _) => {
+            let reasons: Vec<&str> = std::iter::once(change.reason.as_str()).chain(wanting.names()).collect();
+            Change { reason: reasons.join(", "), ..change }.run(command)
+        }
+    };
+    if let (Some(mtime), false) = (times.mtime, change.is_none()) {
+        foretell(&mut change, path, mtime);
+    }
+    change
+}
+
+/// Makes the time of the last change a part of what is foretold of the file. That of the last access is none: the next reader changes it.
+fn foretell(change: &mut Change, path: &str, mtime: i64) {
+    let question = File::at(path);
+    let mut status = None;
+    for effect in &mut change.effects {
+        match effect {
+            Effect::Node { path: at, node: node @ Node::File(_) } if at == path => {
+                status = question.foresee(node).and_then(|found| found.is().cloned());
+            }
+            Effect::Answer { fact, answer: infra_core::Value::Object(answer), .. } if fact == File::NAME => {
+                answer.insert("mtime".to_owned(), json!(mtime));
+            }
+            _ => {}
+        }
+    }
+    if let Some(status) = status {
+        let answer = Found::Is(Status { mtime: Some(mtime), ..status });
+        *change = std::mem::take(change).answer(&question, &answer);
+    }
+}
+
 impl Operation for Put {
     const NAME: &'static str = "files.put";
     const DOC: &'static str = "Makes sure that a file holds what a local file (`src`) or a text (`content`) holds, with its owner, group \
-        and mode.\n\n\
+        and mode, and the times where they are given.\n\n\
         Contents are compared by SHA-256. What differs is written beside the file with its owner and mode, checked, and then renamed over \
         it: a reader sees the old file or the new one, and at no \
         moment may more people read it than asked for. Where only the owner or the mode differs, nothing is uploaded. Text files up to 1 \
         MiB are shown before and after.\n\n\
         Where something that is no file stands, the operation is refused, unless `force` says to put it out of the way; a directory takes \
-        the file under the name of `src`.";
+        the file under the name of `src`.\n\n\
+        `mtime` and `atime` are set after the file is written, or alone where nothing else differs. What is already within a second of \
+        `mtime` is left. Reading a file moves its \
+        time of access on, as the comparing of contents does, so an access later than `atime` is left too.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_source(self.src.as_deref(), self.content.as_deref(), self.mode.as_ref(), &self.dest)?;
+        self.check_times_and_source()?;
         self.obstacle().check("dest", &self.path())
     }
 
@@ -138,7 +226,8 @@ impl Operation for Put {
         }
         let mode = ModeWish::resolve(self.mode.as_ref(), local.as_deref());
         let ownership = Ownership { user: self.user.as_deref(), group: self.group.as_deref(), mode: mode.as_ref() };
-        self.destination(&path, ownership).write(facts, &standing, new)
+        let change = self.destination(&path, ownership).write(facts, &standing, new.clone())?;
+        Ok(with_times(change, self.times(), &path, &standing, &new))
     }
 
     fn examples() -> Vec<Example> {
@@ -148,6 +237,7 @@ impl Operation for Put {
         let base = |title, args| {
             Example::new(title, args).fact(&Directory::at("/etc"), etc()).fact(&Identity {}, root.clone()).local("/deploy/motd", "hello\n")
         };
+        let dated = |mtime| Found::Is(Status { mtime: Some(mtime), ..Status::foreseen(0o644, "root", "root", Some(6)) });
         let motd = File::at("/etc/motd");
         let digest = Sha256::at("/etc/motd");
         let wish = json!({ "src": "/deploy/motd", "dest": "/etc/motd", "mode": "644" });
@@ -165,6 +255,18 @@ impl Operation for Put {
                 .steps(["chmod -- 644 /etc/motd"]),
             base("Write a text", json!({ "content": "hello\n", "dest": "/etc/motd" }))
                 .fact(&motd, file(0o644))
+                .fact(&digest, Found::Is(digest_of("hello\n")))
+                .nothing("as wished"),
+            base("Write a file with its time", json!({ "src": "/deploy/motd", "dest": "/etc/motd", "mtime": "2023-11-14T22:13:20Z" }))
+                .fact(&motd, Found::Nothing)
+                .fact(&digest, Found::Nothing)
+                .steps(["upload /etc/motd", "touch -c -m -d @1700000000 -- /etc/motd"]),
+            base("Change the time alone", json!({ "src": "/deploy/motd", "dest": "/etc/motd", "mtime": 1_700_000_000 }))
+                .fact(&motd, dated(1_600_000_000))
+                .fact(&digest, Found::Is(digest_of("hello\n")))
+                .steps(["touch -c -m -d @1700000000 -- /etc/motd"]),
+            base("Leave the time", json!({ "src": "/deploy/motd", "dest": "/etc/motd", "mtime": 1_700_000_000 }))
+                .fact(&motd, dated(1_700_000_001))
                 .fact(&digest, Found::Is(digest_of("hello\n")))
                 .nothing("as wished"),
             base("Put it into a directory", json!({ "src": "/deploy/motd", "dest": "/etc" }))
@@ -192,8 +294,7 @@ impl Operation for Put {
 
 #[cfg(test)]
 mod tests {
-    use infra_core::change::{Action, Effect};
-    use infra_core::node::Node;
+    use infra_core::Value;
     use infra_core::operation::erase;
     use infra_test::facts::{MadeUp, diff_fully};
 
@@ -228,6 +329,42 @@ mod tests {
         assert_eq!((change.texts[0].before.as_str(), change.texts[0].after.as_str()), ("", "new\n"));
     }
 
+    /// The answer about `/d/f` that a change foretells.
+    fn foretold(change: &Change) -> Option<Value> {
+        change.effects.iter().find_map(|effect| match effect {
+            Effect::Answer { fact, question, answer } if fact == File::NAME && question["path"] == "/d/f" => Some(answer.clone()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn times_are_foretold_as_far_as_they_last() {
+        let status = Status { atime: Some(9), mtime: Some(9), ..Status::foreseen(0o600, "you", "them", Some(3)) };
+        let linked = Status { link_target: Some("real".into()), ..status.clone() };
+        for (status, is_link) in [(status, false), (linked, true)] {
+            let table = table().fact(&File::at("/d/f"), Found::Is(status)).fact(&Sha256::at("/d/f"), Found::Is(digest_of("new")));
+            let change = |more: Value| {
+                let mut args = json!({ "content": "new", "dest": "/d/f" });
+                args.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+                diff_fully(&*erase(put(args)), &table).expect("a change").0
+            };
+            let both = change(json!({ "mtime": 5, "atime": 50 }));
+            let Action::Run(command) = &both.actions[0] else { panic!("a command: {both:?}") };
+            assert_eq!(command.script.as_str(), "touch -c -m -d @5 -- /d/f && touch -c -a -d @50 -- /d/f");
+            assert_eq!((both.reason.as_str(), both.actions.len()), ("mtime, atime", 1));
+            let answer = foretold(&both).expect("an answer");
+            assert_eq!((&answer["mtime"], answer.get("atime"), answer.get("link_target").is_some()), (&json!(5), None, is_link));
+            assert!(both.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/d/f"))));
+
+            let mode = change(json!({ "mtime": 10, "mode": "644" }));
+            assert_eq!((mode.reason.as_str(), mode.actions.len()), ("mode 600 → 644", 1));
+            assert_eq!(foretold(&mode).expect("an answer")["mtime"], json!(10));
+            let mode = change(json!({ "mtime": 11, "mode": "644" }));
+            assert_eq!((mode.reason.as_str(), mode.actions.len()), ("mode 600 → 644, mtime", 2));
+            assert!(change(json!({ "mtime": 9, "atime": 4 })).is_none());
+        }
+    }
+
     #[test]
     fn an_old_file_that_is_no_text_is_replaced_and_not_shown() {
         let table = table()
@@ -257,8 +394,14 @@ mod tests {
             json!({ "dest": "/a", "content": "c", "mode": true }),
             json!({ "dest": "~/a", "content": "c" }),
             json!({ "dest": "/etc", "content": "c", "force": true }),
+            json!({ "dest": "/a", "src": "/b", "mtime": true }),
+            json!({ "dest": "/a", "src": "/b", "atime": true }),
+            json!({ "dest": "/a", "src": "/b", "add_deploy_dir": false }),
+            json!({ "dest": "/a", "src": "/b", "assume_exists": true }),
         ] {
             assert!(put(args.clone()).check().is_err(), "{args}");
         }
+        let harmless = json!({ "dest": "/a", "src": "/b", "mtime": false, "add_deploy_dir": true, "assume_exists": false });
+        assert_eq!(put(harmless).check(), Ok(()));
     }
 }
