@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn sessions() {
+    // The journal of the runs goes there, and with it.
+    let home = tempfile::tempdir().expect("a folder");
+    let home_path = home.path().to_str().expect("a path in UTF-8");
     let cases = trycmd::TestCases::new();
+    cases.env("HOME", home_path).env("XDG_STATE_HOME", format!("{home_path}/state"));
     cases.case("../../tests/command_line/*.trycmd");
     cases.register_bin("infra", std::path::Path::new(env!("CARGO_BIN_EXE_infra")));
     cases.run();
