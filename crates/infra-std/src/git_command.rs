@@ -14,6 +14,13 @@ pub fn git() -> Shell {
     sh!("GIT_TERMINAL_PROMPT=0 git -c {}", "safe.directory=*")
 }
 
+/// What stands before [`git`] so that ssh takes any key of a host that it does not know, and does not remember it. How ssh is called stays as
+/// the host's own settings have it.
+pub fn trusting() -> Shell {
+    sh!("GIT_SSH_COMMAND=\"${GIT_SSH_COMMAND:-$(git config --get core.sshCommand || echo ssh)} -o StrictHostKeyChecking=accept-new \
+         -o UserKnownHostsFile=/dev/null\" ")
+}
+
 /// Runs `script` where git is installed and `repository` is the top of a repository; prints nothing elsewhere.
 pub fn in_repository(repository: &str, script: Shell) -> Shell {
     sh!("if [ -e {}/.git ] && command -v git >/dev/null 2>&1; then {}; fi", repository, script)

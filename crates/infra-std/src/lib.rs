@@ -9,11 +9,13 @@
 //! function from arguments and facts to a change.
 
 pub mod accounts;
+pub mod authorized_keys;
 pub mod facts;
 pub mod file_content;
 pub mod file_status;
 pub mod file_times;
 pub mod git_command;
+pub mod host_key;
 pub mod operations;
 pub mod ownership;
 pub mod packaging;

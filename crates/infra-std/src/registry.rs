@@ -34,6 +34,7 @@ pub fn facts() -> Vec<FactDefinition> {
         FactDefinition::of::<fact::server::hostname::Hostname>(),
         FactDefinition::of::<fact::server::identity::Identity>(),
         FactDefinition::of::<fact::server::kernel::Kernel>(),
+        FactDefinition::of::<fact::server::known_host::KnownHost>(),
         FactDefinition::of::<fact::server::os_release::OsRelease>(),
         FactDefinition::of::<fact::server::password_hash::PasswordHash>(),
         FactDefinition::of::<fact::server::users::Users>(),

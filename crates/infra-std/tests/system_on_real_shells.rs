@@ -330,3 +330,49 @@ fn a_script_for_a_shell_is_understood_by_all() {
         }
     }
 }
+
+/// The host's own home is that of the test; its `ssh` runs what it is told here, when it knows the key of the host or need not know it.
+#[test]
+fn the_key_of_an_unknown_host_is_learned_once() {
+    let ssh = r#"
+case $*-$(ssh-keygen -F '[git.example.com]:2222' -f "$HOME/.ssh/known_hosts" 2>/dev/null) in
+  *accept-new*|*found*) ;;
+  *) echo 'Host key verification failed.' >&2; exit 255 ;;
+esac
+for told; do :; done
+eval "$told""#;
+    let keyscan = "echo '# a comment'; echo \"$*\" >>scans; echo \"[git.example.com]:2222 $(cut -d' ' -f1,2 <host.pub)\"";
+    for shell in SHELLS {
+        let mut host = Host::new(shell);
+        let src = origin(&host).replace(' ', "%20");
+        host.sh("ssh-keygen -q -t ed25519 -N '' -f host && mkdir .ssh && printf 'other ssh-ed25519 AAAA' >.ssh/known_hosts");
+        let keyscan = keyscan.replace("scans", &host.at("scans")).replace("host.pub", &host.at("host.pub"));
+        with_fakes(&mut host, &[("getent", "echo \"x:x:0:0::$HOME:/bin/sh\""), ("ssh", ssh), ("ssh-keyscan", &keyscan)]);
+        let wish = json!({ "src": format!("ssh://git@git.example.com:2222{src}"), "dest": host.at("clone"), "ssh_keyscan": true });
+        let change = host.fulfil("git.repo", &wish);
+        assert_eq!((change.actions.len(), host.sh("cat clone/file").as_str()), (2, "two"), "{shell:?}");
+        let known = host.sh("cat .ssh/known_hosts");
+        assert!(known.starts_with("other ssh-ed25519 AAAA\n[git.example.com]:2222 ssh-ed25519 "), "{known}");
+        assert_eq!(host.sh("cat scans"), "-T 10 -p 2222 -- git.example.com");
+
+        // Names that are hashed are known as well.
+        host.sh("ssh-keygen -q -H -f .ssh/known_hosts 2>/dev/null && rm .ssh/known_hosts.old");
+        assert!(!host.sh("cat .ssh/known_hosts").contains("git.example.com"));
+        assert!(host.diff("git.repo", wish.clone()).expect("nothing").is_none());
+
+        // A clone that is there learns the key, and the plan says that this is all.
+        host.sh("rm -r .ssh");
+        let change = host.fulfil("git.repo", &wish);
+        assert_eq!((change.reason.as_str(), change.actions.len()), ("host key of git.example.com", 1));
+        assert_eq!(host.sh("stat -c %a .ssh .ssh/known_hosts"), "700\n600");
+
+        // Where no key is given, nothing is written and the reason is told.
+        host.sh("rm -r .ssh; printf '#!/bin/sh\n' >fakes/ssh-keyscan");
+        let change = host.diff("git.repo", wish.clone()).expect("a change");
+        let Action::Run(command) = &change.actions[0] else { panic!("a command") };
+        let output = host.run(command.script.as_str());
+        assert_ne!(output.status, 0);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "ssh-keyscan got no host key from git.example.com\n");
+        assert!(!Path::new(&host.at(".ssh")).exists());
+    }
+}

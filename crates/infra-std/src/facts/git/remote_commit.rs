@@ -9,7 +9,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::git_command::git;
+use crate::git_command::{git, trusting};
 
 /// What a branch or a tag is on a remote repository.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub struct RemoteCommit {
     pub src: String,
     /// A branch or a tag; the branch that the remote itself has checked out where not given.
     pub branch: Option<String>,
+    /// Ask a host that is reached by ssh also where its key is not known yet, which is neither checked nor remembered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trust_unknown_host: bool,
 }
 
 /// A branch or a tag of a remote repository.
@@ -42,7 +45,8 @@ impl Fact for RemoteCommit {
             None => vec!["HEAD".to_owned()],
             Some(name) => vec![format!("refs/heads/{name}"), format!("refs/tags/{name}"), format!("refs/tags/{name}^{{}}")],
         };
-        sh!("if command -v git >/dev/null 2>&1; then {} ls-remote --symref -- {} {}; fi", git(), self.src, wanted).into()
+        let trust = if self.trust_unknown_host { trusting() } else { sh!("") };
+        sh!("if command -v git >/dev/null 2>&1; then {}{} ls-remote --symref -- {} {}; fi", trust, git(), self.src, wanted).into()
     }
 
     fn parse(&self, output: &Output) -> Result<Option<RemoteRef>, ParseError> {
@@ -76,7 +80,11 @@ impl Fact for RemoteCommit {
     }
 
     fn examples() -> Vec<FactExample> {
-        let ask = |branch: Option<&str>| Self { src: "https://git.example.com/app".to_owned(), branch: branch.map(str::to_owned) };
+        let ask = |branch: Option<&str>| Self {
+            src: "https://git.example.com/app".to_owned(),
+            branch: branch.map(str::to_owned),
+            trust_unknown_host: false,
+        };
         let (a, b) = ("2fd4e1c67a2d28fced849ee1bb76e7391b93eb12", "de9f2c7fd25e1b3afad3e85a0bd17d9b100db4b3");
         let found = |name: &str, tag: bool, commit: &str| Some(RemoteRef { name: name.to_owned(), tag, commit: commit.to_owned() });
         let head = format!("ref: refs/heads/main\tHEAD\n{a}\tHEAD\n");
@@ -106,7 +114,7 @@ mod tests {
         let stderr = "git@git.example.com: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\nPlease make sure you \
                       have the correct access rights\nand the repository exists.\n";
         let output = Output { status: 128, stdout: Vec::new(), stderr: stderr.as_bytes().to_vec() };
-        let question = RemoteCommit { src: "git@git.example.com:app".to_owned(), branch: None };
+        let question = RemoteCommit { src: "git@git.example.com:app".to_owned(), branch: None, trust_unknown_host: false };
         let error = question.parse(&output).expect_err("status 128").to_string();
         let wanted = "git@git.example.com:app cannot be read: git@git.example.com: Permission denied (publickey).; fatal: Could not read from \
                       remote repository.";

@@ -5,6 +5,7 @@ pub mod groups;
 pub mod hostname;
 pub mod identity;
 pub mod kernel;
+pub mod known_host;
 pub mod os_release;
 pub mod password_hash;
 pub mod users;

@@ -1,6 +1,6 @@
 //! The operation `git.repo`.
 
-use infra_core::change::Change;
+use infra_core::change::{Action, Change};
 use infra_core::command::Shell;
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
@@ -19,9 +19,11 @@ use crate::facts::git::contains::Contains;
 use crate::facts::git::remote_commit::{RemoteCommit, RemoteRef};
 use crate::facts::git::repository::{Kind, Repository, WorkTree};
 use crate::facts::git::submodules::Submodules;
+use crate::facts::server::known_host::{Acquaintance, KnownHost};
 use crate::facts::server::which::Which;
 use crate::file_status::{Found, Status};
 use crate::git_command::{git, git_in};
+use crate::host_key::{learn_host_key, ssh_host};
 use crate::packaging::listed;
 use crate::placement::{check_path, parent};
 
@@ -45,6 +47,10 @@ pub struct Repo {
     pub user: Option<String>,
     /// The group of the clone and all in it.
     pub group: Option<String>,
+    /// Where `src` is reached by ssh and the host has no key of its host yet: ask for the keys and add them to `~/.ssh/known_hosts` of who runs
+    /// this. It is trust on first use: nothing checks that it is the right host that answers. A key that changes later is still refused.
+    #[serde(default)]
+    pub ssh_keyscan: bool,
     /// Check out submodules as well, and bring them to the commits that the repository wants.
     #[serde(default)]
     pub update_submodules: bool,
@@ -75,7 +81,8 @@ impl Operation for Repo {
     const DOC: &'static str = "Clones a git repository, or brings a clone to a branch, a tag or a commit, and up to what that is on the remote.\n\n\
         It changes nothing when the clone is there already, also when it has commits on top of those of the remote. Work is never lost: where \
         files that git knows were changed on the host, or something else stands at `dest`, a change is refused. git asks for no passwords, and the \
-        host key of a remote must be known on the host. Without `pull`, a clone that is there is not compared with the remote.";
+        host key of a remote must be known on the host, or be made known by `ssh_keyscan`, which needs ssh-keygen(1) and ssh-keyscan(1) and looks for \
+        the host by the name that `src` has for it. Without `pull`, a clone that is there is not compared with the remote.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("dest", &self.dest)?;
@@ -103,7 +110,11 @@ impl Operation for Repo {
     }
 
     fn touches(&self) -> Resources {
-        self.touched(true)
+        match self.scanned() {
+            // Only the host says in which home directory its known hosts are.
+            Some(_) => Resources::everything(),
+            None => self.touched(true),
+        }
     }
 
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
@@ -113,37 +124,48 @@ impl Operation for Repo {
         // All are asked before any answer is looked at, so that one round answers them.
         // The directory above says by which other path the clone is known.
         let found = facts.get((&repository, &which, &parent(&self.dest)));
-        let remote = self.pull.then(|| facts.get(&self.remote(self.branch.clone()))).transpose();
+        let stranger = self.stranger(facts);
+        // How the remote is asked depends on whether its host is known.
+        let remote = match &stranger {
+            Ok(stranger) => self.pull.then(|| facts.get(&self.remote(self.branch.clone(), stranger.is_some()))).transpose(),
+            Err(_) => Ok(None),
+        };
         let local = self.branch.as_ref().map(|name| facts.get((&self.local_branch(name), &self.local(name)))).transpose();
         let stale = self.update_submodules.then(|| facts.get(&submodules)).transpose();
         let (found, git, _) = found?;
-        let (remote, local, stale) = (remote?, local?, stale?.unwrap_or_default());
+        let (stranger, remote, local, stale) = (stranger?, remote?, local?, stale?.unwrap_or_default());
+        let trust = stranger.is_some();
         if git.is_none() {
             let hint = "apt.packages { packages = { \"git\" } } before this operation installs it on Debian and its kin";
             return Err(DiffError::refused_with_hint("git is not installed on this host", hint));
         }
-        match found {
-            None => self.clone_anew(facts, remote, None),
+        let change = match found {
+            None => self.clone_anew(facts, remote, None, trust),
             Some(tree) => match tree.kind {
-                Kind::Empty => self.clone_anew(facts, remote, Some(tree)),
+                Kind::Empty => self.clone_anew(facts, remote, Some(tree), trust),
                 Kind::Other => Err(DiffError::refused_with_hint(
                     format!("{} is there and is no repository", self.dest),
                     "remove it, or choose another `dest`: what is there is not overwritten",
                 )),
                 Kind::Repository => {
-                    let target = self.target(facts, &tree, remote.flatten(), local.clone().unwrap_or_default())?;
+                    let target = self.target(facts, &tree, remote.flatten(), local.clone().unwrap_or_default(), trust)?;
                     let (has_branch, has_name) = local.map_or((false, false), |(branch, name)| (branch.is_some(), name.is_some()));
                     self.update(tree, &target, has_branch, has_name, !stale.is_empty())
                 }
             },
-        }
+        }?;
+        Ok(match stranger {
+            Some((host, file)) => with_host_key(change, &host, &file),
+            None => change,
+        })
     }
 
     fn examples() -> Vec<Example> {
         const A: &str = "2fd4e1c67a2d28fced849ee1bb76e7391b93eb12";
         const B: &str = "de9f2c7fd25e1b3afad3e85a0bd17d9b100db4b3";
         let (src, dest) = ("https://git.example.com/app", "/srv/app");
-        let remote = |branch: Option<&str>| RemoteCommit { src: src.to_owned(), branch: branch.map(str::to_owned) };
+        let remote =
+            |branch: Option<&str>| RemoteCommit { src: src.to_owned(), branch: branch.map(str::to_owned), trust_unknown_host: false };
         let on = |name: &str, tag: bool, commit: &str| Some(RemoteRef { name: name.to_owned(), tag, commit: commit.to_owned() });
         let commit = |reference: &str| Commit { repo: dest.to_owned(), reference: reference.to_owned() };
         let tree = |commit: &str| WorkTree {
@@ -160,6 +182,8 @@ impl Operation for Repo {
             let example = Example::new(title, args).fact(&Repository { repo: dest.to_owned() }, found).fact(&parent(dest), above);
             example.fact(&git, Some("/usr/bin/git".to_owned()))
         };
+        let ssh_src = "git@git.example.com:app";
+        let stranger = KnownHost { host: "git.example.com".to_owned(), port: None };
         let contains = |commit: &str| Contains { repo: dest.to_owned(), commit: commit.to_owned() };
         vec![
             example("Clone", json!({ "src": src, "dest": dest, "user": "deploy" }), None).fact(&remote(None), on("main", false, A)).steps(
@@ -195,6 +219,19 @@ impl Operation for Repo {
                      +refs/tags/v1:refs/tags/v1",
                     "GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 git -c 'safe.directory=*' -c 'core.fsmonitor=false' -C /srv/app checkout --detach refs/tags/v1",
                 ]),
+            Example::new("Learn the host key first", json!({ "src": ssh_src, "dest": dest, "ssh_keyscan": true }))
+                .fact(&Repository { repo: dest.to_owned() }, None)
+                .fact(&parent(dest), Found::Is(Status::foreseen(0o755, "root", "root", None)))
+                .fact(&Which { command: "git".to_owned() }, Some("/usr/bin/git".to_owned()))
+                .fact(&stranger, Some(Acquaintance { known: false, file: "/root/.ssh/known_hosts".to_owned() }))
+                .fact(&RemoteCommit { src: ssh_src.to_owned(), branch: None, trust_unknown_host: true }, on("main", false, A))
+                .steps([
+                    "keys=$(ssh-keyscan -T 10 -p 22 -- git.example.com 2>/dev/null | grep -v '^#') && test -n \"$keys\" || \
+                     { echo 'ssh-keyscan got no host key from git.example.com' >&2; false; } && (umask 077 && mkdir -p -- /root/.ssh && \
+                     if test -s /root/.ssh/known_hosts && test -n \"$(tail -c 1 -- /root/.ssh/known_hosts)\"; then echo \
+                     >>/root/.ssh/known_hosts; fi && printf '%s\\n' \"$keys\" >>/root/.ssh/known_hosts)",
+                    "GIT_TERMINAL_PROMPT=0 git -c 'safe.directory=*' clone --branch main -- git@git.example.com:app /srv/app",
+                ]),
             example("No pull", json!({ "src": src, "dest": dest, "pull": false }), Some(tree(B))).nothing("on main at de9f2c7fd25e"),
             example(
                 "Work that would be lost",
@@ -216,8 +253,26 @@ impl Operation for Repo {
 }
 
 impl Repo {
-    fn remote(&self, branch: Option<String>) -> RemoteCommit {
-        RemoteCommit { src: self.src.clone(), branch }
+    fn remote(&self, branch: Option<String>, trust_unknown_host: bool) -> RemoteCommit {
+        RemoteCommit { src: self.src.clone(), branch, trust_unknown_host }
+    }
+
+    /// The host whose key is to be known.
+    fn scanned(&self) -> Option<KnownHost> {
+        ssh_host(&self.src).filter(|_| self.ssh_keyscan)
+    }
+
+    /// The host whose key is to be made known, and the file that it goes into.
+    fn stranger(&self, facts: &Facts<'_>) -> Result<Option<(KnownHost, String)>, DiffError> {
+        let Some(host) = self.scanned() else { return Ok(None) };
+        match facts.get(&host)? {
+            Some(acquaintance) if acquaintance.known => Ok(None),
+            Some(acquaintance) => Ok(Some((host, acquaintance.file))),
+            None => {
+                let hint = "apt.packages { packages = { \"openssh-client\" } } before this operation installs it on Debian and its kin";
+                Err(DiffError::refused_with_hint("ssh-keygen is not installed on this host, and `ssh_keyscan` needs it", hint))
+            }
+        }
     }
 
     fn local(&self, name: &str) -> Commit {
@@ -238,10 +293,16 @@ impl Repo {
         DiffError::refused(format!("{} has no branch or tag `{name}`", self.src))
     }
 
-    fn clone_anew(&self, facts: &Facts<'_>, remote: Option<Option<RemoteRef>>, empty: Option<WorkTree>) -> Result<Change, DiffError> {
+    fn clone_anew(
+        &self,
+        facts: &Facts<'_>,
+        remote: Option<Option<RemoteRef>>,
+        empty: Option<WorkTree>,
+        trust: bool,
+    ) -> Result<Change, DiffError> {
         let remote = match remote {
             Some(remote) => remote,
-            None => facts.get(&self.remote(self.branch.clone()))?,
+            None => facts.get(&self.remote(self.branch.clone(), trust))?,
         };
         let digest = self.branch.as_ref().filter(|name| is_digest(name));
         let mut options: Vec<String> = Vec::new();
@@ -284,6 +345,7 @@ impl Repo {
         tree: &WorkTree,
         remote: Option<RemoteRef>,
         known: (Option<String>, Option<String>),
+        trust: bool,
     ) -> Result<Target, DiffError> {
         let Some(name) = &self.branch else {
             let Some(current) = &tree.branch else { return Ok(Target::Left("on no branch, so there is nothing to pull")) };
@@ -292,7 +354,7 @@ impl Repo {
             }
             let remote = match remote {
                 Some(remote) if remote.name == *current => Some(remote),
-                _ => facts.get(&self.remote(Some(current.clone())))?.filter(|remote| !remote.tag),
+                _ => facts.get(&self.remote(Some(current.clone()), trust))?.filter(|remote| !remote.tag),
             };
             let remote = remote.ok_or_else(|| {
                 let message = format!("{} has no branch `{current}`, which {} is on", self.src, self.dest);
@@ -310,7 +372,7 @@ impl Repo {
                 _ if tree.branch.as_ref() == Some(name) => Target::Branch { name: name.clone(), commit: None },
                 (Some(_), _) => Target::Branch { name: name.clone(), commit: None },
                 (None, Some(commit)) => Target::Tag { name: name.clone(), commit },
-                (None, None) => match facts.get(&self.remote(Some(name.clone())))?.ok_or_else(|| self.no_such_ref(name))? {
+                (None, None) => match facts.get(&self.remote(Some(name.clone()), trust))?.ok_or_else(|| self.no_such_ref(name))? {
                     RemoteRef { name, tag: true, commit } => Target::Tag { name, commit },
                     RemoteRef { name, commit, .. } => Target::Branch { name, commit: Some(commit) },
                 },
@@ -456,6 +518,16 @@ impl Repo {
         }
         change.answer(&Repository { repo: self.dest.clone() }, &Some(tree))
     }
+}
+
+/// Before all else, makes the key of a host known.
+fn with_host_key(mut change: Change, host: &KnownHost, file: &str) -> Change {
+    let said = format!("host key of {}", host.host);
+    change.reason = if change.is_none() { said } else { format!("{said}, {}", change.reason) };
+    change.actions.insert(0, Action::Run(learn_host_key(host, file).into()));
+    let paths = [Some(file.to_owned()), parent_of(file)].into_iter().flatten().map(Resource::Path);
+    change.touches = change.touches.map(|touches| touches.and(Resources::only(paths)));
+    change.answer(host, &Some(Acquaintance { known: true, file: file.to_owned() }))
 }
 
 /// Whether a text is the digest of a commit, or the beginning of one that is long enough to be meant as such.
