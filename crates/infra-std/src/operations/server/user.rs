@@ -15,8 +15,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::accounts::{check_field, check_name, missing_tool, yes};
+use crate::authorized_keys::{KeysFound, KeysWish, check_keys, keys_touched};
 use crate::facts::files::directory::Directory;
+use crate::facts::files::file::File;
+use crate::facts::files::text::Text;
 use crate::facts::server::groups::{Group, Groups};
+use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::facts::server::password_hash::PasswordHash;
 use crate::facts::server::users::{User as FoundUser, Users};
 use crate::facts::server::which::Which;
@@ -42,6 +46,12 @@ pub struct User {
     /// Leave the user in the groups that it is in besides `groups`.
     #[serde(default)]
     pub append: bool,
+    /// The keys that open the account by ssh, each a line as it stands in `~/.ssh/authorized_keys`: options if any, type, key and comment. They
+    /// are texts and no names of files. Keys that are missing are added; one that is there with other options gets those that are given.
+    pub public_keys: Option<Vec<String>>,
+    /// Let no other keys open the account: the file becomes exactly `public_keys`, in this order, without comments of its own.
+    #[serde(default)]
+    pub delete_keys: bool,
     /// Make the home directory where it is missing, empty and with the mode 755. It is made at `home`, or at `/home/NAME` where that is the user's.
     #[serde(default = "yes")]
     pub ensure_home: bool,
@@ -67,7 +77,10 @@ impl Operation for User {
     const DOC: &'static str = "Creates a user, brings a user that is there to what is asked for, or removes it.\n\n\
         Only what is given is compared and changed: it changes nothing when the user is there with all of it, or not there where `present` is \
         false. A home directory that is there keeps its owner and its mode. Groups must be there before: see `server.group`. The host needs \
-        useradd(8), usermod(8) and userdel(8).";
+        useradd(8), usermod(8) and userdel(8).\n\n\
+        With `public_keys`, the folder `.ssh` in the home directory gets the mode 700 and `authorized_keys` in it the mode 600, both owned by the \
+        user and the user's primary group. The home directory must be there or be made. Links in the place of the two are refused, for the user could \
+        lead them anywhere.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_name("user", &self.user)?;
@@ -84,6 +97,10 @@ impl Operation for User {
         if self.append && self.groups.is_none() {
             return Err(Misuse::new("`append` says nothing without `groups`"));
         }
+        if self.delete_keys && self.public_keys.is_none() {
+            return Err(Misuse::new("`delete_keys` says nothing without `public_keys`").hint("public_keys = {} with it deletes all keys"));
+        }
+        check_keys("public_keys", self.public_keys.as_deref().unwrap_or_default())?;
         let is_hash = |text: &str| {
             let plain = text.len() == 13 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./".contains(&byte));
             plain || text.starts_with(['$', '!', '*', '_'])
@@ -102,6 +119,8 @@ impl Operation for User {
         match self.uid {
             // The files in a home directory that the arguments do not tell get another owner.
             Some(_) => Resources::everything(),
+            // The home directory of a user that is there may be anywhere.
+            None if self.wished_keys().is_some() && self.home.is_none() => Resources::everything(),
             None => accounts_touched().and(Resources::only([Resource::Session])).and(self.home_touched(true)),
         }
     }
@@ -110,6 +129,8 @@ impl Operation for User {
         let hash = self.password.as_ref().map(|_| PasswordHash { user: self.user.clone() });
         let which = Which { command: "useradd".to_owned() };
         let (at, above) = (self.home_question(), self.above_home_question());
+        // Asked before it is known that this is the home directory, so that one round answers all where it is.
+        let guessed = self.wished_keys().map(|_| KeysFound::ask(facts, &self.home_path()));
         let (users, groups, tool, home, above) = match &hash {
             // What is asked together is gathered together.
             Some(hash) => {
@@ -120,6 +141,7 @@ impl Operation for User {
         };
         let home = Home { found: home, makes_parents: above == Found::Nothing };
         let current = hash.map(|hash| facts.get(&hash)).transpose()?.flatten();
+        let keys = guessed.map(|guessed| self.keys_place(facts, &users, &groups, &home, guessed)).transpose()?;
         let change = match (users.get(&self.user), self.present) {
             (None, false) => return Ok(Change::none(format!("there is no user {}", self.user))),
             (Some(_), false) => self.remove(users),
@@ -129,13 +151,14 @@ impl Operation for User {
                 self.update(&found, users, groups, &home, current.as_deref())?
             }
         };
-        if change.is_none() {
-            return Ok(Change::none("already as wished"));
-        }
-        if tool.is_none() {
+        if !change.is_none() && tool.is_none() {
             return Err(missing_tool("useradd"));
         }
-        Ok(change)
+        let change = match keys {
+            Some(keys) => self.with_keys(change, &keys)?,
+            None => change,
+        };
+        Ok(if change.is_none() { Change::none("already as wished") } else { change })
     }
 
     fn examples() -> Vec<Example> {
@@ -169,7 +192,35 @@ impl Operation for User {
                 .fact(&Directory::at(parent_of(home).expect("a folder above")), there())
         };
         let hash = || PasswordHash { user: "ann".to_owned() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let with_keys = |example: Example, user: &str, text: Option<&str>| {
+            let folder = format!("/home/{user}/.ssh");
+            let path = format!("{folder}/authorized_keys");
+            let status = |mode| text.map_or(Found::Nothing, |_| Found::Is(Status::foreseen(mode, user, user, None)));
+            let text = text.map_or(Found::Nothing, |text| Found::Is(text.to_owned()));
+            let example = example.fact(&Directory::at(folder), status(0o700)).fact(&File::at(&path), status(0o600));
+            example.fact(&Text::at(&path), text).fact(&Identity {}, root.clone())
+        };
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample deploy@ci";
+        let keys = |user: &str| json!({ "user": user, "public_keys": [key] });
+        let no_others = json!({ "user": "ann", "public_keys": [key], "delete_keys": true });
         vec![
+            with_keys(example("Create a user whom a key lets in", keys("deploy"), "/home/deploy", Found::Nothing), "deploy", None).steps([
+                "useradd -d /home/deploy -U -M -- deploy",
+                "install -d -m 755 -o deploy -g deploy -- /home/deploy",
+                "install -d -m 700 -o deploy -g deploy -- /home/deploy/.ssh",
+                "upload /home/deploy/.ssh/authorized_keys",
+            ]),
+            with_keys(example("One key more", keys("ann"), "/home/ann", there()), "ann", Some("ssh-rsa AAAAB3Nz ann@home\n"))
+                .steps(["upload /home/ann/.ssh/authorized_keys"]),
+            with_keys(
+                example("The key is there", keys("ann"), "/home/ann", there()),
+                "ann",
+                Some("ssh-rsa AAAAB3Nz ann@home\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample\n"),
+            )
+            .nothing("already as wished"),
+            with_keys(example("No other keys", no_others, "/home/ann", there()), "ann", Some("ssh-rsa AAAAB3Nz ann@home\n"))
+                .steps(["upload /home/ann/.ssh/authorized_keys"]),
             example(
                 "Create a user",
                 json!({ "user": "deploy", "shell": "/bin/bash", "groups": "www-data" }),
@@ -216,7 +267,69 @@ struct Home {
     makes_parents: bool,
 }
 
+/// Where the keys of a user are, and how things stand there.
+struct KeysPlace {
+    home: String,
+    group: String,
+    found: KeysFound,
+}
+
 impl User {
+    /// The keys that are to be seen to.
+    fn wished_keys(&self) -> Option<&[String]> {
+        self.public_keys.as_deref().filter(|keys| self.present && (self.delete_keys || !keys.is_empty()))
+    }
+
+    /// Finds out where the keys of the user are; `guessed` is how things stand where the arguments alone would have them.
+    fn keys_place(
+        &self,
+        facts: &Facts<'_>,
+        users: &BTreeMap<String, FoundUser>,
+        groups: &BTreeMap<String, Group>,
+        home: &Home,
+        guessed: Result<KeysFound, DiffError>,
+    ) -> Result<KeysPlace, DiffError> {
+        let user = users.get(&self.user);
+        let group = match (&self.group, user) {
+            (Some(group), _) => self.find_group(groups, group)?,
+            (None, Some(user)) => user.group.clone(),
+            (None, None) => self.user.clone(),
+        };
+        let path = user.filter(|_| self.home.is_none()).map_or_else(|| self.home_path(), |user| normal_path(&user.home));
+        let (found, there) = if path == self.home_path() {
+            let made = home.found == Found::Nothing && (self.makes_home() || (user.is_none() && self.create_home));
+            (guessed?, made || home.found.is().is_some())
+        } else {
+            let (there, found) = (facts.get(&Directory::at(&path)), KeysFound::ask(facts, &path));
+            let there = there?.is().is_some();
+            (found?, there)
+        };
+        if !there {
+            let message = format!("the keys of {} have no place: the home directory {path} is not there", self.user);
+            return Err(DiffError::refused_with_hint(message, format!("make it first: files.directory {{ path = \"{path}\" }}")));
+        }
+        Ok(KeysPlace { home: path, group, found })
+    }
+
+    /// Lets the keys open the account, after all else.
+    fn with_keys(&self, change: Change, place: &KeysPlace) -> Result<Change, DiffError> {
+        let Some(keys) = self.wished_keys() else { return Ok(change) };
+        let wish = KeysWish { user: &self.user, group: &place.group, home: &place.home, keys, exactly: self.delete_keys };
+        let (mut change, said) = wish.fulfil(change, &place.found)?;
+        if !said.is_empty() {
+            let reasons = [std::mem::take(&mut change.reason)].into_iter().filter(|reason| !reason.is_empty()).chain(said);
+            change.reason = reasons.collect::<Vec<_>>().join(", ");
+            change.touches = Some(change.touches.unwrap_or_else(Resources::none).and(keys_touched(&place.home)));
+        }
+        Ok(change)
+    }
+
+    /// Whether a home directory that is missing is made. There are two ways in which a user of the system is given none.
+    fn makes_home(&self) -> bool {
+        let path = self.home_path();
+        self.ensure_home && path != "/nonexistent" && path != "/dev/null"
+    }
+
     /// The home directory that the arguments speak of.
     fn home_path(&self) -> String {
         normal_path(self.home.as_deref().unwrap_or(&format!("/home/{}", self.user)))
@@ -386,8 +499,7 @@ impl User {
     /// Makes the home directory where it is missing and wished.
     fn with_home(&self, change: Change, home: &Home, group: &str) -> Result<Change, DiffError> {
         let path = self.home_path();
-        // The two ways in which a user of the system is given no home directory.
-        if !self.ensure_home || path == "/nonexistent" || path == "/dev/null" {
+        if !self.makes_home() {
             return Ok(change);
         }
         match &home.found {
@@ -482,6 +594,8 @@ mod tests {
             json!({ "user": "a", "append": true }),
             json!({ "user": "a", "groups": ["b c"] }),
             json!({ "user": "a", "password": "secret" }),
+            json!({ "user": "a", "delete_keys": true }),
+            json!({ "user": "a", "public_keys": ["~/.ssh/id.pub"] }),
         ] {
             assert!(wish(args.clone()).check().is_err(), "{args}");
         }
