@@ -100,7 +100,10 @@ impl Fact for RemoteCommit {
 
 /// What git and ssh say first that says why, without the advice that follows.
 fn complaint(stderr: &str) -> String {
-    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("warning:"));
+    let lines = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !["warning:", "Warning: Permanently added"].iter().any(|start| line.starts_with(start)));
     let telling: Vec<&str> = lines.take_while(|line| !line.starts_with("Please make sure")).take(3).collect();
     if telling.is_empty() { "git gave no reason".to_owned() } else { telling.join("; ") }
 }
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_git_says_is_the_reason() {
-        let stderr = "git@git.example.com: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\nPlease make sure you \
+        let stderr = "Warning: Permanently added 'git.example.com' (ED25519) to the list of known hosts.\r\ngit@git.example.com: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\nPlease make sure you \
                       have the correct access rights\nand the repository exists.\n";
         let output = Output { status: 128, stdout: Vec::new(), stderr: stderr.as_bytes().to_vec() };
         let question = RemoteCommit { src: "git@git.example.com:app".to_owned(), branch: None, trust_unknown_host: false };
@@ -119,5 +122,13 @@ mod tests {
         let wanted = "git@git.example.com:app cannot be read: git@git.example.com: Permission denied (publickey).; fatal: Could not read from \
                       remote repository.";
         assert_eq!(error, wanted);
+    }
+
+    #[test]
+    fn only_an_unknown_host_that_is_trusted_is_asked_without_its_key() {
+        for trust_unknown_host in [false, true] {
+            let question = RemoteCommit { src: "git@git.example.com:app".to_owned(), branch: None, trust_unknown_host };
+            assert_eq!(question.command().script.as_str().contains("accept-new"), trust_unknown_host);
+        }
     }
 }
