@@ -62,10 +62,11 @@ const ROWS: &[Row] = &[
     Row {
         operation: "server.user",
         ground: "groupadd -g 4300 crew",
-        wanted: r#"server.user { user = "alice", uid = 4343, shell = "/bin/bash", groups = { "crew" }, comment = "Alice A", create_home = true }"#,
+        wanted: r#"server.user { user = "alice", uid = 4343, shell = "/bin/bash", groups = { "crew" }, comment = "Alice A", create_home = true,
+            public_keys = { "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEa alice" } }"#,
         look: (
-            "getent passwd alice | cut -d: -f3,5-7; id -nG alice; stat -c '%U %F' /home/alice",
-            "4343:Alice A:/home/alice:/bin/bash\nalice crew\nalice directory",
+            "getent passwd alice | cut -d: -f3,5-7; id -nG alice; cd /home/alice; stat -c '%U %G %a' .ssh .ssh/authorized_keys; wc -l < .ssh/authorized_keys",
+            "4343:Alice A:/home/alice:/bin/bash\nalice crew\nalice alice 700\nalice alice 600\n1",
         ),
         again: Again::Nothing,
         away: Some((r#"server.user { user = "alice", present = false }"#, "getent passwd alice || echo gone", "gone")),
