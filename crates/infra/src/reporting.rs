@@ -20,13 +20,13 @@ pub struct Reporting {
 
 impl Reporting {
     /// Starts to report.
-    pub fn start(mut reporters: Vec<Box<dyn Reporter>>) -> Self {
+    pub fn start(mut reporter: Box<dyn Reporter>) -> Self {
         let (events, mut receiver) = mpsc::channel(WAITING);
         let plan_shown = Arc::new(Notify::new());
         let shown = plan_shown.clone();
         let thread = std::thread::spawn(move || {
             while let Some(event) = receiver.blocking_recv() {
-                reporters.iter_mut().for_each(|reporter| reporter.event(&event));
+                reporter.event(&event);
                 match event {
                     Event::PlanReady { .. } => shown.notify_one(),
                     // The last event of a run: a script that was left behind may hold its sender of the log for ever.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_is_still_held_does_not_hold_up_the_end() {
-        let reporting = Reporting::start(Vec::new());
+        let reporting = Reporting::start(infra_report::several(Vec::new()));
         let held = reporting.events.clone();
         held.try_send(Event::RunEnded).expect("there is room");
         let (done, finished) = std::sync::mpsc::channel();

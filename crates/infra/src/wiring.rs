@@ -77,7 +77,7 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
         .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind)));
-    let reporting = Reporting::start(reporters(&settings, started, &results, journal.as_deref()));
+    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting }).await;
     drop(world);
