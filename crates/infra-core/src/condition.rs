@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::late::FunctionId;
+
 /// The number of an operation call on one host, from 0, in the order of its script.
 pub type CallIndex = u32;
 
@@ -35,6 +37,8 @@ pub enum Condition {
     Not(Box<Condition>),
     /// The call changed something on any of the hosts that registered it. It is open until all of them have ended it.
     AnyHost(CallIndex),
+    /// What a function gives when the turn comes: open until then.
+    Function(FunctionId),
 }
 
 /// What is known of a call's outcome: `None` means not known yet.
@@ -79,6 +83,7 @@ impl Condition {
             }
             Self::Not(condition) => condition.decide(known).map(|holds| !holds),
             Self::AnyHost(call) => known(*call).changed_anywhere,
+            Self::Function(_) => None,
             Self::All(list) => {
                 let decided: Vec<_> = list.iter().map(|one| one.decide(known)).collect();
                 if decided.contains(&Some(false)) {
@@ -102,6 +107,28 @@ impl Condition {
         }
     }
 
+    /// The functions in it, in the order in which they stand.
+    pub fn functions(&self) -> Vec<FunctionId> {
+        match self {
+            Self::Function(function) => vec![*function],
+            Self::Not(condition) => condition.functions(),
+            Self::All(list) | Self::Any(list) => list.iter().flat_map(Self::functions).collect(),
+            Self::Always(_) | Self::Outcome(..) | Self::AnyHost(_) => Vec::new(),
+        }
+    }
+
+    /// The condition with what its functions gave in their place.
+    pub fn with_functions(&self, gave: &impl Fn(FunctionId) -> Option<bool>) -> Self {
+        let all = |list: &[Self]| list.iter().map(|one| one.with_functions(gave)).collect();
+        match self {
+            Self::Function(function) => gave(*function).map_or_else(|| self.clone(), Self::Always),
+            Self::Not(condition) => Self::Not(Box::new(condition.with_functions(gave))),
+            Self::All(list) => Self::All(all(list)),
+            Self::Any(list) => Self::Any(all(list)),
+            Self::Always(_) | Self::Outcome(..) | Self::AnyHost(_) => self.clone(),
+        }
+    }
+
     /// The calls that it asks about, each once, in ascending order.
     pub fn calls(&self) -> Vec<CallIndex> {
         let mut calls = Vec::new();
@@ -113,7 +140,7 @@ impl Condition {
 
     fn collect(&self, calls: &mut Vec<CallIndex>) {
         match self {
-            Self::Always(_) => {}
+            Self::Always(_) | Self::Function(_) => {}
             Self::Outcome(call, _) | Self::AnyHost(call) => calls.push(*call),
             Self::Not(condition) => condition.collect(calls),
             Self::All(list) | Self::Any(list) => list.iter().for_each(|one| one.collect(calls)),
@@ -153,5 +180,17 @@ mod tests {
         ] {
             assert_eq!(condition.decide(&known), decided, "{condition:?}");
         }
+    }
+
+    #[test]
+    fn functions_are_open_until_they_were_called() {
+        let open = |_| Known::OPEN;
+        let not = |one| Condition::Not(Box::new(one));
+        let condition = Condition::All(vec![Condition::Function(0), not(Condition::Any(vec![Condition::Function(1)]))]);
+        assert_eq!(condition.decide(&open), None);
+        assert_eq!(condition.functions(), [0, 1]);
+        let first = condition.with_functions(&|function| (function == 0).then_some(true));
+        assert_eq!((first.decide(&open), first.functions()), (None, vec![1]));
+        assert_eq!(first.with_functions(&|_| Some(false)).decide(&open), Some(true));
     }
 }

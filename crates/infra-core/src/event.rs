@@ -9,7 +9,7 @@
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
 //! ```
 //!
 //! Operations follow one another; inside a `parallel` or `rolling` block, and with `--serial` and `--no-wait`, they overlap: an operation then begins with its
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Value;
 use crate::connection::{ConnectError, Ending};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Location};
 use crate::host::HostId;
 use crate::output::Stream;
 use crate::plan::{BlockId, OpId, Plan};
@@ -192,6 +192,21 @@ pub enum Event {
         after: Duration,
         /// What failed.
         failure: Box<Failure>,
+    },
+    /// An operation that stands in the body of a `call` has ended on a host; the `call` itself goes on.
+    WithinCall {
+        /// The operation that is the `call`.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// `module.operation`.
+        kind: String,
+        /// Its title for people.
+        title: String,
+        /// Where it is called.
+        location: Option<Location>,
+        /// What came of it.
+        result: Box<HostResult>,
     },
     /// A rule stopped the run: nothing new is started.
     Stopped {

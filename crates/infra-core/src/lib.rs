@@ -7,7 +7,7 @@
 //!
 //! - the machines: [`host`], [`inventory`], made by [`inventory_builder`] from spellings ([`address`], [`nodeset`]);
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
-//! - how a deploy reaches the engine: [`script`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
+//! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`];
 //! - what came of it: [`plan`], [`event`], [`run_state`];
 //! - what a person reads when something is wrong: [`diagnostic`].
@@ -28,6 +28,7 @@ pub mod global_arguments;
 pub mod host;
 pub mod inventory;
 pub mod inventory_builder;
+pub mod late;
 pub mod mode;
 pub mod node;
 pub mod nodeset;

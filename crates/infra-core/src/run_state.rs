@@ -170,6 +170,7 @@ impl RunState {
             | Event::OperationEnded { .. }
             | Event::WaveStarted { .. }
             | Event::Retrying { .. }
+            | Event::WithinCall { .. }
             | Event::RunEnded => {}
         }
     }

@@ -14,6 +14,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::fact::SharedFact;
 use crate::global_arguments::{Context, GlobalArguments};
 use crate::host::Host;
+use crate::late::{Functions, Late, Place};
 use crate::operation::SharedOperation;
 use crate::registry::Registry;
 use crate::waves::{Batch, Share};
@@ -45,6 +46,12 @@ pub struct OperationCall {
     pub chain: Vec<Location>,
     /// The place on the command line of the deploy file that it came from, from 0.
     pub deploy: u32,
+    /// What only the run can tell of it.
+    #[serde(default)]
+    pub late: Late,
+    /// Where it runs instead of on its own host, which it is counted for: `_on`.
+    #[serde(default)]
+    pub on: Option<Place>,
 }
 
 /// A block that changes when the operations inside it run.
@@ -144,6 +151,8 @@ pub struct FactRequest {
     pub fact: SharedFact,
     /// As whom it is asked.
     pub context: Context,
+    /// Where it is asked instead of on the script's own host.
+    pub on: Option<Place>,
 }
 
 /// The answer to a [`FactRequest`]: the value, or why there is none.
@@ -163,6 +172,9 @@ pub struct Step {
 pub enum Next {
     /// Answers to these questions, in this order; they are read in one round trip.
     Ask(Vec<FactRequest>),
+    /// What the plan says of this call by now: one answer, `true` where it will change something, `false` where it will not, `"unknown"` where that is
+    /// open (`will_change`).
+    Foresee(CallIndex),
     /// Nothing more: it came to its end.
     Done,
     /// It cannot go on.
@@ -173,6 +185,11 @@ pub enum Next {
 pub trait Script: Send {
     /// Goes on with the answers to the last questions (none at the first call) until it needs more or ends.
     fn resume(&mut self, answers: Vec<Answer>) -> BoxFuture<'_, Step>;
+
+    /// What is left of a script that came to its end: the functions that it registered, if it did.
+    fn functions(self: Box<Self>) -> Option<Box<dyn Functions>> {
+        None
+    }
 }
 
 /// What makes scripts: Lua files, or one operation named on the command line.

@@ -20,7 +20,7 @@ fn asked(calls: &[OperationCall]) -> BTreeSet<CallIndex> {
             Condition::AnyHost(call) => drop(asked.insert(*call)),
             Condition::Not(inner) => collect(inner, asked),
             Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect(one, asked)),
-            Condition::Always(_) | Condition::Outcome(..) => {}
+            Condition::Always(_) | Condition::Outcome(..) | Condition::Function(_) => {}
         }
     }
     let mut found = BTreeSet::new();

@@ -42,7 +42,10 @@ impl EventStream {
                 told.working.remove(&(*op, *host));
             }
             // What a worker still had to say when it was left behind comes too late.
-            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } | Event::Retrying { op, host, .. }
+            Event::CommandStarted { op, host, .. }
+            | Event::Output { op, host, .. }
+            | Event::Retrying { op, host, .. }
+            | Event::WithinCall { op, host, .. }
                 if !told.working.contains(&(*op, *host)) =>
             {
                 return;

@@ -36,6 +36,7 @@ pub(crate) async fn evaluate(run: &HostRun, mut script: Box<dyn Script>) -> Resu
         calls.extend(step.calls);
         match step.next {
             Next::Ask(requests) => answers = ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?,
+            Next::Foresee(_) => return Err(Box::new(Diagnostic::host("`will_change` is not available yet"))),
             Next::Done => break,
             Next::Failed(diagnostic) => return Err(diagnostic),
         }

@@ -6,6 +6,7 @@ use infra_core::arguments::{self, ArgumentError, LOCAL_PATH, TEMPLATE_SCOPE};
 use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location, did_you_mean};
 use infra_core::global_arguments::{GlobalArguments, NOT_YET};
+use infra_core::late::Late;
 use infra_core::registry::OperationDefinition;
 use infra_core::script::OperationCall;
 use infra_core::{Map, Value};
@@ -300,7 +301,21 @@ fn register(
     let blocks = state.strategies().cloned().collect();
     let deploy = state.deploy;
     let kind = kind.to_owned();
-    Ok(OperationCall { call, kind, name, path, blocks, arguments, conditions, when: around, globals, chain, deploy })
+    Ok(OperationCall {
+        call,
+        kind,
+        name,
+        path,
+        blocks,
+        arguments,
+        conditions,
+        when: around,
+        globals,
+        chain,
+        deploy,
+        late: Late::default(),
+        on: None,
+    })
 }
 
 fn global_hint(schema: &Value, message: &str) -> Option<String> {

@@ -282,7 +282,7 @@ fn fact(lua: &Lua, evaluation: &Evaluation, name: &LuaValue, arguments: &LuaValu
     let fact = definition
         .bind(own)
         .map_err(|ArgumentError { message, hint, .. }| raise(Diagnostic::misuse(format!("{name}: {message}")).maybe_hint(hint)))?;
-    Ok(FactRequest { fact, context: globals.context().for_facts() })
+    Ok(FactRequest { fact, context: globals.context().for_facts(), on: None })
 }
 
 fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalCommand, Vec<i32>), Diagnostic> {

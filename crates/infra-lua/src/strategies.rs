@@ -198,6 +198,6 @@ fn collect_any_host(condition: &Condition, calls: &mut Vec<CallIndex>) {
         Condition::AnyHost(call) => calls.push(*call),
         Condition::Not(inner) => collect_any_host(inner, calls),
         Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect_any_host(one, calls)),
-        Condition::Always(_) | Condition::Outcome(..) => {}
+        Condition::Always(_) | Condition::Outcome(..) | Condition::Function(_) => {}
     }
 }

@@ -125,6 +125,7 @@ impl Reporter for Screen {
             Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
             Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
+            Event::WithinCall { op, host, title, result, .. } => self.within_call(*op, *host, title, result),
             Event::HostOperationEnded { op, host, result } => {
                 self.surface.done((Some(*op), *host));
                 self.host_ended(*op, *host, result);
@@ -341,6 +342,17 @@ impl Screen {
         if let Err(error) = written {
             self.results = None;
             let line = format!("{} the results cannot be written: {error}\n", self.page.bad("error:"));
+            self.surface.write(&line);
+        }
+    }
+
+    /// An operation in the body of a `call`. What failed there is shown whole with the `call` itself, which then fails too.
+    fn within_call(&mut self, op: OpId, host: HostId, title: &str, result: &HostResult) {
+        let line = format!("{} › {}: {}", self.which(op), one_line(title), outcome::words(result, "", self.page));
+        if self.folds() {
+            self.share(op, line, host);
+        } else {
+            let line = format!("[{}] {line}{}\n", self.name(host), outcome::took(result));
             self.surface.write(&line);
         }
     }

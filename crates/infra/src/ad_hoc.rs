@@ -9,6 +9,7 @@ use infra_core::diagnostic::Diagnostic;
 use infra_core::fact::SharedFact;
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::Host;
+use infra_core::late::Late;
 use infra_core::registry::{FactDefinition, Registry};
 use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Script, Step};
 use infra_core::{BoxFuture, Map, Value, template};
@@ -97,6 +98,8 @@ impl AdHoc {
             globals,
             chain: Vec::new(),
             deploy: 0,
+            late: Late::default(),
+            on: None,
         })
     }
 }
@@ -159,7 +162,7 @@ impl<'r> Question<'r> {
     pub fn of(&self, host: &Host) -> Result<FactRequest, Diagnostic> {
         let globals = self.globals.clone().or(&globals_of(host)?);
         let fact = self.bind(&globals).map_err(|error| blame(&self.definition.name, error))?;
-        Ok(FactRequest { fact, context: globals.context().for_facts() })
+        Ok(FactRequest { fact, context: globals.context().for_facts(), on: None })
     }
 }
 

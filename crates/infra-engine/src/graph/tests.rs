@@ -3,6 +3,7 @@
 use infra_core::Map;
 use infra_core::condition::{Condition, Did};
 use infra_core::global_arguments::GlobalArguments;
+use infra_core::late::Late;
 use infra_core::script::Rolling;
 use proptest::prelude::*;
 
@@ -25,6 +26,8 @@ fn chained(at: usize, chain: &[(&str, u32)], name: Option<&str>) -> OperationCal
         globals: GlobalArguments::default(),
         chain: chain.iter().map(|(file, line)| Location { file: (*file).to_owned(), line: *line }).collect(),
         deploy: 0,
+        late: Late::default(),
+        on: None,
     }
 }
 

@@ -13,6 +13,7 @@ use infra_core::fact::{SharedFact, erase};
 use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
 use infra_core::inventory::Inventory;
+use infra_core::late::Late;
 use infra_core::output::{Output, Stream};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
@@ -241,7 +242,7 @@ impl Fleet {
             events
         };
         let questions = |host: HostId| -> Vec<FactRequest> {
-            paths.iter().map(|path| FactRequest { fact: text_at(path), context: as_whom(host) }).collect()
+            paths.iter().map(|path| FactRequest { fact: text_at(path), context: as_whom(host), on: None }).collect()
         };
         let questions = run.hosts.iter().map(|host| (*host, questions(*host))).collect();
         let (state, events) = tokio::join!(run.facts(questions), watching);
@@ -385,6 +386,8 @@ pub fn call(line: u32, kind: &str, arguments: Value) -> OperationCall {
         globals: GlobalArguments::default(),
         chain: vec![Location { file: "deploy.lua".into(), line }],
         deploy: 0,
+        late: Late::default(),
+        on: None,
     }
 }
 
@@ -617,7 +620,7 @@ impl Script for Lines {
                         continue;
                     }
                     Line::Ask(paths) => {
-                        let request = |path: &&str| FactRequest { fact: text_at(path), context: Context::default() };
+                        let request = |path: &&str| FactRequest { fact: text_at(path), context: Context::default(), on: None };
                         Next::Ask(paths.iter().map(request).collect())
                     }
                     Line::Fail(diagnostic) => Next::Failed(Box::new(diagnostic)),

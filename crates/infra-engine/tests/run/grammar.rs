@@ -103,7 +103,10 @@ pub fn check(events: &[Event], overlapping: bool) {
                 assert!(!stopped, "something was started after a stop: {}", context());
                 assert!(!wave_failed || in_waves.contains(host), "something was started outside of a wave after a stop: {}", context());
             }
-            Event::CommandStarted { op, host, .. } | Event::Output { op, host, .. } | Event::Retrying { op, host, .. } => {
+            Event::CommandStarted { op, host, .. }
+            | Event::Output { op, host, .. }
+            | Event::Retrying { op, host, .. }
+            | Event::WithinCall { op, host, .. } => {
                 assert!(working.contains(&(*op, *host)), "{}", context());
             }
             Event::HostOperationEnded { op, host, .. } => {

@@ -70,6 +70,7 @@ enum Entry {
     HostOperationStarted { op: OpId, host: HostId },
     CommandStarted { op: OpId, host: HostId, text: String },
     Retrying { op: OpId, host: HostId, retry: u32, retries: u32, after: f64, failure: Box<Failure> },
+    WithinCall { op: OpId, host: HostId, kind: String, title: String, result: Box<HostResult> },
     HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
     OperationEnded { op: OpId },
     Stopped { reason: StopReason },
@@ -99,6 +100,9 @@ impl Entry {
                 after: after.as_secs_f64(),
                 failure: failure.clone(),
             },
+            Event::WithinCall { op, host, kind, title, location: _, result } => {
+                Self::WithinCall { op: *op, host: *host, kind: kind.clone(), title: title.clone(), result: Box::new(slim_result(result)) }
+            }
             Event::HostOperationEnded { op, host, result } => {
                 Self::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) }
             }

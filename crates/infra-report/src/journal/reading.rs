@@ -142,7 +142,8 @@ impl Record {
             | Entry::WaveStarted { .. }
             | Entry::OperationStarted { .. }
             | Entry::OperationEnded { .. }
-            | Entry::Retrying { .. } => return,
+            | Entry::Retrying { .. }
+            | Entry::WithinCall { .. } => return,
         };
         // A line about a host that the header does not know tells nothing.
         let known = match &event {
