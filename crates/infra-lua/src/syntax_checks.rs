@@ -1,10 +1,14 @@
 //! Checks of what a deploy says before it runs: conditions that are used as truth values, which are always true for Lua.
+//!
+//! In a function that execute calls they are plain booleans. Which functions these are a text does not always tell, so that only what surely runs
+//! while the plan is made is checked: the file itself, the bodies of blocks, and local functions that are called from there alone. What is left
+//! is noticed when the script ran: a condition that was read and never given to anything.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use full_moon::ast::{
-    Assignment, Ast, BinOp, Block, ElseIf, Expression, FunctionBody, FunctionName, GenericFor, If, Index, LocalAssignment, LocalFunction,
-    NumericFor, Parameter, Prefix, Repeat, Suffix, UnOp, Var, While,
+    Assignment, Ast, BinOp, Block, Call, ElseIf, Expression, FunctionArgs, FunctionBody, FunctionCall, FunctionName, GenericFor, If, Index,
+    LocalAssignment, LocalFunction, NumericFor, Parameter, Prefix, Repeat, Suffix, UnOp, Var, While,
 };
 use full_moon::tokenizer::TokenReference;
 use full_moon::visitors::Visitor;
@@ -16,6 +20,9 @@ const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "d
 
 /// What makes a condition of handles.
 const FUNCTIONS: [&str; 3] = ["any_changed", "all_changed", "any_host"];
+
+/// Functions that call the function that they are given at once.
+const AT_ONCE: [&str; 7] = ["with", "deploy", "parallel", "rolling", "once", "pcall", "xpcall"];
 
 /// The stack of the thread that walks through a syntax tree, in bytes: a long sum is a deep tree.
 const STACK: usize = 256 * 1024 * 1024;
@@ -34,7 +41,7 @@ pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
     found.sort_by_key(|finding| finding.line);
     found
         .into_iter()
-        .map(|Finding { line, message, hint }| {
+        .map(|Finding { line, message, hint, .. }| {
             let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
             Diagnostic::misuse(message).at(name, u32::try_from(line).unwrap_or(0)).source(source).hint(hint)
         })
@@ -52,6 +59,8 @@ fn walk(text: &str) -> Vec<Finding> {
 }
 
 struct Finding {
+    /// The function in which the condition is read.
+    within: Option<usize>,
     line: usize,
     message: String,
     hint: String,
@@ -64,6 +73,10 @@ struct Local {
     condition: Option<(String, usize)>,
     assigned_again: bool,
     used: bool,
+    /// The function in which it is declared.
+    within: Option<usize>,
+    /// The function that it is.
+    function: Option<usize>,
     /// Where it is used as a truth value or compared.
     tests: Vec<(usize, Test)>,
 }
@@ -74,8 +87,27 @@ enum Test {
     Comparison,
 }
 
+/// A function of the text.
+struct Function {
+    /// The function around it.
+    within: Option<usize>,
+    /// Whether execute may call it.
+    may_be_late: bool,
+    /// The functions that call it; none for the file itself.
+    callers: Vec<Option<usize>>,
+}
+
 #[derive(Default)]
 struct Checker {
+    functions: Vec<Function>,
+    /// Those around the node that is visited, innermost last.
+    around: Vec<usize>,
+    /// The functions by the byte of their first parenthesis.
+    by_byte: HashMap<usize, usize>,
+    /// The same bytes of those that run where they stand, or are a local variable from the start.
+    tame: HashSet<usize>,
+    /// Where the names of functions stand that are called there, by byte.
+    called: HashSet<usize>,
     locals: Vec<Local>,
     /// The names that are visible: by block, those of the innermost last.
     scopes: Vec<Vec<(String, usize)>>,
@@ -96,6 +128,11 @@ fn text_of(token: &TokenReference) -> String {
     token.token().to_string()
 }
 
+/// Where the parameters of a function begin.
+fn first_byte(body: &FunctionBody) -> usize {
+    byte_of(body.parameters_parentheses().tokens().0)
+}
+
 /// The expression without the parentheses around it.
 fn bare(mut expression: &Expression) -> &Expression {
     while let Expression::Parentheses { expression: inner, .. } = expression {
@@ -107,7 +144,9 @@ fn bare(mut expression: &Expression) -> &Expression {
 impl Checker {
     fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
         let place = self.locals.len();
-        self.locals.push(Local { name: name.clone(), condition, assigned_again: false, used: false, tests: Vec::new() });
+        let within = self.around.last().copied();
+        let local = Local { name: name.clone(), condition, assigned_again: false, used: false, within, function: None, tests: Vec::new() };
+        self.locals.push(local);
         if let Some(scope) = self.scopes.last_mut() {
             scope.push((name, place));
         }
@@ -155,11 +194,63 @@ impl Checker {
 
     fn used(&mut self, token: &TokenReference) {
         let is_assigned = self.assigned.contains(&byte_of(token));
-        if let Some(local) = self.lookup(&text_of(token)) {
-            if is_assigned {
-                local.assigned_again = true;
+        let is_called = self.called.contains(&byte_of(token));
+        let caller = self.around.last().copied();
+        let Some(local) = self.lookup(&text_of(token)) else { return };
+        if is_assigned {
+            local.assigned_again = true;
+        } else {
+            local.used = true;
+        }
+        if let Some(function) = local.function {
+            if is_called {
+                self.functions[function].callers.push(caller);
             } else {
-                local.used = true;
+                // It is given away, or another one takes its name.
+                self.functions[function].may_be_late = true;
+            }
+        }
+    }
+
+    /// Notes that the function runs where it stands, or has a name from the start.
+    fn tame(&mut self, expression: &Expression) {
+        if let Expression::Function(function) = expression {
+            self.tame.insert(first_byte(function.body()));
+        }
+    }
+
+    /// Notes that the local variable declared last is the function with this body.
+    fn names_function(&mut self, body: usize) {
+        if let (Some(local), Some(function)) = (self.locals.last_mut(), self.by_byte.get(&body)) {
+            local.function = Some(*function);
+        }
+    }
+
+    /// Whether execute may run what stands in this function.
+    fn may_be_late(&self, mut function: Option<usize>) -> bool {
+        while let Some(place) = function {
+            if self.functions[place].may_be_late {
+                return true;
+            }
+            function = self.functions[place].within;
+        }
+        false
+    }
+
+    /// Those that are called by functions that execute may call may be called by it as well.
+    fn spread(&mut self) {
+        loop {
+            let more: Vec<usize> = (0..self.functions.len())
+                .filter(|place| {
+                    let function = &self.functions[*place];
+                    !function.may_be_late && function.callers.iter().any(|caller| self.may_be_late(*caller))
+                })
+                .collect();
+            if more.is_empty() {
+                return;
+            }
+            for place in more {
+                self.functions[place].may_be_late = true;
             }
         }
     }
@@ -167,7 +258,7 @@ impl Checker {
     /// Looks at an expression that is taken as true or false.
     fn test(&mut self, expression: &Expression, test: Test) {
         if let Some(condition) = self.condition_in(expression) {
-            self.report(line_of(expression), &condition, test);
+            self.report(line_of(expression), &condition, test, self.around.last().copied());
             return;
         }
         match bare(expression) {
@@ -188,17 +279,21 @@ impl Checker {
         }
     }
 
-    fn report(&mut self, line: usize, condition: &str, test: Test) {
+    fn report(&mut self, line: usize, condition: &str, test: Test, within: Option<usize>) {
+        if condition.ends_with("will_change") {
+            if test == Test::Truth {
+                let message = format!("`{condition}` is used as a truth value, but it may be \"unknown\", which counts as true");
+                let hint = format!("compare it: {condition} == true");
+                self.findings.push(Finding { within, line, message, hint });
+            }
+            return;
+        }
         let what = match test {
             Test::Truth => "is used as a truth value, but it is known only when the operations have run",
             Test::Comparison => "is compared, but it is known only when the operations have run",
         };
-        let hint = if condition.ends_with("will_change") {
-            "`will_change` is not available yet: give did_change to `_if` or to a boolean argument".to_owned()
-        } else {
-            format!("give it to the operations that depend on it: _if = {condition}")
-        };
-        self.findings.push(Finding { line, message: format!("the condition `{condition}` {what}"), hint });
+        let hint = format!("give it to the operations that depend on it: _if = {condition}");
+        self.findings.push(Finding { within, line, message: format!("the condition `{condition}` {what}"), hint });
     }
 
     fn finish(mut self) -> Vec<Finding> {
@@ -207,16 +302,20 @@ impl Checker {
             if local.assigned_again {
                 continue;
             }
+            let foresees = condition.ends_with("will_change");
             for (line, test) in &local.tests {
-                self.report(*line, &local.name, *test);
+                let shown = if foresees { &condition } else { &local.name };
+                self.report(*line, shown, *test, local.within);
             }
-            if !local.used {
+            if !local.used && !foresees {
                 let message = format!("the condition `{condition}` is read into `{}` and never used", local.name);
                 let hint = format!("give it to an operation: _if = {}", local.name);
-                self.findings.push(Finding { line, message, hint });
+                self.findings.push(Finding { within: local.within, line, message, hint });
             }
         }
-        self.findings
+        self.spread();
+        let findings = std::mem::take(&mut self.findings);
+        findings.into_iter().filter(|finding| !self.may_be_late(finding.within)).collect()
     }
 }
 
@@ -234,7 +333,35 @@ impl Visitor for Checker {
         self.scopes.pop();
     }
 
+    fn visit_function_call(&mut self, node: &FunctionCall) {
+        let (Prefix::Name(name), Some(Suffix::Call(Call::AnonymousCall(arguments)))) = (node.prefix(), node.suffixes().next()) else {
+            return;
+        };
+        self.called.insert(byte_of(name));
+        let name = text_of(name);
+        if !AT_ONCE.contains(&name.as_str()) || self.is_local(&name) {
+            return;
+        }
+        if let FunctionArgs::Parentheses { arguments, .. } = &**arguments {
+            for argument in arguments {
+                self.tame(argument);
+                if let Expression::Var(Var::Name(name)) = argument {
+                    self.called.insert(byte_of(name));
+                }
+            }
+        }
+    }
+
     fn visit_function_body(&mut self, body: &FunctionBody) {
+        let byte = first_byte(body);
+        let place = self.functions.len();
+        let within = self.around.last().copied();
+        self.functions.push(Function { within, may_be_late: !self.tame.contains(&byte), callers: Vec::new() });
+        self.by_byte.insert(byte, place);
+        if let Some(local) = self.locals.last_mut().filter(|local| local.function == Some(usize::MAX)) {
+            local.function = Some(place);
+        }
+        self.around.push(place);
         self.scopes.push(Vec::new());
         for parameter in body.parameters() {
             if let Parameter::Name(name) = parameter {
@@ -244,6 +371,7 @@ impl Visitor for Checker {
     }
 
     fn visit_function_body_end(&mut self, _: &FunctionBody) {
+        self.around.pop();
         self.scopes.pop();
     }
 
@@ -269,6 +397,17 @@ impl Visitor for Checker {
 
     fn visit_local_function(&mut self, node: &LocalFunction) {
         self.declare(text_of(node.name()), None);
+        self.tame.insert(first_byte(node.body()));
+        // It is visited next, and may call itself.
+        if let Some(local) = self.locals.last_mut() {
+            local.function = Some(usize::MAX);
+        }
+    }
+
+    fn visit_local_assignment(&mut self, node: &LocalAssignment) {
+        for value in node.expressions() {
+            self.tame(value);
+        }
     }
 
     fn visit_local_assignment_end(&mut self, node: &LocalAssignment) {
@@ -276,6 +415,9 @@ impl Visitor for Checker {
         for (at, name) in node.names().iter().enumerate() {
             let condition = values.get(at).and_then(|value| self.condition_in(value)).map(|condition| (condition, line_of(name)));
             self.declare(text_of(name), condition);
+            if let Some(Expression::Function(function)) = values.get(at) {
+                self.names_function(first_byte(function.body()));
+            }
         }
     }
 
@@ -335,7 +477,7 @@ impl Visitor for Checker {
                         let symbol = text_of(symbol);
                         let message = format!("`x and {symbol} or y` is always y, because {symbol} is not true");
                         let hint = format!("write if x then v = {symbol} else v = y end, or turn it around: not x and y");
-                        self.findings.push(Finding { line: line_of(node), message, hint });
+                        self.findings.push(Finding { within: None, line: line_of(node), message, hint });
                     }
                 }
                 BinOp::TwoEqual(_) | BinOp::TildeEqual(_) => {
@@ -390,6 +532,15 @@ mod tests {
             "if not any_host(a) then end",
             "local x = all_changed(a) if x then end",
             "local x = a.did_change | b",
+            "with({}, function() if conf.did_change then end end)",
+            "rolling(function() deploy('x', function() if conf.did_change then end end) end)",
+            "local function f() if conf.did_change then end end f()",
+            "local f = function() local x = conf.did_change if x then end end with({}, f)",
+            "local function f() if conf.did_change then end end local function g() f() end g()",
+            "local changed = conf.did_change call(function() if changed then end end)",
+            "local changed = conf.did_change op { _if = function() return not changed end }",
+            "local plan = conf.will_change if plan then end",
+            "if not conf.will_change then end",
         ] {
             assert_eq!(lines(text), [1], "{text}");
         }
@@ -412,6 +563,21 @@ mod tests {
             "local x = a.did_change | b.did_change f(x)",
             "if M.any_changed(a) then end",
             "local any_changed = mine if any_changed(a) then end",
+            "call(function() if conf.did_change then end end)",
+            "call('x', { _if = a.did_change }, function() local x = conf.did_change while x or not b.did_error do end end)",
+            "op { _if = function() return not conf.did_change and conf.did_error == true end }",
+            "op { _retry_until = function(result) if result.did_change then return true end return any_changed(a) and 1 or 2 end }",
+            "local x = { commands = function() if conf.did_change then return 1 end end } op(x)",
+            "local function new() return conf.did_change or other.did_change end op { _if = new }",
+            "local function f() if conf.did_change then end end call(f)",
+            "local f = function() if conf.did_change then end end call(function() f() end)",
+            "local function f() if conf.did_change then end end local function g() f() end call(function() with({}, g) end)",
+            "function M.f() if conf.did_change then end end",
+            "local M = {} M.f = function() if conf.did_change then end end return M",
+            "local function f(n) if conf.did_change then return f(n - 1) end end call(function() return f(3) end)",
+            "call(function() local changed = conf.did_change end)",
+            "if conf.will_change == true or conf.will_change ~= 'unknown' then end",
+            "local plan = conf.will_change if plan == 'unknown' then end",
         ] {
             assert_eq!(lines(text), Vec::<u32>::new(), "{text}");
         }

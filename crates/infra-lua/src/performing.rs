@@ -1,0 +1,208 @@
+//! Operations inside the body of `call`, which run at once.
+//!
+//! The function of an operation is written in Rust, so that its caller stays in the chain of calls, and such a function cannot wait. So it notes
+//! what is to be run and has the hook look at the next instruction: there the body stops until the operation has ended. What the operation gave
+//! back is filled in before any instruction can read it.
+
+use std::sync::{Arc, Mutex};
+
+use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::global_arguments::GlobalArguments;
+use infra_core::late::CallResult;
+use infra_core::script::OperationCall;
+use mlua::{Function, HookTriggers, Lua, Table, Value as LuaValue, VmState};
+
+use crate::errors::raise;
+use crate::evaluation::{Evaluation, State};
+
+/// How many instructions of Lua run between two looks at the clock.
+const HOOK_EVERY: u32 = 10_000;
+
+/// What came of an operation that ran in a body; none until it did.
+pub(crate) type Slot = Arc<Mutex<Option<Arc<CallResult>>>>;
+
+/// An operation of a body that has not been run yet.
+pub(crate) struct Pending {
+    pub work: Work,
+    pub slot: Slot,
+}
+
+/// What is still to be done for it.
+pub(crate) enum Work {
+    /// Functions among its arguments are to be called.
+    Functions(Unread),
+    /// The functions of its arguments are being called.
+    Calling,
+    /// It is to be run.
+    Ready(Box<OperationCall>),
+    /// It runs.
+    Asked,
+}
+
+/// The arguments of an operation, functions among them.
+pub(crate) struct Unread {
+    pub kind: String,
+    pub chain: Vec<Location>,
+    pub values: Vec<(String, LuaValue)>,
+    /// Where the functions are that were not called yet, the next one last.
+    pub places: Vec<FunctionPlace>,
+}
+
+/// Where a function stands among the arguments.
+pub(crate) struct FunctionPlace {
+    /// The argument, by its place.
+    pub argument: usize,
+    /// The place in the list that it is.
+    pub item: Option<(Table, usize)>,
+    pub function: Function,
+}
+
+impl Unread {
+    /// The arguments of an operation, where functions are among them; the arguments back where none is.
+    pub fn of(
+        lua: &Lua,
+        kind: &str,
+        chain: &[Location],
+        mut values: Vec<(String, LuaValue)>,
+        takes_conditions: impl Fn(&str) -> bool,
+    ) -> mlua::Result<Result<Self, Vec<(String, LuaValue)>>> {
+        let mut places = Vec::new();
+        for (argument, (name, value)) in values.iter_mut().enumerate() {
+            match value {
+                // Those that every operation takes and that are no condition refuse functions by themselves.
+                LuaValue::Function(_) if name == "name" || (name.starts_with('_') && name != "_if") => {}
+                LuaValue::Function(function) => places.push(FunctionPlace { argument, item: None, function: function.clone() }),
+                LuaValue::Table(list) if takes_conditions(name) => {
+                    let copy = lua.create_table()?;
+                    for item in 1..=list.raw_len() {
+                        let one: LuaValue = list.raw_get(item)?;
+                        if let LuaValue::Function(function) = &one {
+                            places.push(FunctionPlace { argument, item: Some((copy.clone(), item)), function: function.clone() });
+                        }
+                        copy.raw_set(item, one)?;
+                    }
+                    if places.last().is_some_and(|place| place.argument == argument) {
+                        *list = copy;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if places.is_empty() {
+            return Ok(Err(values));
+        }
+        places.reverse();
+        Ok(Ok(Self { kind: kind.to_owned(), chain: chain.to_vec(), values, places }))
+    }
+
+    /// Puts what a function gave in its place.
+    pub fn put(&mut self, place: &FunctionPlace, value: LuaValue) -> mlua::Result<()> {
+        match &place.item {
+            Some((list, item)) => list.raw_set(*item, value),
+            None => {
+                self.values[place.argument].1 = value;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the function gives a condition, which is true or false.
+    pub fn is_condition(&self, place: &FunctionPlace) -> bool {
+        place.item.is_some() || self.values[place.argument].0 == "_if"
+    }
+
+    /// What the function was given to.
+    pub fn what(&self, place: &FunctionPlace) -> String {
+        format!("`{}` of {}", self.values[place.argument].0, self.kind)
+    }
+}
+
+/// What an operation comes to that its conditions leave out.
+pub(crate) fn skipped() -> Arc<CallResult> {
+    Arc::new(CallResult { succeeded: true, changed_anywhere: Some(false), ..CallResult::default() })
+}
+
+/// Notes an operation that is to be run before the body goes on.
+pub(crate) fn pend(lua: &Lua, evaluation: &Arc<Evaluation>, work: Work) -> mlua::Result<Slot> {
+    let slot = Slot::default();
+    {
+        let mut state = evaluation.state();
+        state.pending = Some(Pending { work, slot: slot.clone() });
+        state.is_watching = true;
+    }
+    watch(lua, evaluation, 1)?;
+    Ok(slot)
+}
+
+/// Has the hook look at each so many instructions of the coroutine that runs, and of those that are made from here on.
+pub(crate) fn watch(lua: &Lua, evaluation: &Arc<Evaluation>, every: u32) -> mlua::Result<()> {
+    let of = evaluation.clone();
+    lua.set_global_hook(HookTriggers::new().every_nth_instruction(every), move |lua, _| {
+        let clock = &of.clock;
+        if clock.is_over() {
+            let seconds = clock.limit().as_secs_f64();
+            let over = Diagnostic::runtime(format!("the script ran for more than {seconds} s")).hint("look for a loop that does not end");
+            let over = of.at_line(lua, over);
+            return Err(raise(over));
+        }
+        let (stop, was_watching) = {
+            let mut state = of.state();
+            let stop = state.pending.as_ref().is_some_and(|pending| matches!(pending.work, Work::Ready(_) | Work::Functions(_)));
+            (stop, !stop && std::mem::take(&mut state.is_watching))
+        };
+        if stop {
+            // Where nothing can wait this goes on, until something can.
+            return Ok(VmState::Yield);
+        }
+        if was_watching {
+            watch(lua, &of, HOOK_EVERY)?;
+        }
+        Ok(VmState::Continue)
+    })
+}
+
+/// Has the hook look at the clock.
+pub(crate) fn watch_clock(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<()> {
+    watch(lua, evaluation, HOOK_EVERY)
+}
+
+/// Checks that an operation may run where the script is in execute.
+///
+/// # Errors
+/// A misuse: an operation in a function that is no body of `call`, and where nothing can wait.
+pub(crate) fn check_place(state: &State, kind: &str) -> Result<(), Diagnostic> {
+    let Some(running) = &state.running else { return Ok(()) };
+    let in_argument = match &state.pending {
+        Some(Pending { work: Work::Calling, .. }) => true,
+        Some(_) => {
+            let message = format!("`{kind}` cannot wait here, inside a function that Lua itself calls (table.sort, gsub, __tostring)");
+            return Err(Diagnostic::misuse(message).hint("call operations one after the other"));
+        }
+        None => false,
+    };
+    if in_argument || !running.is_body() {
+        let what = if in_argument { "an argument" } else { &running.left.what };
+        return Err(Diagnostic::misuse(format!("`{kind}` stands inside the function of {what}, which only finds a value"))
+            .hint("operations run in execute inside call(function() … end)"));
+    }
+    Ok(())
+}
+
+/// Checks that an operation of a body has no strategy of its own: the body runs on one host.
+///
+/// # Errors
+/// A misuse.
+pub(crate) fn check_globals(kind: &str, globals: &GlobalArguments) -> Result<(), Diagnostic> {
+    let given = [
+        ("_serial", globals.serial.is_some()),
+        ("_parallel", globals.parallel.is_some()),
+        ("_run_once", globals.run_once.is_some()),
+        ("_max_fail", globals.max_fail.is_some()),
+        ("_background", globals.background.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((name, _)) => Err(Diagnostic::misuse(format!("{kind}: `{name}` stands inside `call`, whose operations run at once on one host"))
+            .hint(format!("give it to `call` itself: call({{ {name} = … }}, function() … end)"))),
+        None => Ok(()),
+    }
+}
