@@ -100,8 +100,6 @@ pub(crate) struct State {
     pub running: Option<Running>,
     /// The operation that is to be run before the body of `call` goes on.
     pub pending: Option<Pending>,
-    /// Whether the hook looks at each instruction, because an operation is to be run.
-    pub is_watching: bool,
     pub blocks: Vec<Block>,
     /// The `config` of the files that are open, outermost first.
     pub config: Vec<GlobalArguments>,

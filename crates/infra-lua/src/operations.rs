@@ -62,9 +62,7 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
             return Err(Diagnostic::misuse(format!("`{name}` is no default for all operations")).hint(*hint));
         }
         if DEPLOY_ONLY.contains(&plain) {
-            let hint = "facts of another host are read with inventory:host(name):fact(…)";
-            return Err(Diagnostic::misuse(format!("`{name}` is for operations and for blocks around them"))
-                .maybe_hint((plain == "on").then(|| hint.to_owned())));
+            return Err(Diagnostic::misuse(format!("`{name}` is for operations and for blocks around them")));
         }
     }
     let mark = if marked { "_" } else { "" };
@@ -226,7 +224,10 @@ fn sort_out(
         if name == "name" && own.is_none() {
             match &value {
                 LuaValue::String(text) => given.name = Some(text.to_string_lossy()),
-                other => return Err(Diagnostic::misuse(format!("`name` takes a string, got {}", type_name(other)))),
+                other => {
+                    let hint = other.is_function().then(|| "it is how the operation is known before it runs".to_owned());
+                    return Err(Diagnostic::misuse(format!("`name` takes a string, got {}", type_name(other))).maybe_hint(hint));
+                }
             }
             continue;
         }
@@ -234,8 +235,14 @@ fn sort_out(
             globals.insert(name.clone(), data(lua, &name, &value)?);
             continue;
         }
-        if let (LuaValue::Function(function), Some(_)) = (&value, own) {
-            given.late.push((name, function.clone()));
+        if let LuaValue::Function(function) = &value {
+            match own {
+                Some(_) => given.late.push((name, function.clone())),
+                // The check of the arguments says that there is none, and which is meant.
+                None => {
+                    given.own.insert(name, Value::Null);
+                }
+            }
             continue;
         }
         let conditional = match &value {
@@ -505,8 +512,11 @@ fn body(lua: &Lua, evaluation: &Evaluation, arguments: &MultiValue, chain: &[Loc
             return Err(Diagnostic::misuse("`call` stands inside `once`, which takes no operations"));
         }
         if let Some(running) = &state.running {
-            let inside = if running.is_body() { "`call`".to_owned() } else { format!("the function of {}", running.left.what) };
-            return Err(Diagnostic::misuse(format!("`call` stands inside {inside}")).hint("what is inside runs at once anyway: leave it out"));
+            if !running.is_body() {
+                return Err(Diagnostic::misuse(format!("`call` stands inside the function of {}, which only finds a value", running.left.what))
+                    .hint("register it in the deploy itself"));
+            }
+            return Err(Diagnostic::misuse("`call` stands inside `call`").hint("what is inside runs at once anyway: leave it out"));
         }
     }
     let (name, options, function) = crate::blocks::block_parts(CALL, arguments)?;

@@ -25,6 +25,15 @@ pub(crate) type Slot = Arc<Mutex<Option<Arc<CallResult>>>>;
 pub(crate) struct Pending {
     pub work: Work,
     pub slot: Slot,
+    /// The address of the coroutine that called it: that one stops, not the one that resumed it, which would take its stop for its end.
+    pub coroutine: usize,
+}
+
+impl Pending {
+    /// Whether the coroutine that called it has to stop for it.
+    pub fn waits(&self) -> bool {
+        matches!(self.work, Work::Ready(_) | Work::Functions(_))
+    }
 }
 
 /// What is still to be done for it.
@@ -126,9 +135,8 @@ pub(crate) fn skipped() -> Arc<CallResult> {
 pub(crate) fn pend(lua: &Lua, evaluation: &Arc<Evaluation>, work: Work) -> mlua::Result<Slot> {
     let slot = Slot::default();
     {
-        let mut state = evaluation.state();
-        state.pending = Some(Pending { work, slot: slot.clone() });
-        state.is_watching = true;
+        let coroutine = lua.current_thread().to_pointer() as usize;
+        evaluation.state().pending = Some(Pending { work, slot: slot.clone(), coroutine });
     }
     watch(lua, evaluation, 1)?;
     Ok(slot)
@@ -145,17 +153,12 @@ pub(crate) fn watch(lua: &Lua, evaluation: &Arc<Evaluation>, every: u32) -> mlua
             let over = of.at_line(lua, over);
             return Err(raise(over));
         }
-        let (stop, was_watching) = {
-            let mut state = of.state();
-            let stop = state.pending.as_ref().is_some_and(|pending| matches!(pending.work, Work::Ready(_) | Work::Functions(_)));
-            (stop, !stop && std::mem::take(&mut state.is_watching))
-        };
-        if stop {
+        let waits = of.state().pending.as_ref().filter(|pending| pending.waits()).map(|pending| pending.coroutine);
+        match waits {
             // Where nothing can wait this goes on, until something can.
-            return Ok(VmState::Yield);
-        }
-        if was_watching {
-            watch(lua, &of, HOOK_EVERY)?;
+            Some(coroutine) if coroutine == lua.current_thread().to_pointer() as usize => return Ok(VmState::Yield),
+            Some(_) => {}
+            None => watch(lua, &of, HOOK_EVERY)?,
         }
         Ok(VmState::Continue)
     })

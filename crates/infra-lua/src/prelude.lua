@@ -34,6 +34,10 @@ local function resume(co, ...)
     results = pack(raw_resume(co))
   end
   rust.leave_coroutine(depth)
+  -- The coroutine ended with the operation itself.
+  if rust.is_pending() and isyieldable() then
+    raw_yield(REQUEST)
+  end
   return unpack(results, 1, results.n)
 end
 

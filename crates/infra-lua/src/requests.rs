@@ -279,6 +279,10 @@ fn fact(
         }
     };
     let (globals, mut own): (Map, Map) = given.into_iter().partition(|(key, _)| key.starts_with('_'));
+    if globals.contains_key("_on") {
+        let wrong = Diagnostic::misuse("`_on` is for operations and for blocks around them");
+        return Err(raise(wrong.hint("facts of another host are read with inventory:host(name):fact(…)")));
+    }
     let of = other.map(|id| &**evaluation.house.inventory.by_id(id));
     let mut globals = read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of)).map_err(raise)?;
     // A file that an operation in the same block names is the same file for a fact.

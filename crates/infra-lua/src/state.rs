@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::diagnostic::{Diagnostic, Fault, Location};
 use infra_core::late::{CallResult, FunctionId, Purpose, Results};
 use mlua::chunk::ChunkMode;
 use mlua::thread::ThreadStatus;
 use mlua::{Function, LightUserData, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value as LuaValue};
 
 use crate::conditions::{Handle, Of};
-use crate::errors::{diagnose, diagnose_message};
+use crate::errors::{Raised, diagnose, diagnose_message};
 use crate::evaluation::{Evaluation, Reading};
 use crate::globals;
 use crate::late::{FUNCTIONS, Running, returned, truth};
 use crate::operations::register_read;
-use crate::performing::{FunctionPlace, Slot, Unread, Work, skipped, watch_clock};
+use crate::performing::{FunctionPlace, Pending, Slot, Unread, Work, skipped, watch_clock};
 use crate::requests::{Reply, Request};
 use crate::source::Source;
 use crate::{blocks, conditions, requests, text_functions};
@@ -297,7 +297,7 @@ fn build(evaluation: &Arc<Evaluation>) -> mlua::Result<Machine> {
     blocks::add_to(&lua, evaluation, &rust, &environment)?;
     conditions::add_to(&lua, evaluation, &rust)?;
     let of = evaluation.clone();
-    rust.set("is_pending", lua.create_function(move |_, ()| Ok(of.state().pending.is_some()))?)?;
+    rust.set("is_pending", lua.create_function(move |_, ()| Ok(of.state().pending.as_ref().is_some_and(Pending::waits)))?)?;
     add_running(&lua, evaluation, &rust, &environment)?;
     globals::add_methods(&lua, evaluation, &rust)?;
     let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude").into_function()?;
@@ -355,6 +355,10 @@ fn add_running(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, environmen
     rust.set("on_error", on_error)?;
     let of = evaluation.clone();
     let error_text = lua.create_function(move |lua, error: LuaValue| match &error {
+        // What `fail` says no `pcall` takes back.
+        LuaValue::Error(error) if error.downcast_ref::<Raised>().is_some_and(|raised| raised.0.fault == Fault::Host) => {
+            Err(error.as_ref().clone())
+        }
         LuaValue::Error(error) => Ok(LuaValue::String(lua.create_string(diagnose(error, &of.house.sources, Vec::new()).to_string())?)),
         _ => Ok(error),
     })?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bench::{Ran, call_function, changed, load, prepare, shown};
 use infra_core::condition::{CallIndex, Condition, Did};
-use infra_core::late::{CALL, CallResult, Functions, LateReply, LateStep, Place, Purpose, Results};
+use infra_core::host::HostId;
+use infra_core::late::{CALL, CallResult, Functions, Place, Purpose, Results};
 use infra_core::script::OperationCall;
 use serde_json::{Value, json};
 
@@ -213,6 +214,9 @@ local made = with({ _sudo = true, _ignore_errors = true }, function()
         return server.shell { commands = "two" }.stdout
       end)
       assert(co() == "one" and co() == "two")
+      local direct = coroutine.wrap(server.shell)({ commands = "direct" })
+      local there = host:fact("server.hostname")
+      assert(direct.stdout == "direct" and there == "web-1")
       local ok, value = pcall(server.shell, { commands = "in pcall" })
       assert(ok and value.stdout == "in pcall")
       local function tail() return server.shell { commands = "tail" } end
@@ -250,13 +254,290 @@ server.shell { commands = function() return inside.stdout .. tostring(made.did_c
         r#"run 5 App | systemd.service x {"reloaded":false,"restarted":true,"service":"x"} sudo"#,
         r#"run 6 App | server.shell one {"commands":["one"]} sudo"#,
         r#"run 7 App | server.shell two {"commands":["two"]} sudo"#,
-        r#"run 8 App | server.shell in pcall {"commands":["in pcall"]} sudo"#,
-        r#"run 9 App | server.shell tail {"commands":["tail"]} sudo"#,
-        r#"run 10 App | server.shell task 1 {"commands":["task 1"]} sudo"#,
-        r#"run 11 App | server.shell task 2 {"commands":["task 2"]} sudo"#,
-        r#"run 12 App | server.shell here {"commands":["here"]} sudo"#,
+        r#"run 8 App | server.shell direct {"commands":["direct"]} sudo"#,
+        "ask server.hostname {}",
+        r#"run 9 App | server.shell in pcall {"commands":["in pcall"]} sudo"#,
+        r#"run 10 App | server.shell tail {"commands":["tail"]} sudo"#,
+        r#"run 11 App | server.shell task 1 {"commands":["task 1"]} sudo"#,
+        r#"run 12 App | server.shell task 2 {"commands":["task 2"]} sudo"#,
+        r#"run 13 App | server.shell here {"commands":["here"]} sudo"#,
     ];
     assert_eq!(left.trace, ran);
     left.ended(1, changed(""));
     assert_eq!(left.argument(1, "commands").await, Ok(json!(["tokentrue"])));
+}
+
+#[tokio::test]
+async fn a_body_may_fail_and_be_called_again() {
+    let mut left = Left::of(
+        r#"
+Count = { n = 0 }
+call(function()
+  Count.n = Count.n + 1
+  with({ _sudo = true }, function()
+    server.shell { commands = Count.n == 1 and "fail" or "try " .. Count.n }
+    if Count.n == 2 then fail("the token is old") end
+    pcall(fail, "swallowed? " .. Count.n)
+    print("never")
+  end)
+end)
+call(function()
+  host:log("it is " .. Count.n)
+  local ok, why = pcall(error, "plain")
+  assert(not ok and why:ends_with("plain"))
+  server.shell { commands = "end" }
+end)
+"#,
+    )
+    .await;
+    assert_eq!(left.body(0).await, Ok(json!("given up")));
+    let failed = "runtime: deploy.lua:7: the token is old\n  | if Count.n == 2 then fail(\"the token is old\") end";
+    assert_eq!(left.body(0).await, Err(failed.to_owned()));
+    let failed = "runtime: deploy.lua:8: swallowed? 3\n  | pcall(fail, \"swallowed? \" .. Count.n)";
+    assert_eq!(left.body(0).await, Err(failed.to_owned()));
+    assert_eq!(left.body(1).await, Ok(Value::Null));
+    assert_eq!(left.trace.last().map(String::as_str), Some(r#"run 0 server.shell end {"commands":["end"]}"#));
+    assert_eq!(*left.log.log.lock().expect("a lock"), ["web-1: it is 3"]);
+}
+
+#[tokio::test]
+async fn operations_run_on_other_hosts_and_facts_are_theirs() {
+    let files = [
+        ("inventory.lua", "web = { \"web-1\", { \"web-2\", _sudo = true } }\nlb = { \"lb-1\" }"),
+        (
+            "deploy.lua",
+            r#"
+server.shell { commands = "a", _on = inventory:host("lb-1") }
+server.shell { commands = "b", _on = "lb-1" }
+server.shell { commands = "c", _on = "@local" }
+server.shell { commands = "d", _on = host }
+with({ _on = "@local" }, function()
+  server.shell { commands = "e" }
+  server.shell { commands = "f", _on = "web-2" }
+  server.shell { commands = "g", _on = host }
+  call({ _on = "lb-1", _sudo = true }, function()
+    server.shell { commands = "h" }
+    server.shell { commands = "i", _on = "@local", _sudo = false }
+    local other = inventory:host("web-2"):fact("server.hostname")
+  end)
+end)
+local other = inventory:host("web-2"):facts { name = "server.hostname", file = { "files.file", path = "/etc/x" } }
+host:fact("server.hostname")
+assert(other.name == "web-1" and other.file.size == 12)
+"#,
+        ),
+    ];
+    let (_, inventory, deploy) = load(&files).await.expect("a deploy");
+    let (ran, functions) = prepare(&deploy, &inventory, 0).await;
+    assert_eq!(ran.failed, None);
+    let (lb, local) = (Some(Place::Host(HostId(2))), Some(Place::Controller));
+    let places: Vec<Option<Place>> = ran.calls.iter().map(|call| call.on).collect();
+    assert_eq!(places, [lb, lb, local, None, local, Some(Place::Host(HostId(1))), None, None]);
+    let asked = [
+        vec!["files.file {\"path\":\"/etc/x\"} on Host(HostId(1))".to_owned(), "server.hostname {} on Host(HostId(1))".to_owned()],
+        vec!["server.hostname {}".to_owned()],
+    ];
+    assert_eq!(ran.asked, asked);
+    let sudo: Vec<Option<&str>> = ran.contexts.iter().map(|context| context.sudo.as_deref()).collect();
+    assert_eq!(sudo, [Some("root"), Some("root"), None]);
+    let mut functions = functions.expect("a body");
+    let mut trace = Vec::new();
+    let done = call_function(&mut *functions, 0, Purpose::Body, &Results::new(), &mut trace, said).await;
+    assert_eq!(done, Ok(Value::Null));
+    let ran = [
+        r#"run 0 server.shell h {"commands":["h"]} sudo on Host(HostId(2))"#,
+        r#"run 1 server.shell i {"commands":["i"]} sudo on Controller"#,
+        "ask server.hostname {} on Host(HostId(1))",
+    ];
+    assert_eq!(trace, ran);
+}
+
+#[tokio::test]
+async fn the_plan_is_asked_what_will_change() {
+    let calls = bench::calls(
+        r#"
+local a = server.shell { commands = "a" }
+local b = server.shell { commands = "b" }
+local c = server.shell { commands = "c" }
+local function told(handle) return handle.will_change end
+local co = coroutine.wrap(function() return a.will_change end)
+server.shell { commands = { tostring(co()), tostring(told(b)), tostring(told(c)) } }
+if a.will_change == true and b.will_change ~= true then server.shell { commands = "d" } end
+"#,
+    )
+    .await;
+    assert_eq!(calls[3].arguments["commands"], json!(["true", "false", "unknown"]));
+    assert_eq!(calls.len(), 5);
+}
+
+#[tokio::test]
+async fn a_state_is_kept_for_functions_alone() {
+    for (deploy, is_left) in [
+        ("server.shell { commands = 'x' }", false),
+        ("server.shell { commands = function() return 'x' end }", true),
+        ("local f = function() end", false),
+        ("call(function() end) fail('no')", false),
+    ] {
+        let (_, inventory, loaded) = load(&[("deploy.lua", deploy)]).await.expect("a deploy");
+        let (_, functions) = prepare(&loaded, &inventory, 0).await;
+        assert_eq!(functions.is_some(), is_left, "{deploy}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_that_a_function_can_reach_are_no_misuse() {
+    let mut left = Left::of(
+        r#"
+local a = server.shell { commands = "a" }
+local all = { changed = a.did_change | a.did_error }
+call(function()
+  server.shell { commands = "b", _if = all.changed }
+  server.shell { commands = "c", _if = { all.changed, not a.did_error } }
+end)
+"#,
+    )
+    .await;
+    left.ended(0, changed(""));
+    assert_eq!(left.body(0).await, Ok(Value::Null));
+    assert_eq!(left.trace.len(), 2);
+    let unused = "local a = server.shell { commands = 'a' }\ndo local t = { a.did_change } end\ncall(function() return a.did_change end)";
+    let wrong = bench::wrong_with(&[("deploy.lua", unused)]).await;
+    assert!(wrong.starts_with("misuse: deploy.lua:2: the condition `did_change` is read and never used"), "{wrong}");
+}
+
+#[tokio::test]
+async fn functions_share_the_limits_of_the_script() {
+    let all = async |running_time: u64, memory: usize, deploy: &str| {
+        let limits = infra_lua::Limits { running_time: std::time::Duration::from_millis(running_time), memory };
+        let (_, inventory, deploy) = bench::load_with(&[("deploy.lua", deploy)], &["deploy.lua"], limits).await.expect("a deploy");
+        let (ran, functions) = prepare(&deploy, &inventory, 0).await;
+        let mut functions = functions.expect("bodies");
+        let mut shown = Vec::new();
+        for function in ran.calls.iter().filter_map(|call| call.late.body) {
+            let done = call_function(&mut *functions, function, Purpose::Body, &Results::new(), &mut Vec::new(), said).await;
+            shown.push(done.map_or_else(|wrong| wrong.message, |value| value.to_string()));
+        }
+        shown
+    };
+    let deploy = r#"
+call(function() local t = {} for i = 1, 1e9 do t[i] = ("x"):rep(1000) .. i end end)
+call(function() server.shell { commands = "x" } end)
+"#;
+    assert_eq!(all(20_000, 8 << 20, deploy).await, ["the script needs more memory than its limit allows", "null"]);
+    let deploy = r#"
+call(function() server.shell { commands = "x" } while true do end end)
+call(function() for i = 1, 1e6 do end end)
+"#;
+    assert_eq!(all(50, 32 << 20, deploy).await, ["the script ran for more than 0.05 s"; 2]);
+}
+
+/// What a person reads of functions that go wrong: those of each call in turn, after the first call changed something.
+async fn wrong(cases: &[&str]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let case = case.trim_matches('\n');
+        let mut said = Vec::new();
+        let mut left = Left::with(&[("deploy.lua", case), ("tasks.lua", "rolling(function() end)")]).await;
+        left.ended(0, changed("out"));
+        for call in left.calls.clone() {
+            let conditions = call.when.iter().chain(call.conditions.iter().map(|(_, condition)| condition)).flat_map(Condition::functions);
+            let arguments = call.late.arguments.iter().map(|(name, function)| (*function, Purpose::Argument { name: name.clone() }));
+            let body = call.late.body.map(|function| (function, Purpose::Body));
+            let all: Vec<_> = conditions.map(|function| (function, Purpose::Condition)).chain(arguments).chain(body).collect();
+            for (function, purpose) in all {
+                said.push(match left.give(function, purpose, self::said).await {
+                    Ok(value) => format!("nothing is wrong; it gave {value}"),
+                    Err(wrong) => wrong,
+                });
+            }
+        }
+        text.push_str(&format!("{case}\n-->\n{}\n\n", said.join("\n")));
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_execute() {
+    let text = wrong(&[
+        r#"
+call("First", function() error("not today") end)"#,
+        r#"
+call(function() fail("the disk is full") end)"#,
+        r#"
+call(function() fail({}) end)"#,
+        r#"
+local a = server.shell { commands = "a" }
+local b = server.shell { name = "Make it", commands = function() return b.stdout end }"#,
+        r#"
+local later
+server.shell { commands = "x", _if = function() return later.stdout == "x" end }
+server.shell { commands = "x", _if = function() return later.did_change end }
+server.shell { commands = "x", _if = function() return any_host(later) end }
+server.shell { commands = "x", _if = function() return any_changed({ later }) end }
+later = server.shell { name = "Later", commands = "y" }"#,
+        r#"
+local a = server.shell { commands = "x" }
+server.shell { commands = "x", _if = function() return a.stdou end }
+server.shell { commands = "x", _if = function() return a.stdout_lines end }
+server.shell { commands = "x", _if = function() end }
+server.shell { commands = "x", _if = function() return nil end }
+server.shell { commands = "x", _if = function() return a.stdout:find("o") end }
+server.shell { commands = "x", _if = function() server.shell { commands = "y" } end }
+server.shell { commands = "x", _if = function() call(function() end) end }
+server.shell { commands = "x", _if = function() with({}, function() rolling(function() end) end) end }"#,
+        r#"
+server.shell { commands = "x" }
+server.shell { commands = function() return { 5, true } end }
+server.shell { commands = function() return { "a", nil, "b" } end }
+server.shell { commands = function() return print end }
+server.shell { commands = function() return server.shell { commands = "y" } end }"#,
+        r#"
+call(function() parallel(function() end) end)
+call(function() rolling({ batch = 1 }, function() end) end)
+call(function() call(function() end) end)
+call(function() include("tasks.lua") end)"#,
+        r#"
+call(function() server.shell { commands = "x", _serial = true } end)
+call(function() server.shell { commands = "x", _run_once = true } end)
+call(function() with({ _parallel = 2 }, function() server.shell { commands = "x" } end) end)
+call(function() server.shell { commands = "x", _background = true } end)
+call(function() server.shell { commands = "x", _retry_until = function() return true end } end)"#,
+        r#"
+call(function() server.shell { comands = "x" } end)
+call(function() pcall(function() sever.shell { commands = "x" } end) end)
+call(function() server.shell { commands = function() return 5 end } end)
+call(function() server.shell { commands = "x", _if = function() return "yes" end } end)
+call(function() server.shell { commands = "x", _if = "yes" } end)
+call(function() server.shell { commands = "x", _sudo = function() end } end)
+call(function() server.shell { commands = function() server.shell { commands = "y" } end } end)
+call(function() server.shell { commands = function() fail("no token") end } end)
+call(function() server.shell { commands = "x", _on = "web-11" } end)"#,
+        r#"
+call(function()
+  local list = { "b", "a", "c" }
+  table.sort(list, function(a, b)
+    server.shell { commands = a }
+    return a < b
+  end)
+end)
+call(function() return ("x"):gsub("x", function() return server.shell { commands = "y" }.stdout end) end)
+call(function() table.sort({ "b", "a" }, function() return host:fact("server.hostname") == "x" end) end)"#,
+        r#"
+local a = server.shell { commands = "x" }
+local changed = a.did_change
+server.shell { commands = "y", _if = changed }
+call(function() server.shell { commands = "x", _if = changed | function() return true end } end)
+call(function() return a.did_change | true end)
+call(function() a.did_change = true end)
+call(function() return any_host(server.shell { commands = "z" }) end)
+call(function() return any_changed("a") end)"#,
+        r#"
+call(function() host:fact("files.file", { path = "/broken" }) end)
+call(function() return json.decode("{") end)
+call(function() Count = 1 end)
+call(function() coroutine.yield(1) end)
+call(function() local_command { "false" } end)"#,
+    ])
+    .await;
+    insta::assert_snapshot!(text);
 }
