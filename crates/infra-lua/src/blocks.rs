@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use infra_core::Map;
-use infra_core::diagnostic::Diagnostic;
 use infra_core::condition::Condition;
+use infra_core::diagnostic::Diagnostic;
 use infra_core::global_arguments::GlobalArguments;
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 

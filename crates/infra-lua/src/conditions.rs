@@ -71,7 +71,8 @@ impl Handle {
         match &self.of {
             Of::Call(call) => result_of(&self.evaluation, *call),
             Of::Now(slot) => slot.lock().expect("no one panics while holding it").clone().ok_or_else(|| {
-                let message = format!("{} cannot run here, inside a function that Lua itself calls (table.sort, gsub, __tostring)", self.kind);
+                let message =
+                    format!("{} cannot run here, inside a function that Lua itself calls (table.sort, gsub, __tostring)", self.kind);
                 Diagnostic::misuse(message).hint("call it before, and keep its result in a local")
             }),
         }
@@ -262,12 +263,7 @@ fn refuse(lua: &Lua, operands: &MultiValue, message: String, hint: &str) -> mlua
 }
 
 /// A condition as a value of Lua, noted as read; what it comes to, where a function asks in execute.
-pub(crate) fn new_condition(
-    lua: &Lua,
-    evaluation: &Arc<Evaluation>,
-    name: &'static str,
-    condition: Condition,
-) -> mlua::Result<LuaValue> {
+pub(crate) fn new_condition(lua: &Lua, evaluation: &Arc<Evaluation>, name: &'static str, condition: Condition) -> mlua::Result<LuaValue> {
     if evaluation.state().running.is_some() {
         return decide(evaluation, &condition).map(LuaValue::Boolean).map_err(|wrong| evaluation.raise(lua, wrong));
     }

@@ -7,8 +7,8 @@ use infra_core::BoxFuture;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::host::Host;
 use infra_core::inventory::Inventory;
-use infra_core::registry::Registry;
 use infra_core::late::{FunctionId, Functions, LateReply, LateStep, Purpose, Results};
+use infra_core::registry::Registry;
 use infra_core::script::{Answer, Language, Next, OperationCall, Script, Step};
 use infra_core::template::InventoryScope;
 

@@ -11,8 +11,8 @@ use infra_core::diagnostic::{Diagnostic, Fault, Location};
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
-use infra_core::registry::Registry;
 use infra_core::late::{FunctionId, Place};
+use infra_core::registry::Registry;
 use infra_core::script::{self, Answer, FactRequest, OperationCall};
 use infra_core::template::InventoryScope;
 

@@ -285,7 +285,9 @@ fn argument_value(
     let schema = &definition.schema;
     let value = match value {
         LuaValue::UserData(data) if data.is::<ReadCondition>() => truth(evaluation, name, 1, value).map(Value::Bool)?,
-        _ => to_value(lua, name, value).map_err(|wrong| Diagnostic::runtime(format!("{kind}: {}", wrong.message)).maybe_hint(wrong.hint))?,
+        _ => {
+            to_value(lua, name, value).map_err(|wrong| Diagnostic::runtime(format!("{kind}: {}", wrong.message)).maybe_hint(wrong.hint))?
+        }
     };
     let mut given = check_late_argument(kind, schema, Map::from_iter([(name.clone(), value)]))?;
     resolve_local_paths(evaluation, chain, schema, &mut given)

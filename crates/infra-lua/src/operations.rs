@@ -286,9 +286,8 @@ fn with_needs(schema: &Value, is_needed: impl Fn(&str) -> bool) -> Value {
 /// # Errors
 /// A failure: a wrong type.
 pub(crate) fn check_late_argument(kind: &str, schema: &Value, given: Map) -> Result<Map, Diagnostic> {
-    arguments::check(&with_needs(schema, |_| false), given).map_err(|ArgumentError { message, hint, .. }| {
-        Diagnostic::runtime(format!("{kind}: {message}")).maybe_hint(hint)
-    })
+    arguments::check(&with_needs(schema, |_| false), given)
+        .map_err(|ArgumentError { message, hint, .. }| Diagnostic::runtime(format!("{kind}: {message}")).maybe_hint(hint))
 }
 
 fn data(lua: &Lua, name: &str, value: &LuaValue) -> Result<Value, Diagnostic> {
@@ -513,8 +512,11 @@ fn body(lua: &Lua, evaluation: &Evaluation, arguments: &MultiValue, chain: &[Loc
         }
         if let Some(running) = &state.running {
             if !running.is_body() {
-                return Err(Diagnostic::misuse(format!("`call` stands inside the function of {}, which only finds a value", running.left.what))
-                    .hint("register it in the deploy itself"));
+                return Err(Diagnostic::misuse(format!(
+                    "`call` stands inside the function of {}, which only finds a value",
+                    running.left.what
+                ))
+                .hint("register it in the deploy itself"));
             }
             return Err(Diagnostic::misuse("`call` stands inside `call`").hint("what is inside runs at once anyway: leave it out"));
         }
@@ -543,8 +545,7 @@ fn global_hint(schema: &Value, message: &str) -> Option<String> {
 
 /// `sudo = true` for `_sudo = true`.
 fn meant_global(schema: &Value, name: &str) -> Option<String> {
-    let is_global =
-        arguments::property(&GLOBALS.0, name).is_some() || NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name);
+    let is_global = arguments::property(&GLOBALS.0, name).is_some() || NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name);
     (is_global && arguments::property(schema, name).is_none()).then(|| format!("did you mean `_{name}`?"))
 }
 
@@ -552,7 +553,12 @@ fn meant_global(schema: &Value, name: &str) -> Option<String> {
 ///
 /// # Errors
 /// A misuse: no such file, or a template that is wrong.
-pub(crate) fn resolve_local_paths(evaluation: &Evaluation, chain: &[Location], schema: &Value, arguments: &mut Map) -> Result<(), Diagnostic> {
+pub(crate) fn resolve_local_paths(
+    evaluation: &Evaluation,
+    chain: &[Location],
+    schema: &Value,
+    arguments: &mut Map,
+) -> Result<(), Diagnostic> {
     for (name, value) in arguments.iter_mut() {
         if !arguments::is_marked(schema, name, LOCAL_PATH) {
             continue;

@@ -204,8 +204,10 @@ pub(crate) fn check_globals(kind: &str, globals: &GlobalArguments) -> Result<(),
         ("_background", globals.background.is_some()),
     ];
     match given.into_iter().find(|(_, is_given)| *is_given) {
-        Some((name, _)) => Err(Diagnostic::misuse(format!("{kind}: `{name}` stands inside `call`, whose operations run at once on one host"))
-            .hint(format!("give it to `call` itself: call({{ {name} = … }}, function() … end)"))),
+        Some((name, _)) => {
+            Err(Diagnostic::misuse(format!("{kind}: `{name}` stands inside `call`, whose operations run at once on one host"))
+                .hint(format!("give it to `call` itself: call({{ {name} = … }}, function() … end)")))
+        }
         None => Ok(()),
     }
 }

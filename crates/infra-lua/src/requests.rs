@@ -23,9 +23,17 @@ use crate::world::{LocalCommand, normalise};
 /// What a script waits for.
 pub(crate) enum Request {
     Facts(Vec<FactRequest>),
-    Command { key: String, command: LocalCommand, ok: Vec<i32> },
-    Once { key: String },
-    OnceDone { outcome: Outcome },
+    Command {
+        key: String,
+        command: LocalCommand,
+        ok: Vec<i32>,
+    },
+    Once {
+        key: String,
+    },
+    OnceDone {
+        outcome: Outcome,
+    },
     /// What the plan says of this call by now.
     Foresee(infra_core::condition::CallIndex),
     /// This operation is to be run now.
@@ -235,13 +243,7 @@ fn question_parts(lua: &Lua, evaluation: &Evaluation, question: &LuaValue) -> ml
     Ok((name, LuaValue::Table(arguments)))
 }
 
-fn fact(
-    lua: &Lua,
-    evaluation: &Evaluation,
-    other: Option<HostId>,
-    name: &LuaValue,
-    arguments: &LuaValue,
-) -> mlua::Result<FactRequest> {
+fn fact(lua: &Lua, evaluation: &Evaluation, other: Option<HostId>, name: &LuaValue, arguments: &LuaValue) -> mlua::Result<FactRequest> {
     let LuaValue::String(name) = name else {
         return Err(evaluation.misuse_with(
             lua,
@@ -284,7 +286,8 @@ fn fact(
         return Err(raise(wrong.hint("facts of another host are read with inventory:host(name):fact(…)")));
     }
     let of = other.map(|id| &**evaluation.house.inventory.by_id(id));
-    let mut globals = read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of)).map_err(raise)?;
+    let mut globals =
+        read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of)).map_err(raise)?;
     // A file that an operation in the same block names is the same file for a fact.
     infra_core::arguments::join_host_paths(&definition.schema, &mut own, &mut globals.chdir);
     let fact = definition

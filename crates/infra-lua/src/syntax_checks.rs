@@ -77,8 +77,8 @@ struct Local {
     within: Option<usize>,
     /// The function that it is.
     function: Option<usize>,
-    /// Where it is used as a truth value or compared.
-    tests: Vec<(usize, Test)>,
+    /// The lines on which it is used as a truth value or compared, and the functions around them.
+    tests: Vec<(usize, Test, Option<usize>)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -264,8 +264,9 @@ impl Checker {
         match bare(expression) {
             Expression::Var(Var::Name(name)) => {
                 let line = line_of(expression);
+                let within = self.around.last().copied();
                 if let Some(local) = self.lookup(&text_of(name)) {
-                    local.tests.push((line, test));
+                    local.tests.push((line, test, within));
                 }
             }
             // Numbers have these operators too, but a local that holds a condition is none.
@@ -297,15 +298,22 @@ impl Checker {
     }
 
     fn finish(mut self) -> Vec<Finding> {
+        self.spread();
         for local in std::mem::take(&mut self.locals) {
             let Some((condition, line)) = local.condition else { continue };
             if local.assigned_again {
                 continue;
             }
             let foresees = condition.ends_with("will_change");
-            for (line, test) in &local.tests {
+            for (line, test, within) in &local.tests {
                 let shown = if foresees { &condition } else { &local.name };
                 self.report(*line, shown, *test, local.within);
+                if self.may_be_late(*within)
+                    && !foresees
+                    && let Some(finding) = self.findings.last_mut()
+                {
+                    finding.hint = format!("read it inside the function, where it is true or false: {condition}");
+                }
             }
             if !local.used && !foresees {
                 let message = format!("the condition `{condition}` is read into `{}` and never used", local.name);
@@ -313,7 +321,6 @@ impl Checker {
                 self.findings.push(Finding { within: local.within, line, message, hint });
             }
         }
-        self.spread();
         let findings = std::mem::take(&mut self.findings);
         findings.into_iter().filter(|finding| !self.may_be_late(finding.within)).collect()
     }
