@@ -12,9 +12,10 @@ use crate::convert::{to_lua, to_value, type_name};
 use crate::evaluation::{Block, Evaluation};
 use crate::late::{Special, truth};
 use crate::operations::read_globals;
+use crate::performing::{check_place, stray_block};
 use crate::source::SourceError;
 use crate::state::load;
-use crate::{performing::check_place, strategies};
+use crate::strategies;
 
 /// How deep files may include each other.
 const INCLUDE_DEPTH: u32 = 64;
@@ -208,8 +209,8 @@ fn read_block(
     };
     if is_strategy {
         if in_execute {
-            return Err(Diagnostic::misuse(format!("`{kind}` stands inside `call`, whose operations run at once on one host"))
-                .hint(format!("turn them around: `call` may stand inside `{kind}`")));
+            let (message, hint) = stray_block(kind);
+            return Err(Diagnostic::misuse(message).hint(hint));
         }
         let strategy = strategies::read_kind(lua, kind, name.as_deref(), options.as_ref())?;
         let chain = evaluation.chain(lua);

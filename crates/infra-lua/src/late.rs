@@ -152,9 +152,10 @@ impl Special {
             ("_if" | "_retry_until" | "_on", LuaValue::Nil) => {}
             ("_if", value) => self.when.push(crate::conditions::condition_of(lua, evaluation, "_if", value)?),
             ("_retry_until", LuaValue::Function(function)) => {
-                if evaluation.state().running.is_some() {
-                    return Err(Diagnostic::misuse("`_retry_until` stands inside `call`")
-                        .hint("its operations run at once: call them in a loop, or give `_retries` to them"));
+                if evaluation.state().running.is_some()
+                    && let Some((message, hint)) = crate::performing::stray_argument(name)
+                {
+                    return Err(Diagnostic::misuse(message).hint(hint));
                 }
                 self.until = Some(leave_behind(lua, evaluation, function, "`_retry_until`".to_owned(), None, None)?);
             }

@@ -518,7 +518,8 @@ fn body(lua: &Lua, evaluation: &Evaluation, arguments: &MultiValue, chain: &[Loc
                 ))
                 .hint("register it in the deploy itself"));
             }
-            return Err(Diagnostic::misuse("`call` stands inside `call`").hint("what is inside runs at once anyway: leave it out"));
+            let (message, hint) = performing::stray_block(CALL);
+            return Err(Diagnostic::misuse(message).hint(hint));
         }
     }
     let (name, options, function) = crate::blocks::block_parts(CALL, arguments)?;

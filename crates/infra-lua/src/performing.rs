@@ -197,17 +197,36 @@ pub(crate) fn check_place(state: &State, kind: &str) -> Result<(), Diagnostic> {
 /// A misuse.
 pub(crate) fn check_globals(kind: &str, globals: &GlobalArguments) -> Result<(), Diagnostic> {
     let given = [
-        ("_serial", globals.serial.is_some()),
+        ("_serial", globals.batch().is_some()),
         ("_parallel", globals.parallel.is_some()),
-        ("_run_once", globals.run_once.is_some()),
+        ("_run_once", globals.run_once == Some(true)),
         ("_max_fail", globals.max_fail.is_some()),
-        ("_background", globals.background.is_some()),
+        ("_background", globals.background == Some(true)),
     ];
-    match given.into_iter().find(|(_, is_given)| *is_given) {
-        Some((name, _)) => {
-            Err(Diagnostic::misuse(format!("{kind}: `{name}` stands inside `call`, whose operations run at once on one host"))
-                .hint(format!("give it to `call` itself: call({{ {name} = … }}, function() … end)")))
-        }
-        None => Ok(()),
+    let stray = given.into_iter().find(|(_, is_given)| *is_given).and_then(|(name, _)| stray_argument(name));
+    stray.map_or(Ok(()), |(message, hint)| Err(Diagnostic::misuse(format!("{kind}: {message}")).hint(hint)))
+}
+
+/// Why an argument does not stand inside `call`, and what to do; none where it does.
+pub(crate) fn stray_argument(name: &str) -> Option<(String, String)> {
+    match name {
+        "_serial" | "_parallel" | "_run_once" | "_max_fail" | "_background" => Some((
+            format!("`{name}` stands inside `call`, whose operations run at once on one host"),
+            format!("give it to `call` itself: call({{ {name} = … }}, function() … end)"),
+        )),
+        "_retry_until" => Some((
+            "`_retry_until` stands inside `call`, whose operations run at once".to_owned(),
+            "call the operation in a loop, or give `_retries` to it".to_owned(),
+        )),
+        _ => None,
     }
+}
+
+/// Why a block does not stand inside `call`, and what to do.
+pub(crate) fn stray_block(kind: &str) -> (String, String) {
+    if kind == "call" {
+        return ("`call` stands inside `call`".to_owned(), "what is inside runs at once anyway: leave it out".to_owned());
+    }
+    let message = format!("`{kind}` stands inside `call`, whose operations run at once on one host");
+    (message, format!("turn them around: `call` may stand inside `{kind}`"))
 }

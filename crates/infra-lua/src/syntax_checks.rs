@@ -7,13 +7,15 @@
 use std::collections::{HashMap, HashSet};
 
 use full_moon::ast::{
-    Assignment, Ast, BinOp, Block, Call, ElseIf, Expression, FunctionArgs, FunctionBody, FunctionCall, FunctionName, GenericFor, If, Index,
-    LocalAssignment, LocalFunction, NumericFor, Parameter, Prefix, Repeat, Suffix, UnOp, Var, While,
+    Assignment, Ast, BinOp, Block, Call, ElseIf, Expression, Field, FunctionArgs, FunctionBody, FunctionCall, FunctionName, GenericFor, If,
+    Index, LocalAssignment, LocalFunction, NumericFor, Parameter, Prefix, Repeat, Suffix, TableConstructor, UnOp, Var, While,
 };
 use full_moon::tokenizer::TokenReference;
 use full_moon::visitors::Visitor;
 use full_moon::{LuaVersion, parse_fallible};
 use infra_core::diagnostic::Diagnostic;
+
+use crate::performing;
 
 /// What a person reads off a handle that is known only later.
 const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
@@ -24,12 +26,16 @@ const FUNCTIONS: [&str; 3] = ["any_changed", "all_changed", "any_host"];
 /// Functions that call the function that they are given at once.
 const AT_ONCE: [&str; 7] = ["with", "deploy", "parallel", "rolling", "once", "pcall", "xpcall"];
 
+/// What does not stand inside `call`, because its operations run at once on one host.
+const NOT_IN_CALL: [&str; 3] = ["parallel", "rolling", "call"];
+
 /// The stack of the thread that walks through a syntax tree, in bytes: a long sum is a deep tree.
 const STACK: usize = 256 * 1024 * 1024;
 
 /// All that is wrong with the text of a file that Lua itself takes, in the order of its lines.
 pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
-    if !CONDITIONS.iter().chain(&FUNCTIONS).any(|condition| text.contains(condition)) && !text.contains(" and ") {
+    let words = CONDITIONS.iter().chain(&FUNCTIONS).chain(&[" and ", "call(", "call ("]);
+    if !words.copied().any(|word| text.contains(word)) {
         return Vec::new();
     }
     let found = std::thread::scope(|scope| {
@@ -95,6 +101,8 @@ struct Function {
     may_be_late: bool,
     /// The functions that call it; none for the file itself.
     callers: Vec<Option<usize>>,
+    /// Whether it is given to `call`.
+    is_body: bool,
 }
 
 #[derive(Default)]
@@ -106,8 +114,12 @@ struct Checker {
     by_byte: HashMap<usize, usize>,
     /// The same bytes of those that run where they stand, or are a local variable from the start.
     tame: HashSet<usize>,
+    /// The same bytes of those that are given to `call`.
+    bodies: HashSet<usize>,
     /// Where the names of functions stand that are called there, by byte.
     called: HashSet<usize>,
+    /// What is wrong if it stands inside `call`.
+    strays: Vec<Finding>,
     locals: Vec<Local>,
     /// The names that are visible: by block, those of the innermost last.
     scopes: Vec<Vec<(String, usize)>>,
@@ -126,6 +138,22 @@ fn byte_of(token: &TokenReference) -> usize {
 
 fn text_of(token: &TokenReference) -> String {
     token.token().to_string()
+}
+
+/// The tables among the arguments of a call.
+fn arguments_of(suffix: &Suffix) -> Option<Vec<&TableConstructor>> {
+    let Suffix::Call(Call::AnonymousCall(arguments)) = suffix else { return None };
+    Some(match &**arguments {
+        FunctionArgs::TableConstructor(table) => vec![table],
+        FunctionArgs::Parentheses { arguments, .. } => {
+            let tables = arguments.iter().filter_map(|one| match one {
+                Expression::TableConstructor(table) => Some(&**table),
+                _ => None,
+            });
+            tables.collect()
+        }
+        _ => Vec::new(),
+    })
 }
 
 /// Where the parameters of a function begin.
@@ -237,6 +265,42 @@ impl Checker {
         false
     }
 
+    /// Whether what stands in this function stands in the body of a `call`.
+    fn is_in_call(&self, mut function: Option<usize>) -> bool {
+        while let Some(place) = function {
+            if self.functions[place].is_body {
+                return true;
+            }
+            function = self.functions[place].within;
+        }
+        false
+    }
+
+    /// Notes what must not stand inside `call`: a block, and an operation that would be spread over hosts.
+    fn stray(&mut self, name: Option<&str>, node: &FunctionCall) {
+        let within = self.around.last().copied();
+        let Some(place) = within else { return };
+        let line = line_of(node);
+        if let Some(name) = name.filter(|name| NOT_IN_CALL.contains(name)) {
+            let (message, hint) = performing::stray_block(name);
+            self.strays.push(Finding { within: Some(place), line, message, hint });
+            return;
+        }
+        // An operation is `module.operation`; what a function of one's own does with a table is not known.
+        let is_operation = match (node.prefix(), node.suffixes().next()) {
+            (Prefix::Name(module), Some(Suffix::Index(_))) => !self.is_local(&text_of(module)),
+            _ => name.is_some_and(|name| ["with", "deploy"].contains(&name)),
+        };
+        for table in node.suffixes().filter(|_| is_operation).filter_map(arguments_of).flatten() {
+            for field in table.fields() {
+                let Field::NameKey { key, value, .. } = field else { continue };
+                let is_off = matches!(&**value, Expression::Symbol(symbol) if ["nil", "false"].contains(&text_of(symbol).as_str()));
+                let Some((message, hint)) = performing::stray_argument(&text_of(key)).filter(|_| !is_off) else { continue };
+                self.strays.push(Finding { within, line: key.token().start_position().line(), message, hint });
+            }
+        }
+    }
+
     /// Those that are called by functions that execute may call may be called by it as well.
     fn spread(&mut self) {
         loop {
@@ -321,8 +385,10 @@ impl Checker {
                 self.findings.push(Finding { within: local.within, line, message, hint });
             }
         }
+        let strays: Vec<Finding> = std::mem::take(&mut self.strays).into_iter().filter(|stray| self.is_in_call(stray.within)).collect();
         let findings = std::mem::take(&mut self.findings);
-        findings.into_iter().filter(|finding| !self.may_be_late(finding.within)).collect()
+        let found = findings.into_iter().filter(|finding| !self.may_be_late(finding.within));
+        found.chain(strays).collect()
     }
 }
 
@@ -342,10 +408,28 @@ impl Visitor for Checker {
 
     fn visit_function_call(&mut self, node: &FunctionCall) {
         let (Prefix::Name(name), Some(Suffix::Call(Call::AnonymousCall(arguments)))) = (node.prefix(), node.suffixes().next()) else {
+            self.stray(None, node);
             return;
         };
         self.called.insert(byte_of(name));
         let name = text_of(name);
+        let own = (!self.is_local(&name)).then_some(name.as_str());
+        self.stray(own, node);
+        if let (Some("call"), FunctionArgs::Parentheses { arguments, .. }) = (own, &**arguments) {
+            for argument in arguments {
+                match argument {
+                    Expression::Function(function) => {
+                        self.bodies.insert(first_byte(function.body()));
+                    }
+                    Expression::Var(Var::Name(name)) => {
+                        if let Some(function) = self.lookup(&text_of(name)).and_then(|local| local.function) {
+                            self.functions[function].is_body = true;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
         if !AT_ONCE.contains(&name.as_str()) || self.is_local(&name) {
             return;
         }
@@ -363,7 +447,8 @@ impl Visitor for Checker {
         let byte = first_byte(body);
         let place = self.functions.len();
         let within = self.around.last().copied();
-        self.functions.push(Function { within, may_be_late: !self.tame.contains(&byte), callers: Vec::new() });
+        let may_be_late = !self.tame.contains(&byte);
+        self.functions.push(Function { within, may_be_late, callers: Vec::new(), is_body: self.bodies.contains(&byte) });
         self.by_byte.insert(byte, place);
         if let Some(local) = self.locals.last_mut().filter(|local| local.function == Some(usize::MAX)) {
             local.function = Some(place);
@@ -548,6 +633,13 @@ mod tests {
             "local changed = conf.did_change op { _if = function() return not changed end }",
             "local plan = conf.will_change if plan then end",
             "if not conf.will_change then end",
+            "call(function() rolling(function() end) end)",
+            "call('x', {}, function() with({}, function() if x then parallel(f) end end) end)",
+            "call(function() f(function() call(g) end) end)",
+            "call(function() server.shell { commands = 'x', _serial = 2 } end)",
+            "call(function() with({ _run_once = true }, function() end) end)",
+            "call(function() server.shell(common, { _retry_until = f }) end)",
+            "local function body() rolling(function() end) end call(body)",
         ] {
             assert_eq!(lines(text), [1], "{text}");
         }
@@ -585,6 +677,13 @@ mod tests {
             "call(function() local changed = conf.did_change end)",
             "if conf.will_change == true or conf.will_change ~= 'unknown' then end",
             "local plan = conf.will_change if plan == 'unknown' then end",
+            "rolling(function() call({ _serial = 2 }, function() end) end)",
+            "call(function() server.shell { commands = 'x', _serial = false, _parallel = nil } end)",
+            "call(function() M.rolling(function() end) local parallel = f parallel() end)",
+            "local function rolling(f) f() end call(function() rolling(function() end) end)",
+            "call(function() local settings = { _serial = 2 } mine { _serial = 2 } end)",
+            "local M = {} call(function() M.op { _serial = 2 } end)",
+            "local function later() rolling(function() end) end later() call(function() end)",
         ] {
             assert_eq!(lines(text), Vec::<u32>::new(), "{text}");
         }

@@ -492,16 +492,20 @@ server.shell { commands = function() return { "a", nil, "b" } end }
 server.shell { commands = function() return print end }
 server.shell { commands = function() return server.shell { commands = "y" } end }"#,
         r#"
-call(function() parallel(function() end) end)
-call(function() rolling({ batch = 1 }, function() end) end)
-call(function() call(function() end) end)
+local function spread(block) block(function() end) end
+call(function() spread(parallel) end)
+call(function() spread(rolling) end)
+call(function() spread(call) end)
 call(function() include("tasks.lua") end)"#,
         r#"
-call(function() server.shell { commands = "x", _serial = true } end)
-call(function() server.shell { commands = "x", _run_once = true } end)
-call(function() with({ _parallel = 2 }, function() server.shell { commands = "x" } end) end)
-call(function() server.shell { commands = "x", _background = true } end)
-call(function() server.shell { commands = "x", _retry_until = function() return true end } end)"#,
+local function run(arguments) server.shell({ commands = "x" }, arguments) end
+call(function() run { _serial = true } end)
+call(function() run { _serial = false, _run_once = false } end)
+local more = { _parallel = 2 }
+call(function() with(more, function() run {} end) end)
+host.data._serial = 5
+local until_true = { _retry_until = function() return true end }
+call(function() run(until_true) end)"#,
         r#"
 call(function() server.shell { comands = "x" } end)
 call(function() pcall(function() sever.shell { commands = "x" } end) end)

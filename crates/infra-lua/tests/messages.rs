@@ -193,6 +193,19 @@ end)"#,
         r#"call({ _retry_until = function() return true end }, function() end)"#,
         r#"with({ _retry_until = function() return true end }, function() call(function() end) end)"#,
         r#"call({ _background = true }, function() end)"#,
+        r#"
+call(function()
+  deploy("App", function()
+    rolling({ batch = 1 }, function() server.shell { commands = "x" } end)
+  end)
+end)"#,
+        r#"
+local function body() parallel(function() server.shell { commands = "x" } end) end
+call("App", body)"#,
+        r#"call(function() call(function() end) end)"#,
+        r#"call(function() server.shell { commands = "x", _serial = "25%" } end)"#,
+        r#"call(function() with({ _run_once = true }, function() server.shell { commands = "x" } end) end)"#,
+        r#"call(function() server.shell { commands = "x", _retry_until = function() return true end } end)"#,
         r#"rolling(function() error("not today") end)"#,
     ])
     .await;
