@@ -173,18 +173,20 @@ fn row(state: &RunState, operation: &PlannedOperation, with_names: bool) -> Vec<
         if telling { format!("{} {names}", hosts.len()) } else { hosts.len().to_string() }
     };
     let depends = of(|outlook| matches!(outlook, Outlook::Depends { .. }));
-    let mut on: Vec<&str> = depends
+    let mut on: Vec<Option<&str>> = depends
         .iter()
         .filter_map(|host| match &host.outlook {
-            Outlook::Depends { on, .. } => Some(on.as_str()),
+            Outlook::Depends { on, .. } => Some(on.as_deref()),
             _ => None,
         })
         .collect();
     on.dedup();
     let on = match on.as_slice() {
         [] => String::new(),
-        [one] => format!(" on «{}»", one_line(one)),
-        several => format!(" on «{}» and others", one_line(several[0])),
+        [Some(one)] => format!(" on «{}»", one_line(one)),
+        [None] => " on the run itself".to_owned(),
+        [Some(first), ..] => format!(" on «{}» and others", one_line(first)),
+        [None, ..] => " on the run itself and others".to_owned(),
     };
     let painted = |text: String, paint: Paint| if text == "-" { (text, Page::dim as Paint) } else { (text, paint) };
     let (change, none) = (cell(&of(Outlook::is_change)), cell(&of(Outlook::is_none)));
@@ -222,7 +224,11 @@ fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String
             Outlook::NoChange { reason } => (page.good("no change"), one_line(reason)),
             Outlook::Depends { on, would } => {
                 let would = would.as_ref().map(|would| format!(" (as the host stands now: {})", one_line(would))).unwrap_or_default();
-                (page.open("depends"), format!("on «{}»{would}", one_line(on)))
+                let on = match on {
+                    Some(on) => format!("on «{}»", one_line(on)),
+                    None => "on the run itself: decided when its turn comes".to_owned(),
+                };
+                (page.open("depends"), format!("{on}{would}"))
             }
         };
         let reason = if reason.is_empty() { reason } else { format!(": {reason}") };

@@ -298,7 +298,8 @@ impl Ran {
         let word = |outlook: Outlook| match outlook {
             Outlook::Change { .. } => "change".to_owned(),
             Outlook::NoChange { .. } => "none".to_owned(),
-            Outlook::Depends { on, .. } => format!("depends on {on}"),
+            Outlook::Depends { on: Some(on), .. } => format!("depends on {on}"),
+            Outlook::Depends { on: None, .. } => "open".to_owned(),
         };
         self.outlooks(host).into_iter().map(word).collect()
     }
