@@ -147,7 +147,8 @@ impl<S: AsRef<Sites>> Planning<S> {
                 return Err(Box::new(placed(waiting, Diagnostic::host(message))));
             }
             for (run, wanted) in wanted {
-                let name = (run.host.id != self.sites.as_ref().own().host.id).then(|| format!("{}: ", run.host.name)).unwrap_or_default();
+                let elsewhere = !Arc::ptr_eq(&run, self.sites.as_ref().own());
+                let name = if elsewhere { format!("{}: ", run.host.name) } else { String::new() };
                 run.locals.read(wanted.locals).await;
                 run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(format!("{name}{lost}"))))?;
             }
