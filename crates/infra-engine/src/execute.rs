@@ -8,6 +8,7 @@ use std::time::Duration;
 use infra_core::condition::CallIndex;
 use infra_core::event::{Event, Failure, HostResult, Outcome};
 use infra_core::host::HostId;
+use infra_core::late::CallResult;
 use infra_core::plan::{BlockId, OpId, Plan};
 use infra_core::script::BlockKind;
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ struct InFlight {
     started: HashMap<Id, Started>,
     /// What came of a `_run_once`, and where, for the hosts that it counts for.
     outcomes: HashMap<(OpId, HostId), (bool, bool)>,
+    /// The whole of it, for their functions.
+    once: HashMap<(OpId, HostId), Arc<CallResult>>,
     /// The operations that changed something on some host.
     changed: HashSet<OpId>,
     /// The blocks that wait before their next wave.
@@ -141,6 +144,9 @@ impl Execution {
             Order::Serve { op, host, from, by } => {
                 let (changed, ok) = in_flight.outcomes.get(&(from, by)).copied().unwrap_or((false, false));
                 self.record(op, host, without_work(Outcome::Elsewhere { host: by, changed, ok }), in_flight).await;
+                if let (Some(result), call) = (in_flight.once.get(&(from, by)), self.call(op, host)) {
+                    self.hosts.get_mut(&host).expect("the policy names hosts of the plan").told(call, result.clone());
+                }
             }
             Order::Start(op, host) => {
                 let call = self.call(op, host);
@@ -240,6 +246,9 @@ impl Execution {
         in_flight.outcomes.insert((op, host), (changed, succeeded));
         if changed {
             in_flight.changed.insert(op);
+        }
+        if self.plan.operation(op).run_once {
+            in_flight.once.insert((op, host), Arc::new(CallResult::of(&result)));
         }
         let call = self.call(op, host);
         self.hosts.get_mut(&host).expect("the policy names hosts of the plan").ended(call, &result);

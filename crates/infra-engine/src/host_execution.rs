@@ -116,8 +116,16 @@ impl HostExecution {
         let succeeded = result.outcome.succeeded();
         let changed = succeeded && result.outcome.changed();
         self.known[call as usize] = Known { changed: Some(changed), succeeded: Some(succeeded), changed_anywhere: None };
+        // What nobody asks for is not kept: outputs of all operations on all hosts are much.
         if self.functions.is_some() {
-            Arc::make_mut(&mut self.results).insert(call, Arc::new(CallResult::of(result)));
+            self.told(call, Arc::new(CallResult::of(result)));
+        }
+    }
+
+    /// What came of a call, as functions are told: of one that ran elsewhere, what it gave there.
+    pub(crate) fn told(&mut self, call: CallIndex, result: Arc<CallResult>) {
+        if self.functions.is_some() {
+            Arc::make_mut(&mut self.results).insert(call, result);
         }
     }
 }

@@ -348,3 +348,18 @@ async fn hosts_without_functions_are_told_so() {
     let ran = Fleet::new(&["a"], |_| calls([shell(1, "one"), late_text(2, "/x", 0)])).run().await;
     assert_eq!(failure(&ran, 1, 0).0, "a defect of infra: the script left no function 0 behind");
 }
+
+#[tokio::test]
+async fn what_ran_once_is_told_to_all() {
+    for no_wait in [false, true] {
+        let fleet = Fleet::new(&["a", "b", "c"], |_| {
+            calls([touchless(1, "token").globals(|globals| globals.run_once = Some(true)), late_text(2, "/x", 0)])
+        })
+        .leaves([gives(|turn| json!(format!("{} {:?}", turn.stdout(0), turn.results[&0].changed_anywhere)))])
+        .behaves("a", "token", Behaviour::Print("secret\n", 0))
+        .settings(|settings| settings.no_wait = no_wait);
+        fleet.run().await;
+        assert_eq!(fleet.performed("b").last().unwrap(), "write /x 'secret Some(true)'");
+        assert_eq!(fleet.performed("c").last().unwrap(), "write /x 'secret Some(true)'");
+    }
+}
