@@ -36,6 +36,8 @@ pub enum Behaviour {
     Block,
     /// The same, and then it exits with this status.
     BlockThen(i32),
+    /// A question whose first answer after this command is held back until it is released, and then is as old as that. Meanwhile `go` is released.
+    HoldAfter(&'static str),
     /// It exits with 1 the first time, and well after that.
     FailOnce,
     /// It goes on, whatever is done.
@@ -60,6 +62,7 @@ pub struct Machine {
     /// Questions of each request.
     pub gathers: Mutex<Vec<Vec<String>>>,
     pub performed: Mutex<Vec<String>>,
+    held: Mutex<bool>,
     pub opened: Mutex<u32>,
     pub closed: Mutex<u32>,
     /// As whom each question and command came, and a command's deadline.
@@ -558,6 +561,19 @@ impl Connect for MadeUp {
     }
 }
 
+impl Wire {
+    /// Holds back the answer to a question that is to be held back.
+    async fn hold(&self, question: &str) {
+        let Some(Behaviour::HoldAfter(command)) = self.behaviours.get(question) else { return };
+        let after = self.machine.performed.lock().unwrap().iter().any(|one| one == command);
+        if after && !std::mem::replace(&mut *self.machine.held.lock().unwrap(), true) {
+            let release = self.machine.releases.lock().unwrap().entry(question.to_owned()).or_default().clone();
+            self.machine.release("go");
+            release.notified().await;
+        }
+    }
+}
+
 struct Wire {
     killed: watch::Sender<u32>,
     machine: Arc<Machine>,
@@ -579,9 +595,10 @@ impl Connection for Wire {
                     Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
                     Some(Behaviour::Panic) => panic!("the wire broke"),
                     Some(Behaviour::Block | Behaviour::BlockThen(_) | Behaviour::Immortal) => std::future::pending().await,
-                    Some(Behaviour::Print(..) | Behaviour::FailOnce) | None => {
+                    Some(Behaviour::Print(..) | Behaviour::FailOnce | Behaviour::HoldAfter(_)) | None => {
                         let path = command.strip_prefix("read ").expect("facts read paths");
                         let text = self.machine.texts.lock().unwrap().get(path).cloned();
+                        self.hold(&command).await;
                         outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
                     }
                 }
@@ -625,7 +642,7 @@ impl Connection for Wire {
                     Ending::Exited(i32::from(times == 1))
                 }
                 Some(Behaviour::Immortal) => std::future::pending().await,
-                None => {
+                Some(Behaviour::HoldAfter(_)) | None => {
                     if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {
                         self.machine.texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
                     }

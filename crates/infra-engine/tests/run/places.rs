@@ -272,3 +272,28 @@ async fn where_the_host_is_the_controller_it_is_no_other_place() {
     // Nor is it connected to again where a host of the run is it.
     assert_eq!(*fleet.machines["a"].opened.lock().unwrap(), 0, "counted and cleared at the end");
 }
+
+#[tokio::test]
+async fn what_is_changed_while_it_is_read_is_read_again() {
+    let fleet = Fleet::new(&["a", "b"], |name| {
+        calls(match name {
+            "a" => [crate::fleet::shell(1, "any").on(host(2)), write(2, "/x", "1").on(host(2))],
+            _ => [touchless(3, "go").on(host(2)), write(4, "/x", "1").on(host(2))],
+        })
+    })
+    .beside(&["lb"])
+    .behaves("lb", "go", Behaviour::Block)
+    .behaves("lb", "read /x", Behaviour::HoldAfter("any"))
+    .settings(|settings| settings.no_wait = true);
+    let machine = fleet.machines["lb"].clone();
+    let ran = fleet
+        .run_watched(move |event, _| {
+            if let Event::HostOperationEnded { op: OpId(3), host: HostId(1), .. } = event {
+                machine.release("read /x");
+            }
+        })
+        .await;
+    // The answer that the first host waited for is older than what the second one did.
+    assert_eq!(fleet.performed("lb"), ["any", "go", "write /x 1"]);
+    assert!(matches!(ran.outcome(1, 0), Some(Outcome::Unchanged { .. })), "{:?}", ran.outcome(1, 0));
+}
