@@ -35,11 +35,11 @@ impl OperationRun {
             };
             step = calling.resume(reply).await;
         }
-        let operations = |count: usize| if count == 1 { "1 operation".to_owned() } else { format!("{count} operations") };
         Ok(match (performed, changed) {
             (0, _) => Outcome::Unchanged { reason: "no operation was called in it".to_owned() },
-            (_, 0) => Outcome::Unchanged { reason: format!("none of {} in it changed anything", operations(performed)) },
-            _ => Outcome::Changed { reason: format!("{changed} of {} in it", operations(performed)) },
+            (_, 0) => Outcome::Unchanged { reason: "the operations in it found nothing to do".to_owned() },
+            (1, _) => Outcome::Changed { reason: "the operation in it".to_owned() },
+            _ => Outcome::Changed { reason: format!("{changed} of {performed} operations in it") },
         })
     }
 

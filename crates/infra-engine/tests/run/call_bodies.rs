@@ -66,7 +66,7 @@ async fn a_call_without_changes_is_no_change() {
         .leaves([body(|_| vec![write(11, "/x", "1")]), body(|_| vec![])])
         .text("a", "/x", "1");
     let ran = fleet.run().await;
-    assert_eq!(ran.outcome(0, 0), Some(Outcome::Unchanged { reason: "none of 1 operation in it changed anything".into() }));
+    assert_eq!(ran.outcome(0, 0), Some(Outcome::Unchanged { reason: "the operations in it found nothing to do".into() }));
     assert_eq!(ran.outcome(1, 0), Some(Outcome::Unchanged { reason: "no operation was called in it".into() }));
     assert_eq!(ran.buckets(), [Bucket::Unchanged]);
 }
