@@ -110,10 +110,10 @@ pub enum Outlook {
         /// Why.
         reason: String,
     },
-    /// It depends on an earlier operation.
+    /// It is open until its turn comes.
     Depends {
-        /// That operation's title.
-        on: String,
+        /// The title of the earlier operation that it depends on; none where a function of the script says what it is or whether it runs.
+        on: Option<String>,
         /// What it would do as the host stands now, where that can be told.
         would: Option<String>,
     },

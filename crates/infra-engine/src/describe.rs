@@ -23,6 +23,11 @@ pub(crate) fn step(action: &Action) -> String {
     }
 }
 
+/// A step that is not done on the host that it is counted for.
+pub(crate) fn step_at(place: &str, step: &str) -> String {
+    format!("on {place}: {step}")
+}
+
 /// What the plan says of a change that is known.
 pub(crate) fn outlook(change: &Change) -> Outlook {
     if change.is_none() || !change.changes {

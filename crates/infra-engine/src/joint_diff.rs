@@ -1,6 +1,7 @@
 //! The operations of a `parallel` block on one host, diffed together when the block starts there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use infra_core::change::Change;
 use infra_core::condition::{CallIndex, Known};
@@ -8,9 +9,10 @@ use infra_core::operation::SharedOperation;
 use infra_core::script::OperationCall;
 use tokio::sync::Mutex;
 
-use crate::host_run::HostRun;
 use crate::judgement::Wanted;
-use crate::operation_run::{ROUNDS, Setback, bind, diff_once, read};
+use crate::operation_run::{ROUNDS, bind, diff_once, read};
+use crate::places::Sites;
+use crate::setback::Setback;
 
 /// An operation and what it is to do, or why it cannot.
 pub(crate) type Diffed = Result<(SharedOperation, Change), Setback>;
@@ -30,7 +32,8 @@ enum State {
 }
 
 impl JointDiff {
-    /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block are diffed by themselves, when that is known.
+    /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block, or functions for what they are, are diffed by themselves, when that
+    /// is known.
     pub(crate) fn new(calls: Vec<CallIndex>, known: Vec<Known>) -> Self {
         Self { known, state: Mutex::new(State::Waiting(calls)) }
     }
@@ -38,11 +41,11 @@ impl JointDiff {
     /// What this call is to do; none where it took no part or has taken it before.
     ///
     /// # Errors
-    /// When the connection broke.
-    pub(crate) async fn take(&self, run: &HostRun, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
+    /// When a connection broke.
+    pub(crate) async fn take(&self, sites: &Sites, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
         let mut state = self.state.lock().await;
         if let State::Waiting(waiting) = &*state {
-            let diffed = self.diff_all(run, calls, waiting).await?;
+            let diffed = self.diff_all(sites, calls, waiting).await?;
             *state = State::Diffed(diffed);
         }
         match &mut *state {
@@ -54,26 +57,30 @@ impl JointDiff {
     /// Diffs until nothing is missing; what all of them miss is read in one request.
     async fn diff_all(
         &self,
-        run: &HostRun,
+        sites: &Sites,
         calls: &[OperationCall],
         waiting: &[CallIndex],
     ) -> Result<BTreeMap<CallIndex, Diffed>, Setback> {
         let mut diffed = BTreeMap::new();
         let mut open: BTreeMap<CallIndex, SharedOperation> = BTreeMap::new();
         for at in waiting {
-            match bind(run, &calls[*at as usize], &self.known) {
+            match bind(sites.own(), &calls[*at as usize], &self.known) {
                 Ok(operation) => drop(open.insert(*at, operation)),
                 Err(setback) => drop(diffed.insert(*at, Err(setback))),
             }
         }
         for _ in 0..ROUNDS {
-            let mut wanted = Wanted::default();
+            let mut wanted: Vec<(_, Wanted)> = Vec::new();
             let mut left = BTreeMap::new();
             for (at, operation) in open {
+                let run = sites.of(&calls[at as usize]);
                 match diff_once(run, &operation, &calls[at as usize]).await {
                     Ok(settled) => drop(diffed.insert(at, settled.map(|change| (operation, change)))),
                     Err(missing) => {
-                        wanted.add(missing);
+                        match wanted.iter_mut().find(|(known, _)| Arc::ptr_eq(known, run)) {
+                            Some((_, all)) => all.add(missing),
+                            None => wanted.push((run.clone(), missing)),
+                        }
                         left.insert(at, operation);
                     }
                 }
@@ -82,7 +89,9 @@ impl JointDiff {
             if open.is_empty() {
                 break;
             }
-            read(run, wanted).await?;
+            for (run, wanted) in wanted {
+                read(&run, wanted, !Arc::ptr_eq(&run, sites.own())).await?;
+            }
         }
         // Who still asks by now says so in a diff of its own.
         Ok(diffed)

@@ -7,29 +7,38 @@
 //!
 //! - `run`: the phases, and the ways out of them;
 //! - `prepare`, `judgement`: from a script to what each of its operations will do;
-//! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
+//! - `fact_store`, `overlay`, `layers`, `local_files`: what is known of a host, now and after the operations before;
+//! - `places`: where operations go that run elsewhere than on their host;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
 //! - `policy`: who may start, and when to stop;
-//! - `execute`, `operation_run`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `execute`, `host_execution`, `operation_run`, `steps`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `late_values`, `call_body`: what a script does in execute: arguments, conditions, and the bodies of `call`;
 //! - `describe`: the words for steps and endings.
 
 mod any_host;
+mod call_body;
 mod describe;
 mod event_stream;
 mod execute;
 mod fact_store;
 mod graph;
+mod host_execution;
 mod host_run;
 mod joint_diff;
 mod judgement;
+mod late_values;
+mod layers;
 mod local_files;
 mod operation_run;
 mod output_lines;
 mod overlay;
+mod places;
 mod plan_building;
 mod policy;
 mod prepare;
 mod run;
+mod setback;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;

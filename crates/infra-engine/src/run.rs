@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
@@ -12,17 +12,17 @@ use infra_core::facts::Lookup;
 use infra_core::host::{Host, HostId};
 use infra_core::run_state::RunState;
 use infra_core::script::FactRequest;
-use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::Run;
 use crate::any_host;
 use crate::event_stream::EventStream;
-use crate::execute::{Execution, HostExecution, defect};
+use crate::execute::{Execution, defect};
 use crate::fact_store::Asked;
+use crate::host_execution::HostExecution;
 use crate::host_run::HostRun;
-use crate::local_files::LocalFiles;
+use crate::places::Places;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
@@ -79,6 +79,7 @@ struct Ongoing {
     /// Whether the sender of interrupts is still there.
     watching: bool,
     connections: Vec<Arc<dyn Connection>>,
+    places: Arc<Places>,
     /// How many hosts are not ok by now.
     not_ok: usize,
 }
@@ -109,7 +110,8 @@ impl<T: Send + 'static> Tasks<T> {
 
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
-        Self { run, events, watching: true, connections: Vec::new(), not_ok: 0 }
+        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), run.settings.handshakes);
+        Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0 }
     }
 
     async fn deploy(mut self) {
@@ -134,7 +136,7 @@ impl Ongoing {
             RunKind::Deploy if may_change => self.approve(&built).await?,
             RunKind::Deploy | RunKind::Exec => {}
         }
-        self.execute(hosts, prepared, built).await;
+        self.execute(prepared, built).await;
         Ok(())
     }
 
@@ -152,12 +154,15 @@ impl Ongoing {
         Err(Over)
     }
 
-    async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls));
+    async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
+            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions))
+        };
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
             hosts: prepared.into_iter().map(at).collect(),
+            places: self.places.clone(),
             events: self.events.clone(),
             interrupts: self.run.interrupts.clone(),
             closing: self.run.settings.closing,
@@ -183,11 +188,10 @@ impl Ongoing {
     /// Reaches the hosts, so many at once.
     async fn connect(&mut self) -> Result<BTreeMap<HostId, Arc<HostRun>>, Over> {
         self.events.emit(Event::Connecting).await;
-        let locals: Arc<LocalFiles> = Arc::default();
-        let inventory = InventoryScope::new(self.run.inventory.clone());
         let mut waiting: VecDeque<Arc<Host>> = self.run.hosts.iter().map(|host| self.run.inventory.by_id(*host).clone()).collect();
         let mut tasks = Tasks::new();
         let mut reached = BTreeMap::new();
+        let mut unreachable = BTreeMap::new();
         loop {
             while tasks.running.len() < self.run.settings.handshakes.max(1) {
                 let Some(host) = waiting.pop_front() else { break };
@@ -205,25 +209,19 @@ impl Ongoing {
             let error = match result {
                 Ok((Ok(connection), took)) => {
                     self.connections.push(connection.clone());
-                    let at = HostRun {
-                        host: self.run.inventory.by_id(host).clone(),
-                        connection,
-                        registry: self.run.registry.clone(),
-                        locals: locals.clone(),
-                        inventory: inventory.clone(),
-                        facts: Mutex::default(),
-                    };
-                    reached.insert(host, Arc::new(at));
+                    reached.insert(host, self.places.reached(self.run.inventory.by_id(host).clone(), connection));
                     self.events.emit(Event::HostConnected { host, took }).await;
                     continue;
                 }
                 Ok((Err(error), _)) => error,
                 Err(error) => ConnectError { step: ConnectStep::Connect, message: broken(error), hint: None },
             };
+            unreachable.insert(host, error.clone());
             self.events.emit(Event::HostUnreachable { host, error }).await;
             self.is_not_ok(host).await?;
         }
         self.some_left(&reached).await?;
+        self.places.selected(&reached, unreachable);
         Ok(reached)
     }
 
@@ -239,15 +237,15 @@ impl Ongoing {
         loop {
             while tasks.running.len() < self.run.settings.preparing.max(1) {
                 let Some((host, run)) = waiting.pop_front() else { break };
-                let (run, misused, language) = (run.clone(), misused.clone(), self.run.language.clone());
+                let (run, misused, language, places) = (run.clone(), misused.clone(), self.run.language.clone(), self.places.clone());
                 let runs_once = first == Some(*host);
                 tasks.spawn(*host, async move {
-                    let calls = prepare::evaluate(&run, language.script(&run.host)).await?;
+                    let evaluated = prepare::evaluate(&run, language.script(&run.host), &places, runs_once).await?;
                     // Where something was written wrongly there will be no plan.
                     if misused.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    prepare::plan(&run, calls, runs_once, Vec::new()).await.map(Some)
+                    evaluated.plan(&places).await.map(Some)
                 });
             }
             let (host, result) = match self.next(&mut tasks).await {
@@ -302,10 +300,11 @@ impl Ongoing {
         for _ in 0..rounds {
             let mut tasks = Tasks::new();
             for (host, anywhere) in any_host::told(prepared) {
-                let (_, before) = &prepared[&host];
-                if before.anywhere != anywhere {
-                    let (run, calls) = (hosts[&host].clone(), before.calls.clone());
-                    tasks.spawn(host, async move { prepare::plan(&run, calls, first == Some(host), anywhere).await });
+                let stale = |(_, before): &(String, Prepared)| before.anywhere != anywhere;
+                if prepared.get(&host).is_some_and(stale)
+                    && let Some((_, before)) = prepared.remove(&host)
+                {
+                    tasks.spawn(host, before.again(first == Some(host), anywhere));
                 }
             }
             if tasks.running.is_empty() {
@@ -314,16 +313,13 @@ impl Ongoing {
             loop {
                 match self.next(&mut tasks).await {
                     Next::Ended(host, Ok(Ok(plan))) => {
-                        if let Some((_, before)) = prepared.get_mut(&host) {
-                            *before = plan;
-                        }
+                        prepared.insert(host, (hosts[&host].host.name.clone(), plan));
                     }
                     Next::Ended(host, result) => {
-                        let diagnostic = result.map_or_else(
-                            |error| Box::new(Diagnostic::host(broken(error))),
-                            |result| result.expect_err("a plan is taken above"),
-                        );
-                        prepared.remove(&host);
+                        let diagnostic = match result {
+                            Ok(planned) => planned.err().expect("a plan is taken above"),
+                            Err(error) => Box::new(Diagnostic::host(broken(error))),
+                        };
                         self.events.emit(Event::HostFailed { host, diagnostic }).await;
                         self.is_not_ok(host).await?;
                     }
@@ -431,7 +427,7 @@ impl Ongoing {
     /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
         let mut closing = JoinSet::new();
-        for connection in self.connections.drain(..) {
+        for connection in self.connections.drain(..).chain(self.places.opened()) {
             closing.spawn(async move { connection.close().await });
         }
         let all = async { while closing.join_next().await.is_some() {} };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use infra_core::connection::{ConnectError, Ending};
-use infra_core::diagnostic::Diagnostic;
+use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
@@ -28,6 +28,23 @@ pub struct Json {
     failed: BTreeMap<HostId, Diagnostic>,
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
+    within: WithinCalls,
+}
+
+/// What ended in the bodies of `call`, in its order.
+pub(crate) type WithinCalls = BTreeMap<(HostId, OpId), Vec<WithinCall>>;
+
+/// An operation in the body of a `call` that has ended.
+#[derive(Clone, Debug)]
+pub struct WithinCall {
+    /// `module.operation`.
+    pub kind: String,
+    /// Its title for people.
+    pub title: String,
+    /// Where it is called.
+    pub location: Option<Location>,
+    /// What came of it.
+    pub result: HostResult,
 }
 
 impl Json {
@@ -44,6 +61,7 @@ impl Json {
             failed: BTreeMap::new(),
             misuse: Vec::new(),
             facts: BTreeMap::new(),
+            within: BTreeMap::new(),
         })
     }
 }
@@ -52,7 +70,13 @@ impl Json {
 pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     let mut state = RunState::default();
     state.fold(&Event::Misused { host: None, diagnostic: Box::new(diagnostic.clone()) });
-    let document = Document { state: &state, unreachable: &BTreeMap::new(), failed: &BTreeMap::new(), facts: &BTreeMap::new() };
+    let document = Document {
+        state: &state,
+        unreachable: &BTreeMap::new(),
+        failed: &BTreeMap::new(),
+        facts: &BTreeMap::new(),
+        within: &BTreeMap::new(),
+    };
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
@@ -65,8 +89,8 @@ pub(crate) fn text(document: &Value) -> String {
 
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
-    let Record { state, unreachable, failed_outside, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new() }.value(&[], Some(record.took()))
+    let Record { state, unreachable, failed_outside, within, .. } = record;
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), within }.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -93,8 +117,13 @@ impl Reporter for Json {
                 };
                 self.facts.entry(*host).or_default().push(Value::Object(one));
             }
+            Event::WithinCall { op, host, kind, title, location, result } => {
+                let (kind, title, location, result) = (kind.clone(), title.clone(), location.clone(), (**result).clone());
+                self.within.entry((*host, *op)).or_default().push(WithinCall { kind, title, location, result });
+            }
             Event::RunEnded => {
-                let document = Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
+                let Self { state, unreachable, failed, facts, within, .. } = &*self;
+                let document = Document { state, unreachable, failed, facts, within };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -109,6 +138,7 @@ struct Document<'r> {
     unreachable: &'r BTreeMap<HostId, ConnectError>,
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
+    within: &'r WithinCalls,
 }
 
 impl Document<'_> {
@@ -182,7 +212,14 @@ impl Document<'_> {
 
     fn host(&self, id: HostId, bucket: Bucket) -> Value {
         let host = &self.state.hosts[&id];
-        let operations = host.results.iter().map(|(op, result)| self.result(*op, result));
+        let operations = host.results.iter().map(|(op, result)| {
+            let mut value = Map::from_iter([("id".to_owned(), json!(op))]);
+            value.extend(self.result(result));
+            if let Some(within) = self.within.get(&(id, *op)) {
+                value.insert("within".into(), within.iter().map(|one| self.within(one)).collect());
+            }
+            value
+        });
         let mut value = Map::new();
         value.insert("state".into(), json!(bucket));
         if let Some(ConnectError { step, message, hint }) = self.unreachable.get(&id) {
@@ -199,10 +236,16 @@ impl Document<'_> {
         Value::Object(value)
     }
 
-    fn result(&self, op: OpId, result: &HostResult) -> Map {
+    fn within(&self, WithinCall { kind, title, location, result }: &WithinCall) -> Value {
+        let members = [("operation", json!(kind)), ("title", json!(title)), ("location", json!(location))];
+        let mut value: Map = members.into_iter().map(|(key, member)| (key.to_owned(), member)).collect();
+        value.extend(self.result(result));
+        Value::Object(value)
+    }
+
+    fn result(&self, result: &HostResult) -> Map {
         let mut value = Map::new();
         let mut put = |key: &str, one: Value| value.insert(key.to_owned(), one);
-        put("id", json!(op));
         match &result.outcome {
             Outcome::Changed { reason } => {
                 put("outcome", json!("changed"));

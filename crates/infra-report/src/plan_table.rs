@@ -54,8 +54,10 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
             plan.operations.iter().flat_map(|operation| &operation.hosts).filter(|host| matching(&host.outlook)).count()
         };
         let (change, none) = (tally(Outlook::is_change), tally(Outlook::is_none));
-        let depends = tally(|outlook| matches!(outlook, Outlook::Depends { .. }));
-        let parts = [(change, "will change"), (none, "no change"), (depends, "depending on an earlier one")];
+        let depends = tally(|outlook| matches!(outlook, Outlook::Depends { on: Some(_), .. }));
+        let open = tally(|outlook| matches!(outlook, Outlook::Depends { on: None, .. }));
+        let parts =
+            [(change, "will change"), (none, "no change"), (depends, "depending on an earlier one"), (open, "decided when the turn comes")];
         let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
         text.push_str(&format!("\n    {size}: {}.\n", parts.join(", ")));
         if state.kind == Some(RunKind::Deploy) {
@@ -173,18 +175,20 @@ fn row(state: &RunState, operation: &PlannedOperation, with_names: bool) -> Vec<
         if telling { format!("{} {names}", hosts.len()) } else { hosts.len().to_string() }
     };
     let depends = of(|outlook| matches!(outlook, Outlook::Depends { .. }));
-    let mut on: Vec<&str> = depends
+    let mut on: Vec<Option<&str>> = depends
         .iter()
         .filter_map(|host| match &host.outlook {
-            Outlook::Depends { on, .. } => Some(on.as_str()),
+            Outlook::Depends { on, .. } => Some(on.as_deref()),
             _ => None,
         })
         .collect();
     on.dedup();
     let on = match on.as_slice() {
         [] => String::new(),
-        [one] => format!(" on «{}»", one_line(one)),
-        several => format!(" on «{}» and others", one_line(several[0])),
+        [Some(one)] => format!(" on «{}»", one_line(one)),
+        [None] => ", decided in its turn".to_owned(),
+        [Some(first), ..] => format!(" on «{}» and others", one_line(first)),
+        [None, ..] => ", decided in its turn, and others".to_owned(),
     };
     let painted = |text: String, paint: Paint| if text == "-" { (text, Page::dim as Paint) } else { (text, paint) };
     let (change, none) = (cell(&of(Outlook::is_change)), cell(&of(Outlook::is_none)));
@@ -222,7 +226,10 @@ fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String
             Outlook::NoChange { reason } => (page.good("no change"), one_line(reason)),
             Outlook::Depends { on, would } => {
                 let would = would.as_ref().map(|would| format!(" (as the host stands now: {})", one_line(would))).unwrap_or_default();
-                (page.open("depends"), format!("on «{}»{would}", one_line(on)))
+                match on {
+                    Some(on) => (page.open("depends"), format!("on «{}»{would}", one_line(on))),
+                    None => (page.open("open"), format!("decided by the script when its turn comes{would}")),
+                }
             }
         };
         let reason = if reason.is_empty() { reason } else { format!(": {reason}") };

@@ -348,7 +348,8 @@ impl Screen {
 
     /// An operation in the body of a `call`. What failed there is shown whole with the `call` itself, which then fails too.
     fn within_call(&mut self, op: OpId, host: HostId, title: &str, result: &HostResult) {
-        let line = format!("{} › {}: {}", self.which(op), one_line(title), outcome::words(result, "", self.page));
+        let call = self.operation(op).map(|operation| one_line(&operation.title)).unwrap_or_default();
+        let line = format!("{call} › {}: {}", one_line(title), outcome::words(result, "", self.page));
         if self.folds() {
             self.share(op, line, host);
         } else {

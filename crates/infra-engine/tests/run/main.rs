@@ -1,12 +1,16 @@
 //! Whole runs over a made-up fleet: hosts in memory, scripts as lists, and a check of the order of events in every run.
 
+mod call_bodies;
 mod execution;
 mod failures;
 mod fleet;
+mod functions;
 mod grammar;
 mod interrupts;
+mod late_values;
 mod library;
 mod misuse;
+mod places;
 mod planning;
 mod retries;
 mod strategies;

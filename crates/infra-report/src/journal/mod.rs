@@ -11,13 +11,14 @@ mod rendering;
 use std::time::Duration;
 
 use infra_core::connection::ConnectError;
-use infra_core::diagnostic::Diagnostic;
+use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation};
 use infra_core::run_state::Bucket;
 use serde::{Deserialize, Serialize};
 
+pub use crate::json::WithinCall;
 pub use moment::{is_run_name, run_name};
 pub use reading::{InFlight, ReadError, Record};
 pub use recorder::{Open, Paper, Recorder};
@@ -61,21 +62,72 @@ struct Line {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Entry {
     RunStarted(Header),
-    HostUnreachable { host: HostId, error: ConnectError },
-    HostFailed { host: HostId, diagnostic: Box<Diagnostic> },
-    PlanReady { plan: Plan },
+    HostUnreachable {
+        host: HostId,
+        error: ConnectError,
+    },
+    HostFailed {
+        host: HostId,
+        diagnostic: Box<Diagnostic>,
+    },
+    PlanReady {
+        plan: Plan,
+    },
     Executing,
-    WaveStarted { of: Waves, wave: usize, waves: usize, hosts: Vec<HostId> },
-    OperationStarted { op: OpId },
-    HostOperationStarted { op: OpId, host: HostId },
-    CommandStarted { op: OpId, host: HostId, text: String },
-    Retrying { op: OpId, host: HostId, retry: u32, retries: u32, after: f64, failure: Box<Failure> },
-    WithinCall { op: OpId, host: HostId, kind: String, title: String, result: Box<HostResult> },
-    HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
-    OperationEnded { op: OpId },
-    Stopped { reason: StopReason },
-    Interrupted { times: u32, in_flight: Vec<(OpId, HostId, f64)> },
-    RunEnded { hosts: Vec<(HostId, Bucket)>, exit_code: u8 },
+    WaveStarted {
+        of: Waves,
+        wave: usize,
+        waves: usize,
+        hosts: Vec<HostId>,
+    },
+    OperationStarted {
+        op: OpId,
+    },
+    HostOperationStarted {
+        op: OpId,
+        host: HostId,
+    },
+    CommandStarted {
+        op: OpId,
+        host: HostId,
+        text: String,
+    },
+    Retrying {
+        op: OpId,
+        host: HostId,
+        retry: u32,
+        retries: u32,
+        after: f64,
+        failure: Box<Failure>,
+    },
+    WithinCall {
+        op: OpId,
+        host: HostId,
+        kind: String,
+        title: String,
+        #[serde(default)]
+        location: Option<Location>,
+        result: Box<HostResult>,
+    },
+    HostOperationEnded {
+        op: OpId,
+        host: HostId,
+        result: Box<HostResult>,
+    },
+    OperationEnded {
+        op: OpId,
+    },
+    Stopped {
+        reason: StopReason,
+    },
+    Interrupted {
+        times: u32,
+        in_flight: Vec<(OpId, HostId, f64)>,
+    },
+    RunEnded {
+        hosts: Vec<(HostId, Bucket)>,
+        exit_code: u8,
+    },
 }
 
 impl Entry {
@@ -100,8 +152,9 @@ impl Entry {
                 after: after.as_secs_f64(),
                 failure: failure.clone(),
             },
-            Event::WithinCall { op, host, kind, title, location: _, result } => {
-                Self::WithinCall { op: *op, host: *host, kind: kind.clone(), title: title.clone(), result: Box::new(slim_result(result)) }
+            Event::WithinCall { op, host, kind, title, location, result } => {
+                let (kind, title, location) = (kind.clone(), title.clone(), location.clone());
+                Self::WithinCall { op: *op, host: *host, kind, title, location, result: Box::new(slim_result(result)) }
             }
             Event::HostOperationEnded { op, host, result } => {
                 Self::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) }

@@ -11,7 +11,7 @@ use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::{Bucket, RunState};
 
-use super::{Entry, Header, Line, VERSION};
+use super::{Entry, Header, Line, VERSION, WithinCall};
 
 /// A run as its journal tells of it.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Record {
     pub unreachable: BTreeMap<HostId, ConnectError>,
     /// Why hosts failed outside of operations.
     pub failed_outside: BTreeMap<HostId, Diagnostic>,
+    /// What ended in the bodies of `call`, in its order.
+    pub within: BTreeMap<(HostId, OpId), Vec<WithinCall>>,
 }
 
 /// An operation that was at work on a host when the run was cut off.
@@ -93,6 +95,7 @@ impl Record {
             in_flight: Vec::new(),
             unreachable: BTreeMap::new(),
             failed_outside: BTreeMap::new(),
+            within: BTreeMap::new(),
         };
         let mut at_work = BTreeMap::new();
         for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
@@ -142,8 +145,11 @@ impl Record {
             | Entry::WaveStarted { .. }
             | Entry::OperationStarted { .. }
             | Entry::OperationEnded { .. }
-            | Entry::Retrying { .. }
-            | Entry::WithinCall { .. } => return,
+            | Entry::Retrying { .. } => return,
+            Entry::WithinCall { op, host, kind, title, location, result } => {
+                self.within.entry((host, op)).or_default().push(WithinCall { kind, title, location, result: *result });
+                return;
+            }
         };
         // A line about a host that the header does not know tells nothing.
         let known = match &event {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use infra_core::command::quote;
+use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::HostState;
 use infra_core::{Map, Value};
@@ -70,6 +71,9 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
         let names = nodeset::fold_within(hosts.iter().map(|host| host.name.as_str()), 60);
         text.push_str(&format!("[{names}] {said}"));
     }
+    if verbosity > 0 {
+        text.push_str(&within_calls(record, page));
+    }
     if record.cut_off() {
         text.push_str(&format!("{} the journal has no end: infra was killed, or is still at work\n", page.bad("cut off:")));
         for flight in &record.in_flight {
@@ -81,6 +85,19 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
     }
     text.push_str(&summary::render(&record.state, &header.invocation, Some(&header.run), Some(record.took()), page));
     text
+}
+
+/// What ended in the bodies of `call`, a line each.
+fn within_calls(record: &Record, page: Page) -> String {
+    let line = |host: &HostId, op: &OpId, one: &super::WithinCall| {
+        let host = record.state.hosts.get(host).map_or("?", |host| host.name.as_str());
+        let call = record.state.plan.as_ref().and_then(|plan| plan.operations.get(op.index()));
+        let call = call.map(|operation| one_line(&operation.title)).unwrap_or_default();
+        format!("[{}] {call} › {}: {}\n", one_line(host), one_line(&one.title), outcome::words(&one.result, "", page))
+    };
+    let of_call =
+        |((host, op), all): (&(HostId, OpId), &Vec<super::WithinCall>)| all.iter().map(|one| line(host, op, one)).collect::<String>();
+    record.within.iter().map(of_call).collect()
 }
 
 /// The runs as one JSON document. It ends with a newline.

@@ -177,7 +177,12 @@ pub fn none(reason: &str) -> Outlook {
 }
 
 pub fn depends(on: &str, would: Option<&str>) -> Outlook {
-    Outlook::Depends { on: on.into(), would: would.map(str::to_owned) }
+    Outlook::Depends { on: Some(on.into()), would: would.map(str::to_owned) }
+}
+
+/// Decided by a function of the script.
+pub fn open() -> Outlook {
+    Outlook::Depends { on: None, would: None }
 }
 
 fn result(outcome: Outcome, took: f64, exit_code: Option<i32>) -> HostResult {

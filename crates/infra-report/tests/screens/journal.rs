@@ -326,3 +326,20 @@ fn a_run_is_a_document() {
     assert_eq!(document["hosts"]["web-04"]["failed"]["location"]["line"], 3);
     assert_eq!(document["hosts"]["web-05"]["state"], "indeterminate");
 }
+
+#[test]
+fn what_ended_in_a_call_is_kept_and_shown() {
+    let record = Record::read(written(&crate::calls::joined(2)).text().as_bytes()).unwrap();
+    let text = render_run(&record, 1, 100, false);
+    let shown: Vec<&str> = text.lines().filter(|line| line.contains('›')).collect();
+    assert_snapshot!(shown.join("\n"), @r"
+    [web-01] Join the cluster › Forget the old one: no change: none is there
+    [web-01] Join the cluster › Join: failed: exited with 1
+    [web-02] Join the cluster › Forget the old one: no change: none is there
+    [web-02] Join the cluster › Join: changed: run
+    ");
+    assert!(!render_run(&record, 0, 100, false).contains('›'));
+    let document: Value = serde_json::from_str(&run_document(&record)).unwrap();
+    let within = &document["hosts"]["web-02"]["operations"][1]["within"];
+    assert_eq!((&within[1]["title"], &within[1]["location"]["line"]), (&"Join".into(), &8.into()));
+}

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bench;
+mod calls;
 mod deploys;
 mod failures;
 mod journal;
