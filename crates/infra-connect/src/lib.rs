@@ -34,6 +34,7 @@ mod process_group;
 pub mod reached;
 mod receipts;
 mod script;
+mod sessions;
 pub mod settings;
 pub mod spawn;
 mod ssh;
