@@ -210,11 +210,14 @@ impl Inner {
         {
             // Nobody reads its outputs any more; and the questions that are left need the place.
             drop(exchange);
+            drop(session);
             self.kill_group(group, user.filter(|_| privileged), &sh!(":")).await;
         } else if spoilt.is_some() && !answers.ear.taken() {
             return Err(Lost { reason: format!("the host did not start a shell within {} s", deadline.as_secs_f64()) });
         } else if spoilt.is_none() && !interrupted && answers.ear.end().is_none() && answers.ear.refused_by().is_none() {
             return Err(Lost { reason: exchange.reason().await });
+        } else {
+            self.end(session, exchange, &answers.ear, Use::Again).await;
         }
         if interrupted {
             spoilt = Some(killed.to_owned());
