@@ -8,12 +8,13 @@ use infra_core::sh;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::envelope::{self, Mark};
-use crate::exchange::{Exchange, Listener, Step};
+use crate::envelope::Mark;
+use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
 use crate::perform::{Ear, until};
 use crate::reached::{Inner, Refusal};
 use crate::receipts::{Marks, Piece};
+use crate::sessions::Use;
 use crate::{privilege, script};
 
 type Answer = Result<Output, String>;
@@ -157,19 +158,18 @@ impl Inner {
         for (place, question) in texts.iter().enumerate() {
             text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
         }
-        let text = envelope::command(&mut marks, self.abilities, user, &text);
         let session = tokio::select! {
-            session = self.session() => session,
+            session = self.session(user, Use::Again) => session,
             _ = kills.changed() => return Ok(all(killed)),
         };
-        let (process, _permit) = match session {
+        let mut session = match session {
             Ok(session) => session,
             Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
-        let mut exchange = Exchange::new(process, marks, text, Payload::none());
+        let mut exchange = self.begin(&mut session, user, &text, marks, Payload::none(), Use::Again);
         let mut answers = Answers {
-            ear: Ear::new(None),
+            ear: Ear::new(None, session.frame),
             limit: self.settings.fact_limit,
             current: [0; 2],
             partial: vec![Output::default(); texts.len()],
@@ -210,11 +210,14 @@ impl Inner {
         {
             // Nobody reads its outputs any more; and the questions that are left need the place.
             drop(exchange);
+            drop(session);
             self.kill_group(group, user.filter(|_| privileged), &sh!(":")).await;
-        } else if spoilt.is_some() && !answers.ear.up() {
+        } else if spoilt.is_some() && !answers.ear.taken() {
             return Err(Lost { reason: format!("the host did not start a shell within {} s", deadline.as_secs_f64()) });
         } else if spoilt.is_none() && !interrupted && answers.ear.end().is_none() && answers.ear.refused_by().is_none() {
             return Err(Lost { reason: exchange.reason().await });
+        } else {
+            self.end(session, exchange, &answers.ear, Use::Again).await;
         }
         if interrupted {
             spoilt = Some(killed.to_owned());

@@ -39,6 +39,7 @@ fn start() -> Result<Process, SpawnError> {
         stdin: Box::pin(shell.stdin.take().expect(piped)),
         stdout: Box::pin(shell.stdout.take().expect(piped)),
         stderr: Box::pin(shell.stderr.take().expect(piped)),
+        ends: true,
         ended: Box::pin(async move {
             match shell.wait().await {
                 Ok(status) => format!("the shell of the command ended without a receipt ({status})"),

@@ -10,11 +10,12 @@ use infra_core::connection::{Ending, OutputSink, Perform};
 use infra_core::output::Stream;
 use tokio::time::Instant;
 
-use crate::envelope::{self, Mark};
+use crate::envelope::Mark;
 use crate::exchange::{Exchange, Listener, Step};
 use crate::payload::Payload;
 use crate::reached::{Inner, Refusal};
 use crate::receipts::{Marks, Piece};
+use crate::sessions::Use;
 use crate::{privilege, script, upload};
 
 /// How long the second output may lag behind the first one's receipt or end.
@@ -31,6 +32,18 @@ struct Task {
     cleanup: Shell,
     /// The destination, for an upload: it has no output, and 0 is its only good end.
     dest: Option<String>,
+    /// Whether it may leave processes behind, whose outputs must reach no other command.
+    leaves_processes: bool,
+}
+
+impl Task {
+    fn how(&self) -> Use {
+        match (self.payload.reads_to_the_end(), self.leaves_processes) {
+            (true, _) => Use::ToItsEnd,
+            (false, true) => Use::Once,
+            (false, false) => Use::Again,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +60,12 @@ pub(crate) struct Ear {
     prelude: [Vec<u8>; 2],
     begun: [bool; 2],
     over: [bool; 2],
+    /// The streams that are over by the command's own receipt.
+    ended: [bool; 2],
     up: Option<u32>,
+    ready: Option<u32>,
+    /// The number of its frame in the shell that serves it.
+    frame: i64,
     group: Option<u32>,
     end: Option<i32>,
     down: Option<i32>,
@@ -61,8 +79,20 @@ fn side(stream: Stream) -> usize {
 }
 
 impl Ear {
-    pub(crate) fn new(sink: Option<OutputSink>) -> Self {
-        Self { sink, prelude: [Vec::new(), Vec::new()], begun: [false; 2], over: [false; 2], up: None, group: None, end: None, down: None }
+    pub(crate) fn new(sink: Option<OutputSink>, frame: i64) -> Self {
+        Self {
+            sink,
+            frame,
+            prelude: [Vec::new(), Vec::new()],
+            begun: [false; 2],
+            over: [false; 2],
+            ended: [false; 2],
+            up: None,
+            ready: None,
+            group: None,
+            end: None,
+            down: None,
+        }
     }
 
     /// Whether nothing more is waited for.
@@ -82,7 +112,8 @@ impl Ear {
 
     /// The process group to kill, and whether it is that of the user we changed to.
     pub(crate) fn target(&self) -> Option<(u32, bool)> {
-        self.group.map(|group| (group, true)).or_else(|| self.up.map(|group| (group, self.begun[0])))
+        let serving = self.ready.map(|group| (group, true));
+        self.group.map(|group| (group, true)).or(serving).or_else(|| self.up.map(|group| (group, false)))
     }
 
     /// What was said before the command began: a reason on the first output, words of some tool on the second.
@@ -107,9 +138,14 @@ impl Ear {
         self.group.is_some() || self.done()
     }
 
-    /// Whether the first shell was there.
-    pub(crate) fn up(&self) -> bool {
-        self.up.is_some()
+    /// Whether some shell took the command.
+    pub(crate) fn taken(&self) -> bool {
+        self.up.is_some() || self.ready.is_some()
+    }
+
+    /// Whether both outputs came to their end by the command's own receipt.
+    pub(crate) fn ended_whole(&self) -> bool {
+        self.ended == [true; 2]
     }
 
     /// The exit status of a change of user that never came to its command, and what was printed.
@@ -141,16 +177,23 @@ impl Listener for Ear {
                 self.up = u32::try_from(pid).ok();
                 self.prelude[at].clear();
             }
+            Piece::Mark(Mark::Ready, pid) => {
+                self.ready = u32::try_from(pid).ok();
+                self.prelude[at].clear();
+            }
             Piece::Mark(Mark::Group, pid) => self.group = u32::try_from(pid).ok(),
             Piece::Mark(Mark::Begin, _) => self.begun[at] = true,
             Piece::Mark(Mark::End, status) => {
                 self.end = self.end.or(i32::try_from(status).ok());
                 self.over[at] = true;
+                self.ended[at] = true;
             }
             Piece::Mark(Mark::Down, status) => {
                 self.down = i32::try_from(status).ok();
                 self.over[at] = true;
             }
+            // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
+            Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
             Piece::Mark(Mark::Answer(_), _) => {}
         }
     }
@@ -181,24 +224,21 @@ impl Inner {
         };
         let mut kills = self.kills();
         let _flight = self.flight();
-        let scripts = |mut marks: Marks<Mark>, script: &str| {
-            let text = envelope::command(&mut marks, self.abilities, user, script);
-            (marks, text)
-        };
-        let (marks, text) = scripts(task.marks, &task.script);
+        let how = task.how();
         let session = tokio::select! {
             biased;
             _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
-            session = self.session() => session,
+            session = self.session(user, how) => session,
         };
-        let (process, _permit) = match session {
+        let mut session = match session {
             Ok(session) => session,
             Err(Refusal::Refused(reason)) => return Ending::Refused(reason),
             Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
         };
         let started = Instant::now();
-        let mut exchange = Exchange::new(process, marks, text, task.payload);
-        let mut ear = Ear::new(Some(sink));
+        let frame = session.frame;
+        let mut exchange = self.begin(&mut session, user, &task.script, task.marks, task.payload, how);
+        let mut ear = Ear::new(Some(sink), frame);
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
@@ -214,7 +254,9 @@ impl Inner {
                 }
             };
         }
-        self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await
+        let ending = self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await;
+        self.end(session, exchange, &ear, how).await;
+        ending
     }
 
     async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
@@ -227,23 +269,33 @@ impl Inner {
                 let begin = marks.add(Mark::Begin);
                 let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
-                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None }
+                let leaves_processes = command.leaves_processes;
+                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None, leaves_processes }
             }
             Action::Script(run) => {
                 let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;
                 let begin = marks.add(Mark::Begin);
                 let place = script::place(&name);
-                let script = script::program(run, &interpreter, &place, step.context, &begin)?;
+                let script = script::program(run, &interpreter, &place, step.context, &begin, self.abilities.serves)?;
                 let cleanup = infra_core::sh!("{}; rm -f -- \"$infra_t\"", place);
-                Task { script, marks, payload: Payload::Checked(run.content.clone()), limit: whole, cleanup, dest: None }
+                Task {
+                    script,
+                    marks,
+                    payload: Payload::Checked(run.content.clone()),
+                    limit: whole,
+                    cleanup,
+                    dest: None,
+                    leaves_processes: true,
+                }
             }
             Action::Upload(wanted) => Task {
-                script: upload::script(wanted, &name).as_str().to_owned(),
+                script: upload::script(wanted, &name, self.abilities.serves).as_str().to_owned(),
                 marks,
                 payload: Payload::Checked(wanted.content.clone()),
                 limit: Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall)),
                 cleanup: upload::cleanup(wanted, &name),
                 dest: Some(wanted.dest.clone()),
+                leaves_processes: false,
             },
         };
         if task.script.contains('\0') {

@@ -1,24 +1,22 @@
 //! A host that was reached: everything above [`Spawn`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::command::Shell;
 use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
 use infra_core::output::{Output, Stream};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
 
 use crate::envelope::{self, Abilities, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::payload::Payload;
 use crate::perform::Ear;
-use crate::receipts::{Marks, Piece};
+use crate::receipts::{Marks, Piece, Tag};
+use crate::sessions::{Session, Sessions, Use};
 use crate::settings::Settings;
-use crate::spawn::{Process, Spawn, SpawnError};
+use crate::spawn::{Process, Spawn};
 
 /// How long the killing of a process group may take, on a host that may not answer.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -29,14 +27,6 @@ const CLOSED: &str = "the connection was closed";
 /// A host that was reached, by whatever connector.
 pub struct Reached {
     inner: Arc<Inner>,
-    /// Reads what the first shell still prints, so that it never waits for us.
-    drain: JoinHandle<()>,
-}
-
-impl Drop for Reached {
-    fn drop(&mut self) {
-        self.drain.abort();
-    }
 }
 
 /// What several tasks share.
@@ -44,10 +34,9 @@ pub(crate) struct Inner {
     spawner: Arc<dyn Spawn>,
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
-    work: Semaphore,
+    sessions: Arc<Sessions>,
     /// One session is kept for killing what runs in the others.
     control: Semaphore,
-    busy: AtomicUsize,
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
@@ -57,19 +46,6 @@ pub(crate) struct Inner {
 pub(crate) enum Refusal {
     Refused(String),
     Lost(String),
-}
-
-/// A place among the sessions of a host.
-pub(crate) struct Permit<'a> {
-    inner: &'a Inner,
-    permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.inner.busy.fetch_sub(1, Ordering::AcqRel);
-        self.permit = None;
-    }
 }
 
 /// What was said about killing what is in flight.
@@ -100,7 +76,7 @@ impl Listener for Hello {
         match piece {
             Piece::Bytes(bytes) if self.said.len() < 4096 => self.said.extend_from_slice(bytes),
             Piece::Bytes(_) => {}
-            Piece::Mark(_, number) if stream == Stream::Stdout => self.number = Some(number),
+            Piece::Mark(Mark::Up, number) if stream == Stream::Stdout => self.number = Some(number),
             Piece::Mark(..) => {}
         }
     }
@@ -113,14 +89,13 @@ impl Listener for Hello {
 impl Reached {
     /// Hears the first words of a host from the first of its shells, and takes it over.
     ///
-    /// A connector whose connection lives as long as its first shell keeps a second handle of that shell's input.
-    ///
     /// # Errors
     /// When it is no shell, with what it said instead, as a sentence fragment. There is no deadline here: the caller has one.
     pub async fn meet(settings: Arc<Settings>, spawner: Arc<dyn Spawn>, first: Process) -> Result<Self, String> {
         let mut marks = Marks::new();
-        let text = envelope::hello(&mut marks);
-        let mut exchange = Exchange::new(first, marks, text, Payload::none());
+        let tag = Tag::random();
+        let text = envelope::open(&mut marks, None, &tag) + &envelope::hello(&mut marks, &tag);
+        let mut exchange = Exchange::new(first, marks, text, Payload::none(), true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
             if exchange.step(&mut hello).await == Step::Closed && hello.number.is_none() {
@@ -131,31 +106,27 @@ impl Reached {
             }
         }
         let abilities = Abilities::from_number(hello.number.unwrap_or_default());
-        let sessions = spawner.sessions().max(2);
+        let most = spawner.sessions().max(2);
+        let sessions = Sessions::new(spawner.clone(), most - 1);
+        if let Some(process) = exchange.into_process().await {
+            if abilities.serves {
+                sessions.add(process, tag);
+            } else {
+                sessions.add_spent(process);
+            }
+        }
         let inner = Inner {
             spawner,
             abilities,
             settings,
-            work: Semaphore::new(sessions - 1),
+            sessions,
             control: Semaphore::new(1),
-            busy: AtomicUsize::new(0),
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
         };
-        let outputs = exchange.into_outputs();
-        let drain = tokio::spawn(async move {
-            let [stdout, stderr] = outputs;
-            tokio::join!(discard(stdout), discard(stderr));
-        });
-        Ok(Self { inner: Arc::new(inner), drain })
+        Ok(Self { inner: Arc::new(inner) })
     }
-}
-
-async fn discard(stream: Option<std::pin::Pin<Box<dyn AsyncRead + Send>>>) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = [0; 4096];
-    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
 impl Inner {
@@ -191,24 +162,45 @@ impl Inner {
         Flight(self)
     }
 
-    /// A shell for a command, once there is a place for it.
-    ///
-    /// A host that wants fewer sessions than we would use gets fewer: the place is given up, and another one waited for.
-    pub(crate) async fn session(&self) -> Result<(Process, Permit<'_>), Refusal> {
-        loop {
-            let permit = self.work.acquire().await.map_err(|_| Refusal::Lost(CLOSED.to_owned()))?;
-            let others = self.busy.fetch_add(1, Ordering::AcqRel);
-            let mut permit = Permit { inner: self, permit: Some(permit) };
-            match self.spawner.spawn().await {
-                Ok(process) => return Ok((process, permit)),
-                Err(SpawnError::Refused(_)) if others > 0 => {
-                    if let Some(permit) = permit.permit.take() {
-                        permit.forget();
-                    }
-                }
-                Err(SpawnError::Refused(reason)) => return Err(Refusal::Refused(reason)),
-                Err(SpawnError::Lost(reason)) => return Err(Refusal::Lost(reason)),
-            }
+    /// A shell that serves `user`, once there is one.
+    pub(crate) async fn session(&self, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
+        self.sessions.take(user, how).await
+    }
+
+    /// Begins to have `script` run by a shell as `user`. The shell is kept where it is to be used again.
+    pub(crate) fn begin(
+        &self,
+        session: &mut Session,
+        user: Option<&str>,
+        script: &str,
+        marks: Marks<Mark>,
+        payload: Payload,
+        how: Use,
+    ) -> Exchange {
+        let mut marks = marks;
+        let mut text = String::new();
+        let tag = session.tag.get_or_insert_with(|| {
+            let tag = Tag::random();
+            text = envelope::open(&mut marks, user, &tag);
+            tag
+        });
+        marks.know(tag, Mark::Over);
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, script));
+        let process = session.process.take().expect("a session that was just taken has its process");
+        Exchange::new(process, marks, text, payload, self.keeps(how))
+    }
+
+    fn keeps(&self, how: Use) -> bool {
+        how == Use::Again && self.abilities.serves
+    }
+
+    /// Gives a shell back whose command came to its end by its own receipt.
+    pub(crate) async fn end(&self, session: Session, exchange: Exchange, ear: &Ear, how: Use) {
+        if ear.ended_whole()
+            && self.keeps(how)
+            && let Some(process) = exchange.into_process().await
+        {
+            session.give_back(process);
         }
     }
 
@@ -219,9 +211,12 @@ impl Inner {
             let process = self.spawner.spawn().await.ok()?;
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
-            let text = envelope::command(&mut marks, self.abilities, user, script.as_str());
-            let mut exchange = Exchange::new(process, marks, text, Payload::none());
-            let mut ear = Ear::new(None);
+            let tag = Tag::random();
+            let open = envelope::open(&mut marks, user, &tag);
+            marks.know(&tag, Mark::Over);
+            let text = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str());
+            let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
+            let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
             ear.end()
         };
@@ -260,11 +255,10 @@ impl Connection for Reached {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.inner.work.close();
+            self.inner.sessions.close();
             self.inner.control.close();
             self.inner.closed.send_replace(true);
             self.inner.spawner.close().await;
-            self.drain.abort();
         })
     }
 }

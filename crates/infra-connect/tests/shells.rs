@@ -53,6 +53,7 @@ impl Other {
             stdin: Box::pin(child.stdin.take().unwrap()),
             stdout: Box::pin(child.stdout.take().unwrap()),
             stderr: Box::pin(child.stderr.take().unwrap()),
+            ends: true,
             ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
         }
     }

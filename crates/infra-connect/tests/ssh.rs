@@ -9,6 +9,8 @@ use std::time::Duration;
 use common::*;
 use infra_connect::{Settings, Wire};
 use infra_core::Value;
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending};
 use infra_core::global_arguments::Context;
 use infra_core::host::{Connector, Host, HostId};
@@ -105,13 +107,40 @@ async fn many_commands_at_once_stay_within_the_sessions_of_a_host() {
 }
 
 #[tokio::test]
-async fn a_host_that_opens_no_session_but_the_first_refuses() {
+async fn a_host_that_opens_no_session_but_the_first_is_served_by_that() {
     let sshd = Sshd::start(SshdOptions::default().configuration("MaxSessions 1")).unwrap();
     let (_wire, connection) = reach(&sshd).await;
-    let (ending, _) = perform(&connection, &run("touch /nope")).await;
+    for n in 0..3 {
+        let (ending, heard) = perform(&connection, &run(&format!("echo {n}"))).await;
+        assert_eq!((ending, heard.stdout()), (Ending::Exited(0), format!("{n}\n")));
+    }
+    // What reads its input to the end would take the connection with it.
+    let (ending, _) = perform(&connection, &run_with("cat", "x")).await;
     let Ending::Refused(reason) = ending else { panic!("{ending:?}") };
     assert!(reason.contains("MaxSessions"), "{reason}");
     assert_eq!(sshd.logins(), 1, "a refused session is no new connection");
+}
+
+#[tokio::test]
+async fn commands_share_a_shell_unless_one_may_leave_something_behind() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (_wire, connection) = reach(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        assert_eq!(perform(&connection, &run("exit 3")).await.0, Ending::Exited(3));
+        assert_eq!(connection.gather(vec![question("echo x")]).await.unwrap(), [Ok(infra_core::output::Output::of("x\n"))]);
+        let file = folder.path().join(n.to_string());
+        let wanted = Action::Upload(upload(format!("content {n}\0"), &file));
+        assert_eq!(perform(&connection, &wanted).await.0, Ending::Exited(0));
+        assert_eq!(std::fs::read(&file).unwrap(), format!("content {n}\0").into_bytes());
+    }
+    assert_eq!(sshd.sessions(), 1, "the first session serves them all");
+    // What it leaves behind says its late words to nobody.
+    let leaving = Action::Run(Command::new(Shell::verbatim("(sleep 0.2; echo late; echo late >&2) & exit 0")).leaving_processes());
+    assert_eq!(perform(&connection, &leaving).await.0, Ending::Exited(0));
+    assert_eq!(sshd.sessions(), 2);
+    let asked = connection.gather(vec![question("sleep 0.5; echo y")]).await.unwrap();
+    assert_eq!(asked, [Ok(infra_core::output::Output::of("y\n"))]);
 }
 
 #[tokio::test]

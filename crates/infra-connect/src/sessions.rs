@@ -1,0 +1,269 @@
+//! The shells of a host: which are open, which are free, and who must wait.
+//!
+//! A shell that was started serves commands one after the other for as long as nothing that one of them left behind could reach the next one; so most
+//! commands find one open and cost a single round trip. What may leave processes behind, and what reads its input to the end, takes a shell with
+//! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others can be had.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+use crate::reached::Refusal;
+use crate::receipts::Tag;
+use crate::spawn::{Process, Spawn, SpawnError};
+
+/// What a command does to the shell that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It leaves it as it was.
+    Again,
+    /// It may leave something behind.
+    Once,
+    /// Besides, it reads its input to the end.
+    ToItsEnd,
+}
+
+/// All shells of one host.
+pub(crate) struct Sessions {
+    spawner: Arc<dyn Spawn>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    idle: Vec<Idle>,
+    /// How many are open, idle ones included.
+    open: usize,
+    /// How many may be.
+    limit: usize,
+    /// How many of the open ones nobody can use any more.
+    spent: usize,
+    /// Why the host opened no further one, when it last did not.
+    refused: Option<String>,
+    /// How many were taken along by a command.
+    used_up: usize,
+    closed: bool,
+}
+
+/// A shell that nobody uses. Without a tag it has not been told anything yet, and so has no user either.
+struct Idle {
+    process: Process,
+    serves: Option<(Tag, Option<String>)>,
+    /// How many frames it was given.
+    frames: i64,
+}
+
+/// A shell in use. Dropping it ends it.
+pub(crate) struct Session {
+    sessions: Arc<Sessions>,
+    /// Its process, until an exchange takes it.
+    pub(crate) process: Option<Process>,
+    /// What its frames begin with; none where it was not opened yet.
+    pub(crate) tag: Option<Tag>,
+    user: Option<String>,
+    /// How many frames it was given, the one to come included.
+    pub(crate) frame: i64,
+    /// Whether its place is free once it has ended.
+    ends: bool,
+    given_back: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.given_back {
+            let mut state = self.sessions.state();
+            if self.ends {
+                state.open -= 1;
+            } else {
+                state.spent += 1;
+            }
+        }
+        self.sessions.changed.notify_waiters();
+    }
+}
+
+enum Take {
+    Idle(Idle),
+    Spawn,
+    Wait,
+    Never(Refusal),
+}
+
+impl Sessions {
+    /// At most so many at once.
+    pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
+        let state = State { idle: Vec::new(), open: 0, limit, spent: 0, refused: None, used_up: 0, closed: false };
+        Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Takes over a shell that was started elsewhere, serves frames with this tag, and was given one.
+    pub(crate) fn add(&self, process: Process, tag: Tag) {
+        let mut state = self.state();
+        state.open += 1;
+        state.idle.push(Idle { process, serves: Some((tag, None)), frames: 1 });
+    }
+
+    /// Takes over a shell that is open and of no more use.
+    pub(crate) fn add_spent(&self, process: Process) {
+        if !process.ends {
+            let mut state = self.state();
+            state.open += 1;
+            state.spent += 1;
+        }
+    }
+
+    /// A shell that serves `user`, or one that was told nothing yet, once there is one or a place for one.
+    pub(crate) async fn take(self: &Arc<Self>, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let taken = self.state().take(user, how);
+            match taken {
+                Take::Idle(Idle { process, serves, frames }) => {
+                    self.spare(how);
+                    let tag = serves.map(|(tag, _)| tag);
+                    return Ok(self.session(process, tag, user, frames));
+                }
+                Take::Spawn => match self.spawner.spawn().await {
+                    Ok(process) => {
+                        self.spare(how);
+                        return Ok(self.session(process, None, user, 0));
+                    }
+                    Err(SpawnError::Lost(reason)) => {
+                        self.state().open -= 1;
+                        self.changed.notify_waiters();
+                        return Err(Refusal::Lost(reason));
+                    }
+                    Err(SpawnError::Refused(reason)) => {
+                        if let Some(refusal) = self.state().refuse(reason) {
+                            return Err(refusal);
+                        }
+                    }
+                },
+                Take::Wait => changed.await,
+                Take::Never(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&str>, frames: i64) -> Session {
+        let ends = process.ends;
+        Session {
+            sessions: self.clone(),
+            process: Some(process),
+            tag,
+            user: user.map(str::to_owned),
+            frame: frames + 1,
+            ends,
+            given_back: false,
+        }
+    }
+
+    /// Where commands take shells along again and again, the next one is opened while this one runs.
+    fn spare(self: &Arc<Self>, how: Use) {
+        {
+            let mut state = self.state();
+            if how == Use::Again {
+                return;
+            }
+            state.used_up += 1;
+            let fresh = state.idle.iter().any(|idle| idle.serves.is_none());
+            if state.used_up < 2 || fresh || state.closed || state.open >= state.limit {
+                return;
+            }
+            state.open += 1;
+        }
+        let sessions = self.clone();
+        tokio::spawn(async move {
+            let spawned = sessions.spawner.spawn().await;
+            let mut state = sessions.state();
+            match spawned {
+                Ok(process) if !state.closed => state.idle.push(Idle { process, serves: None, frames: 0 }),
+                Ok(_) => state.open -= 1,
+                Err(SpawnError::Refused(reason)) => drop(state.refuse(reason)),
+                Err(SpawnError::Lost(_)) => state.open -= 1,
+            }
+            drop(state);
+            sessions.changed.notify_waiters();
+        });
+    }
+
+    /// No shell is given any more; the idle ones end.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.idle.clear();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    fn take(&mut self, user: Option<&str>, how: Use) -> Take {
+        if self.closed {
+            return Take::Never(Refusal::Lost("the connection was closed".to_owned()));
+        }
+        let serves = |idle: &Idle| idle.serves.as_ref().is_none_or(|(_, of)| of.as_deref() == user);
+        // One that serves this user already is better than one that was told nothing yet.
+        let best = |kind: &dyn Fn(&Idle) -> bool| {
+            let all = || self.idle.iter().enumerate().filter(|(_, idle)| serves(idle) && kind(idle));
+            let (at, _) = all().find(|(_, idle)| idle.serves.is_some()).or_else(|| all().next())?;
+            Some(at)
+        };
+        let found = if how == Use::Again { best(&|_| true) } else { best(&|idle| idle.process.ends) };
+        if let Some(at) = found {
+            return Take::Idle(self.idle.remove(at));
+        }
+        if self.open < self.limit {
+            self.open += 1;
+            return Take::Spawn;
+        }
+        // Who serves somebody else makes room.
+        if let Some(at) = self.idle.iter().position(|idle| idle.process.ends) {
+            self.idle.remove(at);
+            return Take::Spawn;
+        }
+        // The last resort: the host lets us have no other.
+        if how == Use::Once
+            && let Some(at) = best(&|_| true)
+        {
+            return Take::Idle(self.idle.remove(at));
+        }
+        if self.open > self.idle.len() + self.spent {
+            return Take::Wait;
+        }
+        let reason = self.refused.clone().unwrap_or_else(|| "no further shell can be opened there".to_owned());
+        Take::Never(Refusal::Refused(reason))
+    }
+
+    /// The host wants fewer of them than we would use. The one that asked gives its place up.
+    fn refuse(&mut self, reason: String) -> Option<Refusal> {
+        self.open -= 1;
+        if self.open == 0 {
+            return Some(Refusal::Refused(reason));
+        }
+        self.limit = self.open;
+        self.refused = Some(reason);
+        None
+    }
+}
+
+impl Session {
+    /// The shell serves on: what it was asked for has ended, and its outputs are at the beginning of what comes next.
+    pub(crate) fn give_back(mut self, process: Process) {
+        let tag = self.tag.take();
+        let mut state = self.sessions.state();
+        if let Some(tag) = tag
+            && !state.closed
+        {
+            self.given_back = true;
+            state.idle.push(Idle { process, serves: Some((tag, self.user.take())), frames: self.frame });
+        }
+        // Dropping tells who waits.
+        drop(state);
+    }
+}
