@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::command::Shell;
-use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
 use infra_core::output::{Output, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::envelope::{self, Abilities, Mark};
 use crate::exchange::{Exchange, Listener, Step};
@@ -45,12 +45,22 @@ pub(crate) struct Inner {
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
     work: Semaphore,
-    /// One session is kept for killing what runs in the others.
+    /// One session of each connection is kept for killing what runs in the others.
     control: Semaphore,
+    /// Places for commands that a host did not want to be used.
+    given_up: AtomicUsize,
+    /// Shells that were started before there was a command for them, and how many connections there are.
+    ready: tokio::sync::Mutex<Ready>,
     busy: AtomicUsize,
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+}
+
+/// What was opened for commands that are to come.
+struct Ready {
+    shells: Vec<Process>,
+    connections: usize,
 }
 
 /// Why a command was not started.
@@ -138,6 +148,8 @@ impl Reached {
             settings,
             work: Semaphore::new(sessions - 1),
             control: Semaphore::new(1),
+            given_up: AtomicUsize::new(0),
+            ready: tokio::sync::Mutex::new(Ready { shells: Vec::new(), connections: 1 }),
             busy: AtomicUsize::new(0),
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
@@ -199,17 +211,70 @@ impl Inner {
             let permit = self.work.acquire().await.map_err(|_| Refusal::Lost(CLOSED.to_owned()))?;
             let others = self.busy.fetch_add(1, Ordering::AcqRel);
             let mut permit = Permit { inner: self, permit: Some(permit) };
+            if let Some(shell) = self.ready.lock().await.shells.pop() {
+                return Ok((shell, permit));
+            }
             match self.spawner.spawn().await {
                 Ok(process) => return Ok((process, permit)),
                 Err(SpawnError::Refused(_)) if others > 0 => {
                     if let Some(permit) = permit.permit.take() {
                         permit.forget();
+                        self.given_up.fetch_add(1, Ordering::AcqRel);
                     }
                 }
                 Err(SpawnError::Refused(reason)) => return Err(Refusal::Refused(reason)),
                 Err(SpawnError::Lost(reason)) => return Err(Refusal::Lost(reason)),
             }
         }
+    }
+
+    /// How many commands may run at once on one connection, besides a kill.
+    fn places(&self) -> usize {
+        self.spawner.sessions().max(2) - 1
+    }
+
+    /// Starts as many shells as there are to be commands at once, on as many connections as that takes: what a host does not bear shows before anything ran.
+    async fn prepare_for(&self, commands: usize) -> Result<(), Crowded> {
+        let mut ready = self.ready.lock().await;
+        let connections = commands.div_ceil(self.places()).max(ready.connections);
+        let more = connections - ready.connections;
+        if more > 0 {
+            self.spawner.widen(connections).await.map_err(|error| Crowded {
+                message: format!(
+                    "{commands} commands at once need {connections} connections to the host, with up to {} each, and not all of them could be \
+                     opened: {}",
+                    self.places(),
+                    error.message
+                ),
+                hint: error.hint.or_else(|| Some("put fewer operations into the block, or let more in: MaxStartups and MaxSessions in its sshd_config".to_owned())),
+            })?;
+            ready.connections = connections;
+            self.work.add_permits(more * self.places());
+            self.control.add_permits(more);
+        }
+        let mut starting = JoinSet::new();
+        for _ in ready.shells.len()..commands {
+            let spawner = self.spawner.clone();
+            starting.spawn(async move { spawner.spawn().await });
+        }
+        let mut why = None;
+        while let Some(started) = starting.join_next().await {
+            match started {
+                Ok(Ok(shell)) => ready.shells.push(shell),
+                Ok(Err(error)) => why = Some(error.to_string()),
+                Err(error) => why = Some(format!("the start of a shell came to no end: {error}")),
+            }
+        }
+        let Some(why) = why else {
+            self.work.add_permits(self.given_up.swap(0, Ordering::AcqRel));
+            return Ok(());
+        };
+        let started = std::mem::take(&mut ready.shells).len();
+        let over = if connections == 1 { "one connection".to_owned() } else { format!("{connections} connections") };
+        Err(Crowded {
+            message: format!("{commands} commands at once are needed on the host, and over {over} it started {started} shells: {why}"),
+            hint: Some("put fewer operations into the block, or let more in: `MaxSessions` in its sshd_config, 10 where it is not set".to_owned()),
+        })
     }
 
     /// Kills a process group by a shell of `user`. Says whether it is gone.
@@ -240,6 +305,16 @@ impl Connection for Reached {
         })
     }
 
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                prepared = self.inner.prepare_for(commands) => prepared,
+                () = self.inner.closed() => Err(Crowded { message: CLOSED.to_owned(), hint: None }),
+            }
+        })
+    }
+
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             tokio::select! {
@@ -263,6 +338,8 @@ impl Connection for Reached {
             self.inner.work.close();
             self.inner.control.close();
             self.inner.closed.send_replace(true);
+            // Whoever was preparing them has ended by now.
+            self.inner.ready.lock().await.shells.clear();
             self.inner.spawner.close().await;
             self.drain.abort();
         })

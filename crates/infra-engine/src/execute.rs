@@ -244,13 +244,14 @@ impl Execution {
         let inside: Vec<CallIndex> =
             (0..).zip(&at.operations).filter(|(_, op)| parallel(**op) == Some(block)).map(|(call, _)| call).collect();
         let waits = |call: &CallIndex| at.calls[*call as usize].asks().iter().any(|asked| inside.contains(asked));
+        let later = inside.iter().filter(|call| waits(call)).count();
         let alone: Vec<CallIndex> = inside.iter().copied().filter(|call| !waits(call)).collect();
         for call in &alone {
             self.look_around(*call, host);
         }
         let taking_part = alone.into_iter().filter(|call| self.skips(*call, host).is_none()).collect();
         let at = self.hosts.get_mut(&host).expect("it was there a line ago");
-        let joint = Arc::new(JointDiff::new(taking_part, at.known.clone()));
+        let joint = Arc::new(JointDiff::new(taking_part, later, at.known.clone()));
         at.joint.insert(block, joint.clone());
         Some(joint)
     }

@@ -20,6 +20,8 @@ pub(crate) type Diffed = Result<(SharedOperation, Change), Setback>;
 pub(crate) struct JointDiff {
     /// What came of the calls of the host before the block.
     known: Vec<Known>,
+    /// How many calls of the block take no part, and may run at the same time all the same.
+    later: usize,
     state: Mutex<State>,
 }
 
@@ -27,26 +29,36 @@ enum State {
     /// The calls that take part.
     Waiting(Vec<CallIndex>),
     Diffed(BTreeMap<CallIndex, Diffed>),
+    /// The host does not bear so many commands at the same time: none of the block is started on it.
+    Crowded(Setback),
 }
 
 impl JointDiff {
-    /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block are diffed by themselves, when that is known.
-    pub(crate) fn new(calls: Vec<CallIndex>, known: Vec<Known>) -> Self {
-        Self { known, state: Mutex::new(State::Waiting(calls)) }
+    /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block are diffed by themselves, when that is known; there are so many
+    /// of them `later`.
+    pub(crate) fn new(calls: Vec<CallIndex>, later: usize, known: Vec<Known>) -> Self {
+        Self { known, later, state: Mutex::new(State::Waiting(calls)) }
     }
 
     /// What this call is to do; none where it took no part or has taken it before.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// When the connection broke, or the host does not bear as many commands at once as the block has.
     pub(crate) async fn take(&self, run: &HostRun, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
         let mut state = self.state.lock().await;
         if let State::Waiting(waiting) = &*state {
             let diffed = self.diff_all(run, calls, waiting).await?;
-            *state = State::Diffed(diffed);
+            let commands = diffed.values().flatten().filter(|(_, change)| !change.is_none()).count() + self.later;
+            // One command alone, or none, needs nothing that is not there.
+            let prepared = if commands > 1 { run.connection.prepare_for(commands).await } else { Ok(()) };
+            *state = match prepared {
+                Ok(()) => State::Diffed(diffed),
+                Err(crowded) => State::Crowded(Setback::crowded(crowded)),
+            };
         }
         match &mut *state {
             State::Diffed(diffed) => Ok(diffed.remove(&call)),
+            State::Crowded(setback) => Err(setback.clone()),
             State::Waiting(_) => Ok(None),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use infra_core::change::{Action, Change};
 use infra_core::condition::{CallIndex, Known};
-use infra_core::connection::{Ending, OutputSink, Perform};
+use infra_core::connection::{Crowded, Ending, OutputSink, Perform};
 use infra_core::event::{Event, Failure, HostResult, Outcome};
 use infra_core::facts::DiffError;
 use infra_core::host::Connector;
@@ -63,6 +63,7 @@ struct Done {
 }
 
 /// Why an operation did not end well.
+#[derive(Clone)]
 pub(crate) struct Setback {
     failure: Failure,
     kind: SetbackKind,
@@ -72,7 +73,7 @@ pub(crate) struct Setback {
 enum SetbackKind {
     /// It failed, and `_ignore_errors` may say that this is all right.
     Failed,
-    /// There is no connection any more, so the host cannot go on.
+    /// There is no connection any more, or not enough of them, so the host cannot go on.
     Lost,
     /// What came of it is not known.
     Indeterminate,
@@ -81,6 +82,13 @@ enum SetbackKind {
 impl Setback {
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self { failure: Failure { message: message.into(), ..Failure::default() }, kind: SetbackKind::Failed }
+    }
+
+    /// The host does not bear the block that the operation is in. It cannot go on, whatever its operations ignore.
+    pub(crate) fn crowded(crowded: Crowded) -> Self {
+        let mut setback = Self::lost(crowded.message);
+        setback.failure.hint = crowded.hint;
+        setback
     }
 
     pub(crate) fn lost(message: impl Into<String>) -> Self {
