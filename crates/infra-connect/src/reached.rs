@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
-use infra_core::command::Shell;
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::global_arguments::Context;
 use infra_core::output::{Output, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::envelope::{self, Abilities, Mark};
@@ -29,6 +31,8 @@ const CLOSED: &str = "the connection was closed";
 /// A host that was reached, by whatever connector.
 pub struct Reached {
     inner: Arc<Inner>,
+    /// This machine, where something that belongs to the host is done there.
+    controller: OnceCell<Box<Reached>>,
     /// Reads what the first shell still prints, so that it never waits for us.
     drain: JoinHandle<()>,
 }
@@ -160,7 +164,35 @@ impl Reached {
             let [stdout, stderr] = outputs;
             tokio::join!(discard(stdout), discard(stderr));
         });
-        Ok(Self { inner: Arc::new(inner), drain })
+        Ok(Self { inner: Arc::new(inner), controller: OnceCell::new(), drain })
+    }
+}
+
+impl Reached {
+    async fn kill_everywhere(&self, for_good: bool) {
+        let here = async {
+            if let Some(controller) = self.controller.get() {
+                controller.inner.kill_in_flight(for_good).await;
+            }
+        };
+        tokio::join!(self.inner.kill_in_flight(for_good), here);
+    }
+
+    /// Runs a command on this machine. It is killed and closed with those of the host.
+    async fn perform_on_controller(&self, command: &Command, step: &Perform<'_>, sink: OutputSink) -> Ending {
+        let connecting = async { crate::local::connect(self.inner.settings.clone()).await.map(Box::new) };
+        let controller = match self.controller.get_or_try_init(|| connecting).await {
+            Ok(controller) => controller,
+            Err(error) => return Ending::Refused(format!("no shell can be started on this machine: {}", error.message)),
+        };
+        if self.inner.kills.borrow().for_good {
+            return Ending::Refused("the run was interrupted before it began".to_owned());
+        }
+        let mut env = step.context.env.clone();
+        env.insert("INFRA_ADDRESS".to_owned(), self.inner.spawner.address());
+        let context = Context { env, ..Context::default() };
+        let action = Action::Run(command.clone());
+        controller.inner.perform(Perform { action: &action, context: &context, timeout: step.timeout }, sink).await
     }
 }
 
@@ -319,18 +351,23 @@ impl Connection for Reached {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ending = self.inner.perform(step, sink) => ending,
+                ending = async {
+                    match step.action {
+                        Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
+                        _ => self.inner.perform(step, sink).await,
+                    }
+                } => ending,
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(false))
+        Box::pin(self.kill_everywhere(false))
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(true))
+        Box::pin(self.kill_everywhere(true))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -340,6 +377,9 @@ impl Connection for Reached {
             self.inner.closed.send_replace(true);
             // Whoever was preparing them has ended by now.
             self.inner.ready.lock().await.shells.clear();
+            if let Some(controller) = self.controller.get() {
+                controller.close().await;
+            }
             self.inner.spawner.close().await;
             self.drain.abort();
         })

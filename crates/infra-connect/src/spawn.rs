@@ -21,6 +21,9 @@ pub trait Spawn: Send + Sync + 'static {
     /// How many of these may run at once on one connection.
     fn sessions(&self) -> usize;
 
+    /// The name or address at which this machine reaches the host.
+    fn address(&self) -> String;
+
     /// Opens so many connections in all, each for [`sessions`](Self::sessions) more, where a connection bears so few.
     fn widen(&self, connections: usize) -> BoxFuture<'_, Result<(), ConnectError>> {
         let _ = connections;

@@ -184,6 +184,11 @@ impl OperationRun {
         let performed = self.perform(&change, done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
+        for action in &change.actions {
+            if let Action::Download(download) = action {
+                self.run.locals.forget(&Resources::path(download.dest.as_str()));
+            }
+        }
         let ended_well =
             if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)
@@ -240,7 +245,7 @@ impl OperationRun {
         // However it goes that we ended: it was to be ended.
         let ended_by_us = *self.ending.borrow() && !matches!(ending, Ending::Lost { .. });
         let kind = match &ending {
-            Ending::Exited(code) if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_))) => {
+            Ending::Exited(code) if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_) | Action::Download(_))) => {
                 done.steps += 1;
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! The connections to one host: one, or more where more commands are to run at once than one of them bears.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use infra_core::BoxFuture;
 use infra_core::connection::{ConnectError, ConnectStep};
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::master::{Master, SESSIONS};
 use super::options::Options;
-use super::{Ssh, failed};
+use super::{Ssh, failed, log};
 use crate::reached::Reached;
 use crate::spawn::{Process, Spawn, SpawnError};
 
@@ -18,6 +18,8 @@ pub(crate) struct Masters {
     options: Arc<Options>,
     first: Arc<Master>,
     more: Mutex<Vec<Another>>,
+    /// What the first one said that it connected to. It is read while it still stands in the log.
+    address: OnceLock<String>,
 }
 
 /// One more connection.
@@ -30,7 +32,13 @@ struct Another {
 impl Masters {
     /// One master alone.
     pub(crate) fn new(ssh: Arc<Ssh>, options: Arc<Options>, first: Arc<Master>) -> Self {
-        Self { ssh, options, first, more: Mutex::default() }
+        Self { ssh, options, first, more: Mutex::default(), address: OnceLock::new() }
+    }
+
+    /// Notes what the first master is connected to.
+    pub(crate) fn note_address(&self) {
+        let address = log::address(&self.first.log()).unwrap_or_else(|| self.options.name().to_owned());
+        let _ = self.address.set(address);
     }
 
     /// The one with the fewest sessions, and a session counted on it before anybody else looks.
@@ -76,6 +84,10 @@ impl Spawn for Masters {
 
     fn sessions(&self) -> usize {
         SESSIONS - 1
+    }
+
+    fn address(&self) -> String {
+        self.address.get().cloned().unwrap_or_else(|| self.options.name().to_owned())
     }
 
     fn widen(&self, connections: usize) -> BoxFuture<'_, Result<(), ConnectError>> {

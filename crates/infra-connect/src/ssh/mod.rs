@@ -129,8 +129,9 @@ impl Ssh {
         let master = Arc::new(master);
         let met = tokio::time::timeout_at(deadline, async {
             let masters = Arc::new(Masters::new(self.clone(), options.clone(), master.clone()));
-            let reached = Reached::meet(self.settings.clone(), masters, first).await?;
+            let reached = Reached::meet(self.settings.clone(), masters.clone(), first).await?;
             master.check().await?;
+            masters.note_address();
             Ok::<_, String>(reached)
         });
         match met.await {

@@ -549,6 +549,8 @@ impl Connection for Wire {
                 Action::Run(command) => command.script.as_str().to_owned(),
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
+                Action::Download(download) => format!("download {}", download.dest),
+                Action::Controller(command) => format!("on the controller: {}", command.script),
             };
             self.machine.performed.lock().unwrap().push(command.clone());
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
