@@ -17,8 +17,7 @@ fn copy(folder: &Path) {
     let top = common::repository();
     std::fs::create_dir_all(folder.join("deploys/experiment")).expect("a folder");
     std::fs::create_dir(folder.join("inventories")).expect("a folder");
-    for file in
-        ["deploys/experiment.lua", "deploys/experiment/server.py", "deploys/experiment/generator.py", "inventories/experiment.lua"]
+    for file in ["deploys/experiment.lua", "deploys/experiment/server.py", "deploys/experiment/generator.py", "inventories/experiment.lua"]
     {
         std::fs::copy(top.join(file), folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
@@ -135,6 +134,13 @@ fn forty_eight_processes_on_four_machines() {
         assert_eq!(processes(machine), Vec::<String>::new(), "{}", machine.name());
     }
     assert_eq!(masters(&fleet), 0);
+
+    // Two machines that would write one file here are refused before anything runs.
+    std::fs::write(home.path().join("same.lua"), "files.get { src = '/etc/hostname', dest = 'names/one' }\n").expect("a deploy");
+    let ran = common::run(home.path(), &["inventories/experiment.lua", "same.lua", "--yes", "--data", &config]).expect(2);
+    assert!(ran.stderr.contains("error: same.lua:1: files.get: lab-01 and lab-02 would both write "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: put the host's name into it"), "{}", ran.stderr);
+    assert!(!home.path().join("names").exists());
     let left = fleet.leftovers();
     assert!(left.is_empty(), "{left:#?}");
 }

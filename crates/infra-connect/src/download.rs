@@ -64,7 +64,10 @@ impl Arriving {
         let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("/"));
         if !folder.is_dir() {
             if !download.create_dir {
-                return Err(format!("there is no directory {} on this machine, and `create_local_dir` does not say to make it", folder.display()));
+                return Err(format!(
+                    "there is no directory {} on this machine, and `create_local_dir` does not say to make it",
+                    folder.display()
+                ));
             }
             std::fs::create_dir_all(folder).map_err(|error| format!("the directory {} cannot be made: {error}", folder.display()))?;
         }
@@ -143,7 +146,10 @@ impl TakeOutput for Taker {
     }
 }
 
-async fn on_a_thread<T: Send + 'static>(arriving: Arc<Mutex<Arriving>>, work: impl FnOnce(&mut Arriving) -> T + Send + 'static) -> Option<T> {
+async fn on_a_thread<T: Send + 'static>(
+    arriving: Arc<Mutex<Arriving>>,
+    work: impl FnOnce(&mut Arriving) -> T + Send + 'static,
+) -> Option<T> {
     let work = move || work(&mut arriving.lock().unwrap_or_else(PoisonError::into_inner));
     tokio::task::spawn_blocking(work).await.ok()
 }

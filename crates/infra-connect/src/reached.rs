@@ -305,7 +305,9 @@ impl Inner {
         let over = if connections == 1 { "one connection".to_owned() } else { format!("{connections} connections") };
         Err(Crowded {
             message: format!("{commands} commands at once are needed on the host, and over {over} it started {started} shells: {why}"),
-            hint: Some("put fewer operations into the block, or let more in: `MaxSessions` in its sshd_config, 10 where it is not set".to_owned()),
+            hint: Some(
+                "put fewer operations into the block, or let more in: `MaxSessions` in its sshd_config, 10 where it is not set".to_owned(),
+            ),
         })
     }
 

@@ -85,12 +85,18 @@ async fn one_that_stalls_or_is_killed_leaves_the_old_file() {
     let ending = fetch(&host, download(&pipe, "begin", &dest)).await;
     assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
     let host = local().await;
-    let running = { let (host, wanted) = (host.clone(), download(&pipe, "begin", &dest)); tokio::spawn(async move { fetch(&host, wanted).await }) };
+    let running = {
+        let (host, wanted) = (host.clone(), download(&pipe, "begin", &dest));
+        tokio::spawn(async move { fetch(&host, wanted).await })
+    };
     eventually("the temporary file", || names(folder.path()).len() == 3).await;
     host.kill().await;
     let ending = running.await.unwrap();
     assert!(matches!(ending, Ending::Killed | Ending::Refused(_)), "{ending:?}");
-    assert_eq!((names(folder.path()), std::fs::read_to_string(&dest).unwrap().as_str()), (vec!["out".to_owned(), "pipe".to_owned()], "old"));
+    assert_eq!(
+        (names(folder.path()), std::fs::read_to_string(&dest).unwrap().as_str()),
+        (vec!["out".to_owned(), "pipe".to_owned()], "old")
+    );
 }
 
 #[tokio::test]

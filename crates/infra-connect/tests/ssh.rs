@@ -168,7 +168,10 @@ async fn a_host_that_does_not_bear_so_many_says_so_before_anything_runs() {
     let sshd = Sshd::start(SshdOptions::default().configuration("MaxSessions 4")).unwrap();
     let (wire, connection) = reach(&sshd).await;
     let error = connection.prepare_for(12).await.unwrap_err();
-    assert!(error.message.starts_with("12 commands at once are needed on the host, and over 2 connections it started 6 shells: "), "{error}");
+    assert!(
+        error.message.starts_with("12 commands at once are needed on the host, and over 2 connections it started 6 shells: "),
+        "{error}"
+    );
     assert!(error.hint.unwrap().contains("MaxSessions"));
     assert_eq!(sshd.logins(), 2, "a refused session is no new connection");
     assert_eq!(perform(&connection, &run("true")).await.0, Ending::Exited(0));
@@ -474,7 +477,8 @@ fn controller_to_be_killed() {
         let connection = wire.connect(&host("sshd-01", &[("ssh_config_file", config.into())])).await.unwrap();
         connection.prepare_for(12).await.unwrap();
         let commands = (0..12).map(|n| {
-            let action = run(&format!("echo >{folder}/begun.{n}; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo >{folder}/ended.{n}"));
+            let action =
+                run(&format!("echo >{folder}/begun.{n}; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo >{folder}/ended.{n}"));
             let connection = connection.clone();
             tokio::spawn(async move { perform(&connection, &action).await })
         });

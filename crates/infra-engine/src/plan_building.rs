@@ -75,7 +75,8 @@ fn one_writer_each(hosts: &[HostCalls<'_>], registry: &Registry) -> Result<(), B
             for (name, path) in written.filter_map(|(name, value)| Some((name, value.as_str()?))) {
                 // Into a directory the file comes under the name of its source.
                 let source = call.arguments.get("src").and_then(|src| src.as_str()).and_then(|src| src.rsplit('/').next());
-                let path = normal_path(&if path.ends_with('/') { format!("{path}{}", source.unwrap_or_default()) } else { path.to_owned() });
+                let path =
+                    normal_path(&if path.ends_with('/') { format!("{path}{}", source.unwrap_or_default()) } else { path.to_owned() });
                 let writer = *writers.entry(path.clone()).or_insert(host.name);
                 if writer == host.name {
                     continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
-use infra_core::connection::{Crowded, Connect, ConnectError, ConnectStep, Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};

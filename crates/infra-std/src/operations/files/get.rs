@@ -63,8 +63,10 @@ impl Operation for Get {
             return Err(Misuse::new("`dest` is empty or holds a NUL character"));
         }
         if self.add_deploy_dir == Some(false) {
-            return Err(Misuse::new("`add_deploy_dir = false` is not possible: `dest` is beside the deploy file, wherever infra is started")
-                .hint("leave it out, and give `dest` as an absolute path where it is not beside the deploy file"));
+            return Err(Misuse::new(
+                "`add_deploy_dir = false` is not possible: `dest` is beside the deploy file, wherever infra is started",
+            )
+            .hint("leave it out, and give `dest` as an absolute path where it is not beside the deploy file"));
         }
         Ok(())
     }
@@ -109,7 +111,10 @@ impl Operation for Get {
         let is = |title, answer: fn() -> (Found<Status>, Found<String>)| {
             let example = Example::new(title, json!({ "src": "/srv/out.csv", "dest": "/deploy/results/web-01/out.csv" }));
             let (file, sha256) = answer();
-            example.fact(&File::at("/srv/out.csv"), file).fact(&Sha256::at("/srv/out.csv"), sha256).no_local("/deploy/results/web-01/out.csv")
+            example
+                .fact(&File::at("/srv/out.csv"), file)
+                .fact(&Sha256::at("/srv/out.csv"), sha256)
+                .no_local("/deploy/results/web-01/out.csv")
         };
         let dest = "/deploy/results/web-01/out.csv";
         let wish = json!({ "src": "/srv/out.csv", "dest": dest, "create_local_dir": true });

@@ -59,13 +59,26 @@ pub enum Side {
 
 /// What is waited for, with what an attempt needs.
 enum Goal<'w> {
-    Listens { port: u16 },
-    Connects { port: u16, host: &'w str },
+    Listens {
+        port: u16,
+    },
+    Connects {
+        port: u16,
+        host: &'w str,
+    },
     /// A connection from the controller to the host, at the address that infra connects to.
-    Reaches { port: u16 },
-    Answers { url: &'w str },
-    Exists { path: &'w str },
-    Succeeds { command: &'w str },
+    Reaches {
+        port: u16,
+    },
+    Answers {
+        url: &'w str,
+    },
+    Exists {
+        path: &'w str,
+    },
+    Succeeds {
+        command: &'w str,
+    },
 }
 
 impl Wait {
@@ -315,7 +328,9 @@ impl Operation for Wait {
             let name = if self.file.is_some() { "file" } else { "command" };
             let hint = match name {
                 "file" => "leave `from` out to wait for a file of the host; for one of this machine, run the operation on @local",
-                _ => "leave `from` out to run it on the host; on this machine `local_command` runs it when the plan is made, @local when it is executed",
+                _ => {
+                    "leave `from` out to run it on the host; on this machine `local_command` runs it when the plan is made, @local when it is executed"
+                }
             };
             return Err(Misuse::new(format!("`from = \"controller\"` is for `port` and `http`, not for `{name}`")).hint(hint));
         }
@@ -337,7 +352,9 @@ impl Operation for Wait {
             }
         }
         match goal {
-            Goal::Listens { port: 0 } | Goal::Connects { port: 0, .. } | Goal::Reaches { port: 0 } => Err(Misuse::new("`port` takes 1 to 65535, got 0")),
+            Goal::Listens { port: 0 } | Goal::Connects { port: 0, .. } | Goal::Reaches { port: 0 } => {
+                Err(Misuse::new("`port` takes 1 to 65535, got 0"))
+            }
             Goal::Connects { host, .. } if !is_host(host) => Err(Misuse::new(format!("`host` takes a name or an address, got `{host}`"))),
             Goal::Answers { url } if !(url.starts_with("http://") || url.starts_with("https://")) => {
                 Err(Misuse::new(format!("`http` takes a URL that starts with http:// or https://, got `{url}`"))
@@ -491,7 +508,11 @@ mod tests {
                 "waits on this machine until db takes connections on port 80, for up to 60 s",
                 "nc -z -w 5 db 80",
             ),
-            (json!({ "http": "http://a/b", "from": "controller" }), "waits on this machine until http://a/b answers, for up to 60 s", "curl -q"),
+            (
+                json!({ "http": "http://a/b", "from": "controller" }),
+                "waits on this machine until http://a/b answers, for up to 60 s",
+                "curl -q",
+            ),
         ] {
             let operation = bind(args).expect("right arguments");
             let (change, rounds) = diff_fully(&*operation, &MadeUp::new()).expect("a change");
