@@ -137,7 +137,7 @@ fn servers_take_no_place_in_the_window() {
 #[test]
 fn host_by_host_and_in_waves_a_server_has_the_load_of_its_own_wave() {
     let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
-    let mut policy = Policy::new(servers_and_load(), &[block.clone()], Rules { serial: true, ..rules(4) });
+    let mut policy = Policy::new(servers_and_load(), std::slice::from_ref(&block), Rules { serial: true, ..rules(4) });
     // There is no load on its host.
     assert_eq!(words(&policy.begin()), ["wave 1/4", "+0/0", "end 0/0"]);
     let mut operations = servers_and_load();

@@ -86,7 +86,7 @@ impl Wait {
         let given = [self.port.is_some(), self.http.is_some(), self.file.is_some(), self.command.is_some()];
         let goal = match (self.port, &self.host, &self.http, &self.file, &self.command) {
             _ if given.iter().filter(|given| **given).count() != 1 => None,
-            (Some(port), None, ..) if self.from_controller() => Some(Goal::Reaches { port }),
+            (Some(port), None, ..) if self.asks_here() => Some(Goal::Reaches { port }),
             (Some(port), None, ..) => Some(Goal::Listens { port }),
             (Some(port), Some(host), ..) => Some(Goal::Connects { port, host }),
             (_, _, Some(url), ..) => Some(Goal::Answers { url }),
@@ -100,7 +100,8 @@ impl Wait {
         })
     }
 
-    fn from_controller(&self) -> bool {
+    /// Whether the waiting is done on the controller.
+    fn asks_here(&self) -> bool {
         self.from == Some(Side::Controller)
     }
 
@@ -136,7 +137,7 @@ impl Wait {
     /// The body of a function that makes one attempt, and says in `why` what was wrong with it where there is more to say.
     fn attempt(&self, goal: &Goal<'_>, facts: &Facts<'_>) -> Result<Shell, DiffError> {
         match goal {
-            Goal::Connects { .. } | Goal::Answers { .. } if self.from_controller() => Ok(self.attempt_from_controller(goal)),
+            Goal::Connects { .. } | Goal::Answers { .. } if self.asks_here() => Ok(self.attempt_from_controller(goal)),
             Goal::Listens { port } => Ok(listens(*port)),
             Goal::Connects { port, host } => connects(*port, host, facts),
             Goal::Reaches { .. } => Ok(self.attempt_from_controller(goal)),
@@ -324,7 +325,7 @@ impl Operation for Wait {
 
     fn check(&self) -> Result<(), Misuse> {
         let goal = self.goal()?;
-        if self.from_controller() && matches!(goal, Goal::Exists { .. } | Goal::Succeeds { .. }) {
+        if self.asks_here() && matches!(goal, Goal::Exists { .. } | Goal::Succeeds { .. }) {
             let name = if self.file.is_some() { "file" } else { "command" };
             let hint = match name {
                 "file" => "leave `from` out to wait for a file of the host; for one of this machine, run the operation on @local",
@@ -404,7 +405,7 @@ impl Operation for Wait {
             given_up,
             sleep
         );
-        if self.from_controller() {
+        if self.asks_here() {
             let change = Change::idle(format!("waits on this machine until {what}, for up to {seconds} s"));
             return Ok(change.then(Action::Controller(Command::new(script))));
         }
