@@ -100,7 +100,10 @@ impl Exchange {
         }
         listener.room().await;
         tokio::select! {
-            read = self.stdout.read() => self.stdout.take(read, Stream::Stdout, listener),
+            read = self.stdout.read() => {
+                self.progress.advance();
+                self.stdout.take(read, Stream::Stdout, listener);
+            }
             read = self.stderr.read() => self.stderr.take(read, Stream::Stderr, listener),
             input = async { match &mut self.writing { Some(writing) => writing.await, None => std::future::pending().await } } => {
                 self.writing = None;

@@ -24,6 +24,7 @@
 //! - A command that leaves a child behind which holds its outputs open does not hang: it ends with the receipt.
 
 pub mod child;
+mod download;
 mod envelope;
 mod exchange;
 mod gather;

@@ -24,6 +24,10 @@ impl Spawn for Local {
         16
     }
 
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }

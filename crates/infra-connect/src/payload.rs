@@ -68,7 +68,8 @@ impl Progress {
         *self.fault.lock().expect("nothing panics while it holds this lock") = Some(fault);
     }
 
-    fn advance(&self) {
+    /// Something moved.
+    pub(crate) fn advance(&self) {
         *self.moved.lock().expect("nothing panics while it holds this lock") = Instant::now();
     }
 }

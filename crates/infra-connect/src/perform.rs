@@ -10,6 +10,7 @@ use infra_core::connection::{Ending, OutputSink, Perform};
 use infra_core::output::Stream;
 use tokio::time::Instant;
 
+use crate::download::Incoming;
 use crate::envelope::Mark;
 use crate::exchange::{Exchange, Listener, Step};
 use crate::payload::Payload;
@@ -217,9 +218,22 @@ enum Stopped {
 impl Inner {
     /// Does one step of a change.
     pub(crate) async fn perform(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink) -> Ending {
+        let Action::Download(download) = step.action else { return self.perform_within(step, sink, None).await };
+        let incoming = match Incoming::open(download, &temporary_name()).await {
+            Ok(incoming) => incoming,
+            Err(reason) => return Ending::Refused(reason),
+        };
+        let read = Action::Run(incoming.command());
+        let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
+        let ending = self.perform_within(Perform { action: &read, ..step }, incoming.sink(sink), Some(limit)).await;
+        incoming.end(ending).await
+    }
+
+    /// Does one step; `limit` in place of the one that steps of its kind have.
+    async fn perform_within(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink, limit: Option<Limit>) -> Ending {
         let user = step.context.sudo.as_deref();
         let task = match self.prepare(&step).await {
-            Ok(task) => task,
+            Ok(task) => Task { limit: limit.unwrap_or(task.limit), ..task },
             Err(reason) => return Ending::Refused(reason),
         };
         let mut kills = self.kills();
@@ -262,8 +276,7 @@ impl Inner {
     async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
         let mut marks = Marks::new();
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
-        // 64 random bits: not to be guessed by who would put something in its place.
-        let name = format!(".infra-{:016x}", rand::random::<u64>());
+        let name = temporary_name();
         let task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
@@ -297,6 +310,7 @@ impl Inner {
                 dest: Some(wanted.dest.clone()),
                 leaves_processes: false,
             },
+            Action::Download(_) | Action::Controller(_) => return Err("it is no step of a host".to_owned()),
         };
         if task.script.contains('\0') {
             return Err("a command cannot hold a NUL character".to_owned());
@@ -382,6 +396,11 @@ impl Inner {
             None => Ending::Lost { reason: exchange.reason().await, begun },
         }
     }
+}
+
+/// The name of a temporary file: with 64 random bits it is not to be guessed by who would put something in its place.
+fn temporary_name() -> String {
+    format!(".infra-{:016x}", rand::random::<u64>())
 }
 
 /// Waits for a moment, or for ever.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infra_core::BoxFuture;
-use infra_core::command::Shell;
-use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
+use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::global_arguments::Context;
 use infra_core::output::{Output, Stream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::envelope::{self, Abilities, Mark};
 use crate::exchange::{Exchange, Listener, Step};
@@ -27,6 +29,8 @@ const CLOSED: &str = "the connection was closed";
 /// A host that was reached, by whatever connector.
 pub struct Reached {
     inner: Arc<Inner>,
+    /// This machine, where something that belongs to the host is done there.
+    controller: OnceCell<Box<Reached>>,
 }
 
 /// What several tasks share.
@@ -35,7 +39,7 @@ pub(crate) struct Inner {
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
     sessions: Arc<Sessions>,
-    /// One session is kept for killing what runs in the others.
+    /// One session of each connection is kept for killing what runs in the others.
     control: Semaphore,
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
@@ -125,7 +129,33 @@ impl Reached {
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
+    }
+
+    async fn kill_everywhere(&self, for_good: bool) {
+        let here = async {
+            if let Some(controller) = self.controller.get() {
+                controller.inner.kill_in_flight(for_good).await;
+            }
+        };
+        tokio::join!(self.inner.kill_in_flight(for_good), here);
+    }
+
+    /// Runs a command on this machine. It is killed and closed with those of the host.
+    async fn perform_on_controller(&self, command: &Command, step: &Perform<'_>, sink: OutputSink) -> Ending {
+        let connecting = async { crate::local::connect(self.inner.settings.clone()).await.map(Box::new) };
+        let controller = match self.controller.get_or_try_init(|| connecting).await {
+            Ok(controller) => controller,
+            Err(error) => return Ending::Refused(format!("no shell can be started on this machine: {}", error.message)),
+        };
+        if self.inner.kills.borrow().for_good {
+            return Ending::Refused("the run was interrupted before it began".to_owned());
+        }
+        let mut env = step.context.env.clone();
+        env.insert("INFRA_ADDRESS".to_owned(), self.inner.spawner.address());
+        let context = Context { env, ..Context::default() };
+        let action = Action::Run(command.clone());
+        controller.inner.perform(Perform { action: &action, context: &context, timeout: step.timeout }, sink).await
     }
 }
 
@@ -204,6 +234,13 @@ impl Inner {
         }
     }
 
+    /// Opens as many shells as there are to be commands at once, on as many connections as that takes: what a host does not bear shows before anything ran.
+    async fn prepare_for(&self, commands: usize) -> Result<(), Crowded> {
+        let opened = self.sessions.prepare_for(commands).await?;
+        self.control.add_permits(opened);
+        Ok(())
+    }
+
     /// Kills a process group by a shell of `user`. Says whether it is gone.
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
@@ -235,22 +272,37 @@ impl Connection for Reached {
         })
     }
 
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                prepared = self.inner.prepare_for(commands) => prepared,
+                () = self.inner.closed() => Err(Crowded { message: CLOSED.to_owned(), hint: None }),
+            }
+        })
+    }
+
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ending = self.inner.perform(step, sink) => ending,
+                ending = async {
+                    match step.action {
+                        Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
+                        _ => self.inner.perform(step, sink).await,
+                    }
+                } => ending,
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(false))
+        Box::pin(self.kill_everywhere(false))
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(true))
+        Box::pin(self.kill_everywhere(true))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -258,6 +310,9 @@ impl Connection for Reached {
             self.inner.sessions.close();
             self.inner.control.close();
             self.inner.closed.send_replace(true);
+            if let Some(controller) = self.controller.get() {
+                controller.close().await;
+            }
             self.inner.spawner.close().await;
         })
     }

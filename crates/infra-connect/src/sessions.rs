@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use infra_core::connection::Crowded;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::reached::Refusal;
 use crate::receipts::Tag;
@@ -28,14 +30,18 @@ pub(crate) struct Sessions {
     spawner: Arc<dyn Spawn>,
     state: Mutex<State>,
     changed: Notify,
+    widening: tokio::sync::Mutex<()>,
 }
 
 struct State {
     idle: Vec<Idle>,
     /// How many are open, idle ones included.
     open: usize,
-    /// How many may be.
+    /// How many may be: as many as the host lets us have of those that its connections are asked for.
     limit: usize,
+    /// How many its connections are asked for.
+    most: usize,
+    connections: usize,
     /// How many of the open ones nobody can use any more.
     spent: usize,
     /// Why the host opened no further one, when it last did not.
@@ -92,8 +98,9 @@ enum Take {
 impl Sessions {
     /// At most so many at once.
     pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
-        let state = State { idle: Vec::new(), open: 0, limit, spent: 0, refused: None, used_up: 0, closed: false };
-        Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new() })
+        let state =
+            State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, closed: false };
+        Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new(), widening: tokio::sync::Mutex::new(()) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,6 +197,72 @@ impl Sessions {
             drop(state);
             sessions.changed.notify_waiters();
         });
+    }
+
+    /// Opens shells until so many are idle, on as many connections as that takes. Gives the number of connections that were opened for it.
+    ///
+    /// # Errors
+    /// When the host does not bear that many, with the numbers.
+    pub(crate) async fn prepare_for(&self, commands: usize) -> Result<usize, Crowded> {
+        let _one = self.widening.lock().await;
+        let (more, connections) = {
+            let state = self.state();
+            // The first shell of a further connection only holds that open.
+            let each = self.spawner.sessions().saturating_sub(2).max(1);
+            let more = commands.saturating_sub(state.most - state.spent).div_ceil(each);
+            (more, state.connections + more)
+        };
+        if more > 0 {
+            self.spawner.widen(connections).await.map_err(|error| Crowded {
+                message: format!(
+                    "{commands} commands at once need {connections} connections to the host, and not all of them could be opened: {}",
+                    error.message
+                ),
+                hint: error.hint.or_else(|| {
+                    Some("put fewer operations into the block, or let more in: MaxStartups and MaxSessions in its sshd_config".to_owned())
+                }),
+            })?;
+        }
+        let missing = {
+            let mut state = self.state();
+            state.connections = connections;
+            state.most += more * self.spawner.sessions().saturating_sub(2).max(1);
+            // What a host did not want before, it may want now: it is asked before anything runs.
+            state.limit = state.most;
+            let missing = commands.saturating_sub(state.idle.len());
+            state.open += missing;
+            missing
+        };
+        let mut starting = JoinSet::new();
+        for _ in 0..missing {
+            let spawner = self.spawner.clone();
+            starting.spawn(async move { spawner.spawn().await });
+        }
+        let mut why = None;
+        while let Some(started) = starting.join_next().await {
+            let mut state = self.state();
+            match started {
+                Ok(Ok(process)) => state.idle.push(Idle { process, serves: None, frames: 0 }),
+                Ok(Err(error)) => {
+                    state.open -= 1;
+                    why = Some(error.to_string());
+                }
+                Err(error) => {
+                    state.open -= 1;
+                    why = Some(format!("the start of a shell came to no end: {error}"));
+                }
+            }
+        }
+        self.changed.notify_waiters();
+        let Some(why) = why else { return Ok(more) };
+        let there = self.state().idle.len();
+        let over = if connections == 1 { "one connection".to_owned() } else { format!("{connections} connections") };
+        Err(Crowded {
+            message: format!("{commands} commands at once are needed on the host, and over {over} there are {there} shells: {why}"),
+            hint: Some(
+                "put fewer operations into the block, or let more in: `MaxSessions` in its sshd_config, 10 where it is not set".to_owned(),
+            ),
+        })
     }
 
     /// No shell is given any more; the idle ones end.

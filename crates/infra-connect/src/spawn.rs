@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use infra_core::BoxFuture;
+use infra_core::connection::ConnectError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The script of every `sh` that a connector starts: it reads one line from its standard input and does what that says.
@@ -17,8 +18,17 @@ pub trait Spawn: Send + Sync + 'static {
     /// Starts `sh -c BOOT` in a session or process group of its own, with [`BOOT`] as it stands.
     fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>>;
 
-    /// How many of these may run at once, the first of them included.
+    /// How many of these may run at once on one connection, the first of them included.
     fn sessions(&self) -> usize;
+
+    /// The name or address at which this machine reaches the host.
+    fn address(&self) -> String;
+
+    /// Opens so many connections in all, each for [`sessions`](Self::sessions) more, where a connection bears so few.
+    fn widen(&self, connections: usize) -> BoxFuture<'_, Result<(), ConnectError>> {
+        let _ = connections;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Ends the connection and removes what it left on this machine.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -64,6 +64,10 @@ impl Spawn for Other {
         Box::pin(async { Ok(self.start()) })
     }
 
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+
     fn sessions(&self) -> usize {
         8
     }

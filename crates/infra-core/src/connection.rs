@@ -98,6 +98,16 @@ pub trait Connection: Send + Sync {
     /// [`Lost`] when the connection broke.
     fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>>;
 
+    /// Makes sure that so many commands can run at the same time, before the first of them begins: more connections are opened where one of them does
+    /// not bear so many. It is asked for when nothing else is in flight on the host. Who has no limit has nothing to do.
+    ///
+    /// # Errors
+    /// [`Crowded`] when the host does not bear so many. Nothing ran then, and what was opened for it is closed again.
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        let _ = commands;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Does one step of a change, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it.
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
 
@@ -138,6 +148,16 @@ pub struct Perform<'a> {
 pub struct Lost {
     /// Why, as a sentence fragment.
     pub reason: String,
+}
+
+/// A host does not bear so many commands at the same time.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct Crowded {
+    /// How many were asked for, how many there may be and why, as a sentence fragment.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// How a step ended.

@@ -94,7 +94,7 @@ impl Execution {
                 }
             };
             tokio::select! {
-                // What an interrupt brought to its end comes after it.
+                // An interrupt comes first: what ends because of it must not end the run as if there had been none.
                 biased;
                 changed = self.interrupts.changed(), if watching => {
                     if changed.is_err() {
@@ -214,11 +214,11 @@ impl Execution {
         if let Some(joint) = at.joint(block) {
             return Some(joint);
         }
-        let apart = at.apart(|op| parallel(op) == Some(block));
+        let (apart, later) = at.apart(|op| parallel(op) == Some(block));
         for call in &apart {
             self.look_around(*call, host, in_flight);
         }
-        Some(self.hosts.get_mut(&host)?.enter(block, apart))
+        Some(self.hosts.get_mut(&host)?.enter(block, apart, later))
     }
 
     async fn ended(&mut self, ended: Result<(Id, HostResult), JoinError>, in_flight: &mut InFlight) -> Vec<Order> {

@@ -95,18 +95,18 @@ impl HostExecution {
     }
 
     /// The calls inside a block that can be diffed when it starts: not those that ask for the outcome of others inside it, nor those of which functions say
-    /// what they are.
-    pub(crate) fn apart(&self, inside: impl Fn(OpId) -> bool) -> Vec<CallIndex> {
+    /// what they are; those come second.
+    pub(crate) fn apart(&self, inside: impl Fn(OpId) -> bool) -> (Vec<CallIndex>, Vec<CallIndex>) {
         let inside: Vec<CallIndex> = (0..).zip(&self.operations).filter(|(_, op)| inside(**op)).map(|(call, _)| call).collect();
         let waits = |call: &OperationCall| call.asks().iter().any(|asked| inside.contains(asked));
         let apart = |call: &CallIndex| !is_late(self.call(*call)) && !waits(self.call(*call));
-        inside.iter().copied().filter(apart).collect()
+        inside.iter().copied().partition(apart)
     }
 
     /// The host comes to a block with these calls.
-    pub(crate) fn enter(&mut self, block: BlockId, calls: Vec<CallIndex>) -> Arc<JointDiff> {
+    pub(crate) fn enter(&mut self, block: BlockId, calls: Vec<CallIndex>, later: Vec<CallIndex>) -> Arc<JointDiff> {
         let taking_part = calls.into_iter().filter(|call| self.skips(*call).is_none()).collect();
-        let joint = Arc::new(JointDiff::new(taking_part, self.known.clone()));
+        let joint = Arc::new(JointDiff::new(taking_part, later, self.known.clone()));
         self.joint.insert(block, joint.clone());
         joint
     }

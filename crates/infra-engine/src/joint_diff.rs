@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use infra_core::change::Change;
 use infra_core::condition::{CallIndex, Known};
+use infra_core::connection::Crowded;
 use infra_core::operation::SharedOperation;
 use infra_core::script::OperationCall;
 use tokio::sync::Mutex;
 
+use crate::host_run::HostRun;
 use crate::judgement::Wanted;
 use crate::operation_run::{ROUNDS, bind, diff_once, read};
 use crate::places::Sites;
@@ -22,6 +24,8 @@ pub(crate) type Diffed = Result<(SharedOperation, Change), Setback>;
 pub(crate) struct JointDiff {
     /// What came of the calls of the host before the block.
     known: Vec<Known>,
+    /// The calls of the block that take no part, and may run at the same time all the same.
+    later: Vec<CallIndex>,
     state: Mutex<State>,
 }
 
@@ -29,29 +33,53 @@ enum State {
     /// The calls that take part.
     Waiting(Vec<CallIndex>),
     Diffed(BTreeMap<CallIndex, Diffed>),
+    /// The host does not bear so many commands at the same time: none of the block is started on it.
+    Crowded(Setback),
 }
 
 impl JointDiff {
     /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block, or functions for what they are, are diffed by themselves, when that
-    /// is known.
-    pub(crate) fn new(calls: Vec<CallIndex>, known: Vec<Known>) -> Self {
-        Self { known, state: Mutex::new(State::Waiting(calls)) }
+    /// is known: these are the `later` ones.
+    pub(crate) fn new(calls: Vec<CallIndex>, later: Vec<CallIndex>, known: Vec<Known>) -> Self {
+        Self { known, later, state: Mutex::new(State::Waiting(calls)) }
     }
 
     /// What this call is to do; none where it took no part or has taken it before.
     ///
     /// # Errors
-    /// When a connection broke.
+    /// When a connection broke, or a host does not bear as many commands at once as the block has.
     pub(crate) async fn take(&self, sites: &Sites, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
         let mut state = self.state.lock().await;
         if let State::Waiting(waiting) = &*state {
             let diffed = self.diff_all(sites, calls, waiting).await?;
-            *state = State::Diffed(diffed);
+            *state = match self.make_room(sites, calls, &diffed).await {
+                Ok(()) => State::Diffed(diffed),
+                Err(crowded) => State::Crowded(Setback::crowded(crowded)),
+            };
         }
         match &mut *state {
             State::Diffed(diffed) => Ok(diffed.remove(&call)),
+            State::Crowded(setback) => Err(setback.clone()),
             State::Waiting(_) => Ok(None),
         }
+    }
+
+    /// Has each place made ready for as many commands at once as the block may have there, before the first of them.
+    async fn make_room(&self, sites: &Sites, calls: &[OperationCall], diffed: &BTreeMap<CallIndex, Diffed>) -> Result<(), Crowded> {
+        let something = diffed.iter().filter(|(_, one)| one.as_ref().is_ok_and(|(_, change)| !change.is_none())).map(|(call, _)| *call);
+        let mut places: Vec<(&Arc<HostRun>, usize)> = Vec::new();
+        for call in something.chain(self.later.iter().copied()) {
+            let run = sites.of(&calls[call as usize]);
+            match places.iter_mut().find(|(known, _)| Arc::ptr_eq(known, run)) {
+                Some((_, commands)) => *commands += 1,
+                None => places.push((run, 1)),
+            }
+        }
+        // One command alone needs nothing that is not there.
+        for (run, commands) in places.into_iter().filter(|(_, commands)| *commands > 1) {
+            run.connection.prepare_for(commands).await?;
+        }
+        Ok(())
     }
 
     /// Diffs until nothing is missing; what all of them miss is read in one request.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::arguments::join_host_paths;
-use infra_core::change::Change;
+use infra_core::change::{Action, Change};
 use infra_core::condition::{CallIndex, Condition, Known};
 use infra_core::event::{Event, HostResult, Outcome};
 use infra_core::facts::DiffError;
@@ -288,6 +288,11 @@ impl OperationRun {
         let performed = self.perform(&change, done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
+        for action in &change.actions {
+            if let Action::Download(download) = action {
+                self.at.locals.forget(&Resources::path(download.dest.as_str()));
+            }
+        }
         let ended_well =
             if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)

@@ -1,9 +1,11 @@
 //! Why an operation does not end well.
 
+use infra_core::connection::Crowded;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Failure, Outcome};
 
 /// Why an operation did not end well.
+#[derive(Clone)]
 pub(crate) struct Setback {
     pub(crate) failure: Failure,
     pub(crate) kind: SetbackKind,
@@ -30,6 +32,13 @@ impl Setback {
 
     pub(crate) fn finally(message: impl Into<String>) -> Self {
         Self { kind: SetbackKind::Final, ..Self::failed(message) }
+    }
+
+    /// The host does not bear the block that the operation is in. It cannot go on, whatever its operations ignore.
+    pub(crate) fn crowded(crowded: Crowded) -> Self {
+        let mut setback = Self::finally(crowded.message);
+        setback.failure.hint = crowded.hint;
+        setback
     }
 
     /// What a function of the script said; `what` are words in front of it.

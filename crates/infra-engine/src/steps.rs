@@ -68,7 +68,9 @@ impl OperationRun {
         // However it goes that we ended: it was to be ended.
         let ended_by_us = *self.ending.borrow() && !matches!(ending, Ending::Lost { .. });
         let kind = match &ending {
-            Ending::Exited(code) if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_))) => {
+            Ending::Exited(code)
+                if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_) | Action::Download(_))) =>
+            {
                 done.steps += 1;
                 return Ok(());
             }

@@ -245,6 +245,12 @@ impl Evaluation {
         self.find_from(&chain, &[path.to_owned()])
     }
 
+    /// The absolute path of a file that is to be written, seen from the folder of the deploy file.
+    pub fn beside_deploy(&self, path: &str) -> PathBuf {
+        let folder = self.state().deploy_folder.clone();
+        world::absolute(&*self.house.world, &folder.join(path))
+    }
+
     /// The first of these spellings that is there, seen from the end of a chain.
     pub fn find_from(&self, chain: &[Location], spellings: &[String]) -> Result<PathBuf, Vec<String>> {
         let world = &*self.house.world;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use infra_core::arguments::{self, ArgumentError, LOCAL_PATH, TEMPLATE_SCOPE};
+use infra_core::arguments::{self, ArgumentError, LOCAL_DESTINATION, LOCAL_PATH, TEMPLATE_SCOPE};
 use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location, did_you_mean};
 use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, NOT_YET};
@@ -561,6 +561,10 @@ pub(crate) fn resolve_local_paths(
     arguments: &mut Map,
 ) -> Result<(), Diagnostic> {
     for (name, value) in arguments.iter_mut() {
+        if let (true, Value::String(path)) = (arguments::is_marked(schema, name, LOCAL_DESTINATION), &value) {
+            let into = if path.ends_with('/') { "/" } else { "" };
+            *value = Value::String(format!("{}{into}", evaluation.beside_deploy(path).to_string_lossy()));
+        }
         if !arguments::is_marked(schema, name, LOCAL_PATH) {
             continue;
         }

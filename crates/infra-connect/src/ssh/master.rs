@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use infra_core::BoxFuture;
 use infra_core::connection::{ConnectError, ConnectStep};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -19,10 +18,10 @@ use super::folder::{Folder, Place};
 use super::options::{Client, Options};
 use super::{Files, failed, log};
 use crate::settings::Settings;
-use crate::spawn::{BOOT, Process, Spawn, SpawnError};
+use crate::spawn::{BOOT, Process, SpawnError};
 
 /// How many sessions are asked of a host at once, the first one included: sshd allows ten where it is not told otherwise.
-const SESSIONS: usize = 8;
+pub(super) const SESSIONS: usize = 8;
 /// When the log is cut: long before it fills the memory that the runtime folder is made of.
 const LONGEST_LOG: u64 = 256 * 1024;
 /// How long a master may take to end before it is killed.
@@ -36,6 +35,8 @@ pub(crate) struct Master {
     first_input: Mutex<Option<ChildStdin>>,
     session: Arc<Session>,
     place: Place,
+    /// One more of these for each session besides the first.
+    sessions: Arc<()>,
     /// What ssh and its proxy commands say past the log.
     stderr: Said,
     pumps: [JoinHandle<()>; 2],
@@ -81,6 +82,7 @@ impl Master {
             first_input: Mutex::new(Some(input(second).map_err(error)?)),
             session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
             place,
+            sessions: Arc::new(()),
             stderr: Said(stderr),
             pumps,
             _files: files,
@@ -126,7 +128,24 @@ impl Master {
         self.stderr.at_end().await
     }
 
-    async fn open(&self) -> Result<Process, SpawnError> {
+    /// Ends the master and removes what it left on this machine.
+    pub(crate) async fn close(&self) {
+        self.end().await;
+        self.place.clear();
+    }
+
+    /// How many sessions it has besides the first.
+    pub(crate) fn open_sessions(&self) -> usize {
+        Arc::strong_count(&self.sessions) - 1
+    }
+
+    /// Counts one more session, as long as the value lives.
+    pub(crate) fn count_session(&self) -> Arc<()> {
+        self.sessions.clone()
+    }
+
+    /// Opens a session.
+    pub(crate) async fn open(&self, counted: Arc<()>) -> Result<Process, SpawnError> {
         if std::fs::metadata(&self.place.log).is_ok_and(|log| log.len() > LONGEST_LOG) {
             // ssh appends, so it goes on at the new end.
             let _ = std::fs::OpenOptions::new().write(true).open(&self.place.log).and_then(|log| log.set_len(0));
@@ -146,6 +165,7 @@ impl Master {
                     stderr: Box::pin(stderr),
                     ends: true,
                     ended: Box::pin(async move {
+                        let _counted = counted;
                         // The child is the channel: with it dropped, the outputs would end.
                         let _ = child.wait().await;
                         if session.check().await.is_ok() {
@@ -185,23 +205,6 @@ impl Drop for Master {
         }
         self.pumps.iter().for_each(JoinHandle::abort);
         self.place.clear();
-    }
-}
-
-impl Spawn for Master {
-    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
-        Box::pin(self.open())
-    }
-
-    fn sessions(&self) -> usize {
-        SESSIONS
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.end().await;
-            self.place.clear();
-        })
     }
 }
 

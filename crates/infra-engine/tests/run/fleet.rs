@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
-use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};
@@ -70,6 +70,8 @@ pub struct Machine {
     /// How often its commands in flight were killed.
     pub killed: watch::Sender<u32>,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
+    /// For how many commands at once it was prepared.
+    pub prepared: Mutex<Vec<usize>>,
 }
 
 impl Machine {
@@ -607,12 +609,22 @@ impl Connection for Wire {
         })
     }
 
+    /// A host that behaves with [`Behaviour::Exit`] to `parallel` bears so many commands at once.
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        self.machine.prepared.lock().unwrap().push(commands);
+        let crowded = matches!(self.behaviours.get("parallel"), Some(Behaviour::Exit(most)) if commands as i32 > *most);
+        let refused = || Crowded { message: format!("{commands} are too many"), hint: Some("take fewer".into()) };
+        Box::pin(std::future::ready(if crowded { Err(refused()) } else { Ok(()) }))
+    }
+
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             let command = match step.action {
                 Action::Run(command) => command.script.as_str().to_owned(),
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
+                Action::Download(download) => format!("download {}", download.dest),
+                Action::Controller(command) => format!("on the controller: {}", command.script),
             };
             self.machine.performed.lock().unwrap().push(command.clone());
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
