@@ -62,72 +62,21 @@ struct Line {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Entry {
     RunStarted(Header),
-    HostUnreachable {
-        host: HostId,
-        error: ConnectError,
-    },
-    HostFailed {
-        host: HostId,
-        diagnostic: Box<Diagnostic>,
-    },
-    PlanReady {
-        plan: Plan,
-    },
+    HostUnreachable { host: HostId, error: ConnectError },
+    HostFailed { host: HostId, diagnostic: Box<Diagnostic> },
+    PlanReady { plan: Plan },
     Executing,
-    WaveStarted {
-        of: Waves,
-        wave: usize,
-        waves: usize,
-        hosts: Vec<HostId>,
-    },
-    OperationStarted {
-        op: OpId,
-    },
-    HostOperationStarted {
-        op: OpId,
-        host: HostId,
-    },
-    CommandStarted {
-        op: OpId,
-        host: HostId,
-        text: String,
-    },
-    Retrying {
-        op: OpId,
-        host: HostId,
-        retry: u32,
-        retries: u32,
-        after: f64,
-        failure: Box<Failure>,
-    },
-    WithinCall {
-        op: OpId,
-        host: HostId,
-        kind: String,
-        title: String,
-        #[serde(default)]
-        location: Option<Location>,
-        result: Box<HostResult>,
-    },
-    HostOperationEnded {
-        op: OpId,
-        host: HostId,
-        result: Box<HostResult>,
-    },
-    OperationEnded {
-        op: OpId,
-    },
-    Stopped {
-        reason: StopReason,
-    },
-    Interrupted {
-        times: u32,
-        in_flight: Vec<(OpId, HostId, f64)>,
-    },
-    RunEnded {
-        hosts: Vec<(HostId, Bucket)>,
-        exit_code: u8,
-    },
+    WaveStarted { of: Waves, wave: usize, waves: usize, hosts: Vec<HostId> },
+    OperationStarted { op: OpId },
+    HostOperationStarted { op: OpId, host: HostId },
+    CommandStarted { op: OpId, host: HostId, text: String },
+    Retrying { op: OpId, host: HostId, retry: u32, retries: u32, after: f64, failure: Box<Failure> },
+    WithinCall { op: OpId, host: HostId, kind: String, title: String, location: Option<Location>, result: Box<HostResult> },
+    HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
+    OperationEnded { op: OpId },
+    Stopped { reason: StopReason },
+    Interrupted { times: u32, in_flight: Vec<(OpId, HostId, f64)> },
+    RunEnded { hosts: Vec<(HostId, Bucket)>, exit_code: u8 },
 }
 
 impl Entry {
