@@ -5,10 +5,11 @@ use std::sync::Arc;
 use infra_core::diagnostic::{Diagnostic, did_you_mean, nearest};
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
+use crate::call_bodies::register_body;
 use crate::convert::{to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::hints::foreign_word;
-use crate::operations::{operation_function, register_body};
+use crate::operations::operation_function;
 use crate::{blocks, conditions, host_object, inventory_file};
 
 /// What of Lua's own globals a script has.

@@ -9,6 +9,7 @@
 //! message of Lua.
 
 mod blocks;
+mod call_bodies;
 mod conditions;
 mod convert;
 mod deploy;
@@ -29,6 +30,7 @@ mod source;
 mod state;
 mod strategies;
 mod syntax_checks;
+mod syntax_functions;
 mod text_functions;
 mod world;
 

@@ -6,7 +6,7 @@ use infra_core::arguments::{self, ArgumentError, LOCAL_DESTINATION, LOCAL_PATH, 
 use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location, did_you_mean};
 use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, NOT_YET};
-use infra_core::late::{CALL, FunctionId, Late, Place};
+use infra_core::late::{FunctionId, Late, Place};
 use infra_core::registry::OperationDefinition;
 use infra_core::script::OperationCall;
 use infra_core::{Map, Value};
@@ -344,7 +344,7 @@ fn run_or_register(
 }
 
 /// Notes a call for the engine, and gives its number.
-fn note(evaluation: &Evaluation, call: OperationCall) -> u32 {
+pub(crate) fn note(evaluation: &Evaluation, call: OperationCall) -> u32 {
     let mut state = evaluation.state();
     let index = call.call;
     state.made.push(Made { title: call.title(), place: call.location().cloned() });
@@ -366,7 +366,7 @@ pub(crate) fn register_read(lua: &Lua, evaluation: &Evaluation, unread: Unread) 
 }
 
 /// Checks what the types of an operation's global arguments cannot say, and merges them with those around it.
-fn all_globals(evaluation: &Evaluation, kind: &str, own: GlobalArguments, until: bool) -> Result<GlobalArguments, Diagnostic> {
+pub(crate) fn all_globals(evaluation: &Evaluation, kind: &str, own: GlobalArguments, until: bool) -> Result<GlobalArguments, Diagnostic> {
     let mut globals = merge_globals(evaluation, own.clone(), None)?;
     if until {
         globals.retries.get_or_insert(UNTIL_RETRIES);
@@ -383,7 +383,7 @@ fn all_globals(evaluation: &Evaluation, kind: &str, own: GlobalArguments, until:
 }
 
 /// The conditions of the blocks around a call and its own, the function of its `_retry_until`, and where it runs.
-fn around(evaluation: &Evaluation, mut special: Special) -> (Vec<Condition>, Option<FunctionId>, Option<Place>) {
+pub(crate) fn around(evaluation: &Evaluation, mut special: Special) -> (Vec<Condition>, Option<FunctionId>, Option<Place>) {
     let state = evaluation.state();
     let mut when: Vec<Condition> = state.blocks.iter().flat_map(|block| block.when.iter().cloned()).collect();
     when.append(&mut special.when);
@@ -466,7 +466,7 @@ fn register(
 }
 
 /// What a call has from where it stands: its number and the blocks around it.
-fn call_here(evaluation: &Evaluation) -> OperationCall {
+pub(crate) fn call_here(evaluation: &Evaluation) -> OperationCall {
     let mut state = evaluation.state();
     let call = match &mut state.running {
         None => u32::try_from(state.made.len()).unwrap_or(u32::MAX),
@@ -490,53 +490,6 @@ fn call_here(evaluation: &Evaluation) -> OperationCall {
         late: Late::default(),
         on: None,
     }
-}
-
-/// `call([name,] [options,] function)`: registers a body that runs in execute.
-pub(crate) fn register_body(lua: &Lua, evaluation: &Arc<Evaluation>, arguments: &MultiValue) -> mlua::Result<AnyUserData> {
-    let chain = evaluation.chain(lua);
-    let call = body(lua, evaluation, arguments, &chain).map_err(|wrong| {
-        let wrong = evaluation.at_chain(chain, wrong);
-        evaluation.keep(&wrong);
-        crate::errors::raise(wrong)
-    })?;
-    let of = Of::Call(note(evaluation, call));
-    lua.create_userdata(Handle { of, kind: CALL.to_owned(), evaluation: evaluation.clone() })
-}
-
-fn body(lua: &Lua, evaluation: &Evaluation, arguments: &MultiValue, chain: &[Location]) -> Result<OperationCall, Diagnostic> {
-    {
-        let state = evaluation.state();
-        if state.once > 0 {
-            return Err(Diagnostic::misuse("`call` stands inside `once`, which takes no operations"));
-        }
-        if let Some(running) = &state.running {
-            if !running.is_body() {
-                return Err(Diagnostic::misuse(format!(
-                    "`call` stands inside the function of {}, which only finds a value",
-                    running.left.what
-                ))
-                .hint("register it in the deploy itself"));
-            }
-            let (message, hint) = performing::stray_block(CALL);
-            return Err(Diagnostic::misuse(message).hint(hint));
-        }
-    }
-    let (name, options, function) = crate::blocks::block_parts(CALL, arguments)?;
-    let (globals, special) = crate::blocks::block_options(lua, evaluation, CALL, options.as_ref())?;
-    let (own, inner) = (globals.clone(), special.on);
-    let (when, until, _) = around(evaluation, special);
-    if until.is_some() {
-        return Err(Diagnostic::misuse("`_retry_until` does not go with `call`, which has no result of its own to look at")
-            .hint("call fail(message) inside it, and give it `_retries`"));
-    }
-    // What says how commands run is for the operations inside, and so is `_on`.
-    let block = Block { globals: own.clone(), on: inner, ..Block::default() };
-    let globals = all_globals(evaluation, CALL, own, false)?;
-    let body = leave_behind(lua, evaluation, &function, "`call`".to_owned(), None, Some(block))?;
-    let late = Late { body: Some(body), ..Late::default() };
-    strategies::check_any_host(&evaluation.state(), when.iter())?;
-    Ok(OperationCall { kind: CALL.to_owned(), name, when, globals, chain: chain.to_vec(), late, ..call_here(evaluation) })
 }
 
 fn global_hint(schema: &Value, message: &str) -> Option<String> {

@@ -4,7 +4,7 @@
 //! while the plan is made is checked: the file itself, the bodies of blocks, and local functions that are called from there alone. What is left
 //! is noticed when the script ran: a condition that was read and never given to anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use full_moon::ast::{
     Assignment, Ast, BinOp, Block, Call, ElseIf, Expression, Field, FunctionArgs, FunctionBody, FunctionCall, FunctionName, GenericFor, If,
@@ -16,6 +16,7 @@ use full_moon::{LuaVersion, parse_fallible};
 use infra_core::diagnostic::Diagnostic;
 
 use crate::performing;
+use crate::syntax_functions::Functions;
 
 /// What a person reads off a handle that is known only later.
 const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
@@ -93,29 +94,9 @@ enum Test {
     Comparison,
 }
 
-/// A function of the text.
-struct Function {
-    /// The function around it.
-    within: Option<usize>,
-    /// Whether execute may call it.
-    may_be_late: bool,
-    /// The functions that call it; none for the file itself.
-    callers: Vec<Option<usize>>,
-    /// Whether it is given to `call`.
-    is_body: bool,
-}
-
 #[derive(Default)]
 struct Checker {
-    functions: Vec<Function>,
-    /// Those around the node that is visited, innermost last.
-    around: Vec<usize>,
-    /// The functions by the byte of their first parenthesis.
-    by_byte: HashMap<usize, usize>,
-    /// The same bytes of those that run where they stand, or are a local variable from the start.
-    tame: HashSet<usize>,
-    /// The same bytes of those that are given to `call`.
-    bodies: HashSet<usize>,
+    functions: Functions,
     /// Where the names of functions stand that are called there, by byte.
     called: HashSet<usize>,
     /// What is wrong if it stands inside `call`.
@@ -156,11 +137,6 @@ fn arguments_of(suffix: &Suffix) -> Option<Vec<&TableConstructor>> {
     })
 }
 
-/// Where the parameters of a function begin.
-fn first_byte(body: &FunctionBody) -> usize {
-    byte_of(body.parameters_parentheses().tokens().0)
-}
-
 /// The expression without the parentheses around it.
 fn bare(mut expression: &Expression) -> &Expression {
     while let Expression::Parentheses { expression: inner, .. } = expression {
@@ -172,7 +148,7 @@ fn bare(mut expression: &Expression) -> &Expression {
 impl Checker {
     fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
         let place = self.locals.len();
-        let within = self.around.last().copied();
+        let within = self.functions.innermost();
         let local = Local { name: name.clone(), condition, assigned_again: false, used: false, within, function: None, tests: Vec::new() };
         self.locals.push(local);
         if let Some(scope) = self.scopes.last_mut() {
@@ -223,7 +199,7 @@ impl Checker {
     fn used(&mut self, token: &TokenReference) {
         let is_assigned = self.assigned.contains(&byte_of(token));
         let is_called = self.called.contains(&byte_of(token));
-        let caller = self.around.last().copied();
+        let caller = self.functions.innermost();
         let Some(local) = self.lookup(&text_of(token)) else { return };
         if is_assigned {
             local.assigned_again = true;
@@ -232,53 +208,24 @@ impl Checker {
         }
         if let Some(function) = local.function {
             if is_called {
-                self.functions[function].callers.push(caller);
+                self.functions.called(function, caller);
             } else {
                 // It is given away, or another one takes its name.
-                self.functions[function].may_be_late = true;
+                self.functions.given_away(function);
             }
-        }
-    }
-
-    /// Notes that the function runs where it stands, or has a name from the start.
-    fn tame(&mut self, expression: &Expression) {
-        if let Expression::Function(function) = expression {
-            self.tame.insert(first_byte(function.body()));
         }
     }
 
     /// Notes that the local variable declared last is the function with this body.
-    fn names_function(&mut self, body: usize) {
-        if let (Some(local), Some(function)) = (self.locals.last_mut(), self.by_byte.get(&body)) {
-            local.function = Some(*function);
+    fn names_function(&mut self, body: &FunctionBody) {
+        if let (Some(local), Some(function)) = (self.locals.last_mut(), self.functions.of(body)) {
+            local.function = Some(function);
         }
-    }
-
-    /// Whether execute may run what stands in this function.
-    fn may_be_late(&self, mut function: Option<usize>) -> bool {
-        while let Some(place) = function {
-            if self.functions[place].may_be_late {
-                return true;
-            }
-            function = self.functions[place].within;
-        }
-        false
-    }
-
-    /// Whether what stands in this function stands in the body of a `call`.
-    fn is_in_call(&self, mut function: Option<usize>) -> bool {
-        while let Some(place) = function {
-            if self.functions[place].is_body {
-                return true;
-            }
-            function = self.functions[place].within;
-        }
-        false
     }
 
     /// Notes what must not stand inside `call`: a block, and an operation that would be spread over hosts.
     fn stray(&mut self, name: Option<&str>, node: &FunctionCall) {
-        let within = self.around.last().copied();
+        let within = self.functions.innermost();
         let Some(place) = within else { return };
         let line = line_of(node);
         if let Some(name) = name.filter(|name| NOT_IN_CALL.contains(name)) {
@@ -301,34 +248,16 @@ impl Checker {
         }
     }
 
-    /// Those that are called by functions that execute may call may be called by it as well.
-    fn spread(&mut self) {
-        loop {
-            let more: Vec<usize> = (0..self.functions.len())
-                .filter(|place| {
-                    let function = &self.functions[*place];
-                    !function.may_be_late && function.callers.iter().any(|caller| self.may_be_late(*caller))
-                })
-                .collect();
-            if more.is_empty() {
-                return;
-            }
-            for place in more {
-                self.functions[place].may_be_late = true;
-            }
-        }
-    }
-
     /// Looks at an expression that is taken as true or false.
     fn test(&mut self, expression: &Expression, test: Test) {
         if let Some(condition) = self.condition_in(expression) {
-            self.report(line_of(expression), &condition, test, self.around.last().copied());
+            self.report(line_of(expression), &condition, test, self.functions.innermost());
             return;
         }
         match bare(expression) {
             Expression::Var(Var::Name(name)) => {
                 let line = line_of(expression);
-                let within = self.around.last().copied();
+                let within = self.functions.innermost();
                 if let Some(local) = self.lookup(&text_of(name)) {
                     local.tests.push((line, test, within));
                 }
@@ -362,7 +291,7 @@ impl Checker {
     }
 
     fn finish(mut self) -> Vec<Finding> {
-        self.spread();
+        self.functions.spread();
         for local in std::mem::take(&mut self.locals) {
             let Some((condition, line)) = local.condition else { continue };
             if local.assigned_again {
@@ -372,7 +301,7 @@ impl Checker {
             for (line, test, within) in &local.tests {
                 let shown = if foresees { &condition } else { &local.name };
                 self.report(*line, shown, *test, local.within);
-                if self.may_be_late(*within)
+                if self.functions.may_be_late(*within)
                     && !foresees
                     && let Some(finding) = self.findings.last_mut()
                 {
@@ -385,9 +314,10 @@ impl Checker {
                 self.findings.push(Finding { within: local.within, line, message, hint });
             }
         }
-        let strays: Vec<Finding> = std::mem::take(&mut self.strays).into_iter().filter(|stray| self.is_in_call(stray.within)).collect();
+        let strays: Vec<Finding> =
+            std::mem::take(&mut self.strays).into_iter().filter(|stray| self.functions.is_in_call(stray.within)).collect();
         let findings = std::mem::take(&mut self.findings);
-        let found = findings.into_iter().filter(|finding| !self.may_be_late(finding.within));
+        let found = findings.into_iter().filter(|finding| !self.functions.may_be_late(finding.within));
         found.chain(strays).collect()
     }
 }
@@ -418,12 +348,10 @@ impl Visitor for Checker {
         if let (Some("call"), FunctionArgs::Parentheses { arguments, .. }) = (own, &**arguments) {
             for argument in arguments {
                 match argument {
-                    Expression::Function(function) => {
-                        self.bodies.insert(first_byte(function.body()));
-                    }
+                    Expression::Function(function) => self.functions.will_be_body(function.body()),
                     Expression::Var(Var::Name(name)) => {
                         if let Some(function) = self.lookup(&text_of(name)).and_then(|local| local.function) {
-                            self.functions[function].is_body = true;
+                            self.functions.is_body(function);
                         }
                     }
                     _ => {}
@@ -435,7 +363,7 @@ impl Visitor for Checker {
         }
         if let FunctionArgs::Parentheses { arguments, .. } = &**arguments {
             for argument in arguments {
-                self.tame(argument);
+                self.functions.tame(argument);
                 if let Expression::Var(Var::Name(name)) = argument {
                     self.called.insert(byte_of(name));
                 }
@@ -444,16 +372,10 @@ impl Visitor for Checker {
     }
 
     fn visit_function_body(&mut self, body: &FunctionBody) {
-        let byte = first_byte(body);
-        let place = self.functions.len();
-        let within = self.around.last().copied();
-        let may_be_late = !self.tame.contains(&byte);
-        self.functions.push(Function { within, may_be_late, callers: Vec::new(), is_body: self.bodies.contains(&byte) });
-        self.by_byte.insert(byte, place);
+        let place = self.functions.enter(body);
         if let Some(local) = self.locals.last_mut().filter(|local| local.function == Some(usize::MAX)) {
             local.function = Some(place);
         }
-        self.around.push(place);
         self.scopes.push(Vec::new());
         for parameter in body.parameters() {
             if let Parameter::Name(name) = parameter {
@@ -463,7 +385,7 @@ impl Visitor for Checker {
     }
 
     fn visit_function_body_end(&mut self, _: &FunctionBody) {
-        self.around.pop();
+        self.functions.leave();
         self.scopes.pop();
     }
 
@@ -489,7 +411,7 @@ impl Visitor for Checker {
 
     fn visit_local_function(&mut self, node: &LocalFunction) {
         self.declare(text_of(node.name()), None);
-        self.tame.insert(first_byte(node.body()));
+        self.functions.will_be_tame(node.body());
         // It is visited next, and may call itself.
         if let Some(local) = self.locals.last_mut() {
             local.function = Some(usize::MAX);
@@ -498,7 +420,7 @@ impl Visitor for Checker {
 
     fn visit_local_assignment(&mut self, node: &LocalAssignment) {
         for value in node.expressions() {
-            self.tame(value);
+            self.functions.tame(value);
         }
     }
 
@@ -508,7 +430,7 @@ impl Visitor for Checker {
             let condition = values.get(at).and_then(|value| self.condition_in(value)).map(|condition| (condition, line_of(name)));
             self.declare(text_of(name), condition);
             if let Some(Expression::Function(function)) = values.get(at) {
-                self.names_function(first_byte(function.body()));
+                self.names_function(function.body());
             }
         }
     }
