@@ -1,6 +1,7 @@
 //! Execute: one dispatcher owns the state, asks the policy, and starts workers that own nothing.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::earlier::HostEarlier;
 use crate::event_stream::EventStream;
 use crate::graph::Asks;
 use crate::host_run::HostRun;
@@ -32,12 +34,26 @@ pub(crate) struct HostExecution {
     operations: Vec<OpId>,
     /// The diffs of the `parallel` blocks that it has come to.
     joint: HashMap<BlockId, Arc<JointDiff>>,
+    /// What earlier runs have done of it.
+    earlier: Arc<HostEarlier>,
 }
 
 impl HostExecution {
-    pub(crate) fn new(run: Arc<HostRun>, calls: Vec<OperationCall>) -> Self {
+    pub(crate) fn new(run: Arc<HostRun>, calls: Vec<OperationCall>, earlier: Arc<HostEarlier>) -> Self {
         let count = calls.len();
-        Self { run, calls: Arc::new(calls), known: vec![Known::OPEN; count], operations: vec![OpId(0); count], joint: HashMap::new() }
+        let (known, operations) = (vec![Known::OPEN; count], vec![OpId(0); count]);
+        Self { run, calls: Arc::new(calls), known, operations, joint: HashMap::new(), earlier }
+    }
+
+    /// What came of the calls so far, as this call is to see it: with what earlier runs have changed and it has not heard of.
+    fn known_to(&self, call: CallIndex) -> Cow<'_, [Known]> {
+        self.earlier.lay_over(&self.known, call)
+    }
+
+    /// What an earlier run did of this call, where it is not run again.
+    fn done_before(&self, call: CallIndex) -> Option<HostResult> {
+        self.earlier.skips(&self.calls[call as usize], &self.known_to(call))?;
+        self.earlier.result(call)
     }
 }
 
@@ -154,11 +170,19 @@ impl Execution {
             }
             Order::Serve { op, host, from, by } => {
                 let (changed, ok) = in_flight.outcomes.get(&(from, by)).copied().unwrap_or((false, false));
-                self.record(op, host, without_work(Outcome::Elsewhere { host: by, changed, ok }), in_flight).await;
+                // Where nothing ran now, this host is served by the same earlier run.
+                let there = self.hosts[&by].done_before(self.call(from, by));
+                let here = there.and_then(|_| self.hosts[&host].done_before(self.call(op, host)));
+                let result = here.unwrap_or_else(|| without_work(Outcome::Elsewhere { host: by, changed, ok }));
+                self.record(op, host, result, in_flight).await;
             }
             Order::Start(op, host) => {
                 let call = self.call(op, host);
                 self.look_around(call, host);
+                if let Some(result) = self.hosts[&host].done_before(call) {
+                    self.record(op, host, result, in_flight).await;
+                    return self.policy.ended(op, host, true, false);
+                }
                 if let Some(reason) = self.skips(call, host) {
                     self.record(op, host, without_work(Outcome::Skipped { reason }), in_flight).await;
                     return self.policy.ended(op, host, true, false);
@@ -172,7 +196,7 @@ impl Execution {
                     run: at.run.clone(),
                     calls: at.calls.clone(),
                     call,
-                    known: at.known.clone(),
+                    known: at.known_to(call).into_owned(),
                     events: self.events.clone(),
                     joint,
                     ending: told_to_end,
@@ -220,8 +244,9 @@ impl Execution {
     /// Why the operation is not started on the host: its condition does not hold.
     fn skips(&self, call: CallIndex, host: HostId) -> Option<String> {
         let at = &self.hosts[&host];
+        let known = at.known_to(call);
         let call = &at.calls[call as usize];
-        let known = |call: CallIndex| at.known.get(call as usize).copied().unwrap_or_default();
+        let known = |call: CallIndex| known.get(call as usize).copied().unwrap_or_default();
         match Condition::All(call.when.clone()).decide(&known) {
             Some(true) => None,
             Some(false) => Some(skipped(call, &at.calls, &known)),
@@ -248,9 +273,10 @@ impl Execution {
         for call in &alone {
             self.look_around(*call, host);
         }
-        let taking_part = alone.into_iter().filter(|call| self.skips(*call, host).is_none()).collect();
+        let takes_part = |call: &CallIndex| self.hosts[&host].done_before(*call).is_none() && self.skips(*call, host).is_none();
+        let taking_part = alone.into_iter().filter(takes_part).collect();
         let at = self.hosts.get_mut(&host).expect("it was there a line ago");
-        let joint = Arc::new(JointDiff::new(taking_part, at.known.clone()));
+        let joint = Arc::new(JointDiff::new(taking_part, at.known.clone(), at.earlier.clone()));
         at.joint.insert(block, joint.clone());
         Some(joint)
     }
@@ -278,6 +304,8 @@ impl Execution {
         let succeeded = result.outcome.succeeded();
         let changed = succeeded && result.outcome.changed();
         in_flight.outcomes.insert((op, host), (changed, succeeded));
+        // What was changed in an earlier run is laid over what is known, for those that have not heard of it.
+        let changed = changed && !matches!(result.outcome, Outcome::Earlier { .. });
         let call = self.call(op, host) as usize;
         let at = self.hosts.get_mut(&host).expect("the policy names hosts of the plan");
         at.known[call] = Known { changed: Some(changed), succeeded: Some(succeeded), changed_anywhere: None };

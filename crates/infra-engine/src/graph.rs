@@ -15,6 +15,7 @@ use infra_core::host::HostId;
 use infra_core::script::{Block, BlockKind, OperationCall};
 
 pub(crate) use agreement::outermost_parallel;
+pub(crate) use identity::{of_one_host, short_digest};
 use identity::{Identity, Key};
 use splitting::Split;
 

@@ -1,6 +1,7 @@
 //! The operations of a `parallel` block on one host, diffed together when the block starts there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use infra_core::change::Change;
 use infra_core::condition::{CallIndex, Known};
@@ -8,6 +9,7 @@ use infra_core::operation::SharedOperation;
 use infra_core::script::OperationCall;
 use tokio::sync::Mutex;
 
+use crate::earlier::HostEarlier;
 use crate::host_run::HostRun;
 use crate::judgement::Wanted;
 use crate::operation_run::{ROUNDS, Setback, bind, diff_once, read};
@@ -20,6 +22,7 @@ pub(crate) type Diffed = Result<(SharedOperation, Change), Setback>;
 pub(crate) struct JointDiff {
     /// What came of the calls of the host before the block.
     known: Vec<Known>,
+    earlier: Arc<HostEarlier>,
     state: Mutex<State>,
 }
 
@@ -31,8 +34,8 @@ enum State {
 
 impl JointDiff {
     /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block are diffed by themselves, when that is known.
-    pub(crate) fn new(calls: Vec<CallIndex>, known: Vec<Known>) -> Self {
-        Self { known, state: Mutex::new(State::Waiting(calls)) }
+    pub(crate) fn new(calls: Vec<CallIndex>, known: Vec<Known>, earlier: Arc<HostEarlier>) -> Self {
+        Self { known, earlier, state: Mutex::new(State::Waiting(calls)) }
     }
 
     /// What this call is to do; none where it took no part or has taken it before.
@@ -61,7 +64,7 @@ impl JointDiff {
         let mut diffed = BTreeMap::new();
         let mut open: BTreeMap<CallIndex, SharedOperation> = BTreeMap::new();
         for at in waiting {
-            match bind(run, &calls[*at as usize], &self.known) {
+            match bind(run, &calls[*at as usize], &self.earlier.lay_over(&self.known, *at)) {
                 Ok(operation) => drop(open.insert(*at, operation)),
                 Err(setback) => drop(diffed.insert(*at, Err(setback))),
             }

@@ -9,12 +9,14 @@
 //! - `prepare`, `judgement`: from a script to what each of its operations will do;
 //! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
+//! - `earlier`: what runs before this one have done, where it goes on from them;
 //! - `policy`: who may start, and when to stop;
 //! - `execute`, `operation_run`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `describe`: the words for steps and endings.
 
 mod any_host;
 mod describe;
+mod earlier;
 mod event_stream;
 mod execute;
 mod fact_store;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::connection::Connect;
+use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
@@ -68,6 +71,8 @@ pub struct Settings {
     pub preparing: usize,
     /// How long closing all connections may take, and how long killed commands may take to end.
     pub closing: Duration,
+    /// What the runs have done from which this one goes on.
+    pub earlier: Option<Arc<Earlier>>,
 }
 
 impl Default for Settings {
@@ -83,6 +88,7 @@ impl Default for Settings {
             handshakes: 64,
             preparing: 256,
             closing: Duration::from_secs(10),
+            earlier: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Prepare on one host: its script, then gather ⇄ diff until each of its operations is planned.
 
+use std::sync::Arc;
+
 use infra_core::condition::Known;
 use infra_core::connection::Lost;
 use infra_core::diagnostic::Diagnostic;
@@ -8,6 +10,7 @@ use infra_core::plan::Outlook;
 use infra_core::script::{Answer, FactRequest, Next, OperationCall, Script};
 
 use crate::any_host::Anywhere;
+use crate::earlier::HostEarlier;
 use crate::fact_store::Asked;
 use crate::graph::{Asks, outermost_parallel};
 use crate::host_run::HostRun;
@@ -22,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) outlooks: Vec<Outlook>,
     /// What it was told of other hosts when this was planned.
     pub(crate) anywhere: Anywhere,
+    /// What earlier runs have done of it.
+    pub(crate) earlier: Arc<HostEarlier>,
 }
 
 /// How often one operation may ask for facts that were not asked before.
@@ -71,6 +76,7 @@ pub(crate) async fn plan(
     calls: Vec<OperationCall>,
     runs_once: bool,
     anywhere: Anywhere,
+    earlier: Arc<HostEarlier>,
 ) -> Result<Prepared, Box<Diagnostic>> {
     let mut outlooks = Vec::with_capacity(calls.len());
     let mut known: Vec<Known> = Vec::with_capacity(calls.len());
@@ -78,7 +84,7 @@ pub(crate) async fn plan(
     let mut rounds = 0;
     while outlooks.len() < calls.len() {
         let settled_before = outlooks.len();
-        let wanted = look_at_all(run, &calls, &mut outlooks, &mut known, &mut layers, (runs_once, &anywhere))?;
+        let wanted = look_at_all(run, &calls, &mut outlooks, &mut known, &mut layers, (runs_once, &anywhere, &earlier))?;
         let Some(waiting) = calls.get(outlooks.len()) else { break };
         rounds = if outlooks.len() > settled_before { 1 } else { rounds + 1 };
         if rounds > ROUNDS {
@@ -91,7 +97,7 @@ pub(crate) async fn plan(
         run.locals.read(wanted.locals).await;
         run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?;
     }
-    Ok(Prepared { calls, outlooks, anywhere })
+    Ok(Prepared { calls, outlooks, anywhere, earlier })
 }
 
 /// Settles what can be settled in order, and collects what all the others miss.
@@ -101,14 +107,18 @@ fn look_at_all(
     outlooks: &mut Vec<Outlook>,
     known: &mut Vec<Known>,
     layers: &mut Vec<Layer>,
-    (runs_once, anywhere): (bool, &Anywhere),
+    (runs_once, anywhere, earlier): (bool, &Anywhere, &HostEarlier),
 ) -> Result<Wanted, Box<Diagnostic>> {
     let mut wanted = Wanted::default();
     // What stands behind an operation that waits is looked at for its questions alone.
     let mut kept: Option<(usize, usize)> = None;
     for call in &calls[outlooks.len()..] {
-        let prefix = Prefix { calls, known, layers: seen_by(call, calls, layers), runs_once };
-        let judgement = judge(run, call, &prefix);
+        let seen = earlier.lay_over(known, call.call);
+        let prefix = Prefix { calls, known: &seen, layers: seen_by(call, calls, layers), runs_once };
+        let judgement = match earlier.skips(call, &seen) {
+            Some(outlook) => Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None }),
+            None => judge(run, call, &prefix),
+        };
         let settled = match judgement {
             Judgement::Settled(settled) => Some(settled),
             Judgement::Impossible(diagnostic) if kept.is_none() => return Err(diagnostic),

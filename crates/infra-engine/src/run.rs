@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::Run;
 use crate::any_host;
+use crate::earlier::HostEarlier;
 use crate::event_stream::EventStream;
 use crate::execute::{Execution, HostExecution, defect};
 use crate::fact_store::Asked;
@@ -153,7 +154,7 @@ impl Ongoing {
     }
 
     async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls));
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls, prepared.earlier));
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
@@ -241,13 +242,15 @@ impl Ongoing {
                 let Some((host, run)) = waiting.pop_front() else { break };
                 let (run, misused, language) = (run.clone(), misused.clone(), self.run.language.clone());
                 let runs_once = first == Some(*host);
+                let (earlier, inventory) = (self.run.settings.earlier.clone(), self.run.inventory.clone());
                 tasks.spawn(*host, async move {
                     let calls = prepare::evaluate(&run, language.script(&run.host)).await?;
                     // Where something was written wrongly there will be no plan.
                     if misused.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    prepare::plan(&run, calls, runs_once, Vec::new()).await.map(Some)
+                    let earlier = Arc::new(HostEarlier::new(earlier.as_deref(), &run, &inventory, &calls));
+                    prepare::plan(&run, calls, runs_once, Vec::new(), earlier).await.map(Some)
                 });
             }
             let (host, result) = match self.next(&mut tasks).await {
@@ -304,8 +307,8 @@ impl Ongoing {
             for (host, anywhere) in any_host::told(prepared) {
                 let (_, before) = &prepared[&host];
                 if before.anywhere != anywhere {
-                    let (run, calls) = (hosts[&host].clone(), before.calls.clone());
-                    tasks.spawn(host, async move { prepare::plan(&run, calls, first == Some(host), anywhere).await });
+                    let (run, calls, earlier) = (hosts[&host].clone(), before.calls.clone(), before.earlier.clone());
+                    tasks.spawn(host, async move { prepare::plan(&run, calls, first == Some(host), anywhere, earlier).await });
                 }
             }
             if tasks.running.is_empty() {

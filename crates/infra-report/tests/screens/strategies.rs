@@ -258,19 +258,22 @@ fn the_arithmetic_of_a_share() {
 fn the_way_on_refers_to_the_journal_where_it_is_whole() {
     let whole = Arc::new(AtomicBool::new(false));
     let journal = Some(Journalled { run: "20261121T001530-ab12".into(), whole: whole.clone() });
-    let failing = || {
-        Run::fleet(RunKind::Deploy, 50)
+    let failing = |kind| {
+        Run::fleet(kind, 50)
             .connected()
             .planned(vec![operation("Write", 5, (0..50).map(|host| (host, change("create", &[]))))])
             .then(Event::Executing)
             .operation(0, (0..48).map(|host| (host, if host < 24 { changed("create", 0.0) } else { failed(exited(1, "write", &[]), 0.0) })))
             .ended()
     };
-    let way_on = |journal| {
-        let (human, _) = failing().shown(ScreenSettings { journal, ..settings() });
+    let way_on = |kind, journal| {
+        let (human, _) = failing(kind).shown(ScreenSettings { journal, ..settings() });
         human.split_once("To go on from there: ").unwrap().1.trim_end().to_owned()
     };
-    assert_eq!(way_on(journal.clone()), "infra fleet.lua deploy.lua --limit 'web-[25-50]'");
+    assert_eq!(way_on(RunKind::Deploy, journal.clone()), "infra fleet.lua deploy.lua --limit 'web-[25-50]'");
     whole.store(true, Ordering::SeqCst);
-    assert_eq!(way_on(journal), "infra fleet.lua deploy.lua --limit @20261121T001530-ab12:failed,@20261121T001530-ab12:unreached");
+    assert_eq!(way_on(RunKind::Deploy, journal.clone()), "infra resume 20261121T001530-ab12");
+    // There is nothing of an `exec` to go on from but its hosts.
+    let limit = "infra fleet.lua deploy.lua --limit @20261121T001530-ab12:failed,@20261121T001530-ab12:unreached";
+    assert_eq!(way_on(RunKind::Exec, journal), limit);
 }
