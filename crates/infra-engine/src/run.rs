@@ -154,7 +154,9 @@ impl Ongoing {
     }
 
     async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls, prepared.earlier));
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
+            (host, HostExecution::new(hosts[&host].clone(), prepared.calls, prepared.earlier))
+        };
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),

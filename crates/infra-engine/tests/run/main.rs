@@ -8,5 +8,6 @@ mod interrupts;
 mod library;
 mod misuse;
 mod planning;
+mod resuming;
 mod retries;
 mod strategies;

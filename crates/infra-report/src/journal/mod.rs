@@ -139,7 +139,10 @@ fn slim_plan(plan: &Plan) -> Plan {
     };
     let operations = plan.operations.iter().map(|operation| {
         let PlannedOperation { id, kind, title, location, idempotence, serial, blocks, run_once, hosts } = operation;
-        let hosts = hosts.iter().map(|host| HostOutlook { host: host.host, call: host.call, outlook: outlook(&host.outlook), mark: host.mark.clone() }).collect();
+        let hosts = hosts
+            .iter()
+            .map(|host| HostOutlook { host: host.host, call: host.call, outlook: outlook(&host.outlook), mark: host.mark.clone() })
+            .collect();
         PlannedOperation {
             id: *id,
             kind: kind.clone(),
