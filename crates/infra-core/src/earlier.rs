@@ -221,6 +221,11 @@ pub enum Continuation {
     },
     /// What came of it is not known: it counts as not done.
     Indeterminate,
+    /// It changed something then, or may have, and operations that rest on it have not been run since: for them it counts as changed.
+    Owed {
+        /// The run that changed it.
+        run: String,
+    },
     /// Its arguments are no more what they were: it is planned afresh.
     Edited,
     /// The earlier runs did not have it: it is planned afresh.

@@ -57,6 +57,15 @@ impl HostEarlier {
             });
         }
         keep_servers(calls, &mut all);
+        for (at, call) in calls.iter().enumerate() {
+            for asked in call.asks() {
+                let Some(OfCall { changed: Some(changed), note, .. }) = all.get(asked as usize) else { continue };
+                if note.is_none() && all[at].done.is_none_or(|heard| *changed > heard) {
+                    let run = earlier.map(|earlier| earlier.runs[*changed].clone()).unwrap_or_default();
+                    all[asked as usize].note = Some(Continuation::Owed { run });
+                }
+            }
+        }
         let changes = all.iter().any(|one| one.changed.is_some() || one.changed_anywhere.is_some());
         Self { calls: all, changes }
     }
@@ -115,19 +124,18 @@ impl HostEarlier {
 impl OfCall {
     fn find(earlier: &Earlier, run: &HostRun, call: &OperationCall, mark: Mark) -> Self {
         let host = &run.host.name;
+        // Other hosts may have changed it also where this one had it otherwise, or not at all.
+        let changed_anywhere = earlier.changed_anywhere(host, &mark.identity);
+        let afresh = |mark, note| Self { mark, note, changed_anywhere, ..Self::default() };
         let found = match earlier.find(host, &mark) {
             Found::Same(found) => found,
-            Found::Edited => return Self { mark, note: Some(Continuation::Edited), ..Self::default() },
-            Found::New => return Self { mark, note: Some(Continuation::New), ..Self::default() },
-            Found::NoPlan => {
-                let changed_anywhere = earlier.changed_anywhere(host, &mark.identity);
-                return Self { mark, changed_anywhere, ..Self::default() };
-            }
+            Found::Edited => return afresh(mark, Some(Continuation::Edited)),
+            Found::New => return afresh(mark, Some(Continuation::New)),
+            Found::NoPlan => return afresh(mark, None),
         };
         let EarlierOperation { done, left, changed, .. } = found;
         let kept = done.as_ref().filter(|done| is_kept(run, call, done)).map(|done| (earlier.runs[done.run].clone(), done.result.clone()));
         let note = (done.is_none() && *left == Left::Indeterminate).then_some(Continuation::Indeterminate);
-        let changed_anywhere = earlier.changed_anywhere(host, &mark.identity);
         Self { done: done.as_ref().map(|done| done.run), kept, changed: *changed, changed_anywhere, note, mark }
     }
 }

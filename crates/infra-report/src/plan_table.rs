@@ -85,6 +85,7 @@ fn earlier(state: &RunState, plan: &Plan, page: Page) -> String {
         let what = match what {
             Continuation::Done { run } => format!("done in run {}, not run again:", one_line(run)),
             Continuation::Indeterminate => "run again, since what came of it is not known:".to_owned(),
+            Continuation::Owed { run } => format!("changed in run {}, which counts for what is left:", one_line(run)),
             Continuation::Edited => "planned afresh, since it is not what it was:".to_owned(),
             Continuation::New if new > AFRESH && page.verbosity == 0 => continue,
             Continuation::New => "planned afresh, since no earlier run had it:".to_owned(),

@@ -129,21 +129,22 @@ pub enum Verb {
     /// List the earlier runs, the last first; `infra runs show` tells more of one.
     Runs(Runs),
     /// Go on from an earlier run: prepare again, and do what is left.
+    #[command(long_about = ABOUT_RESUME)]
     Resume(Resume),
 }
 
 const ABOUT_RESUME: &str = "\
-Takes an earlier deploy again, with its inventory, files and options, in its folder, on the hosts that were not done. It
-prepares again. What is done and can be seen on a host is no change; what is done and cannot be seen (server.shell, call,
-_run_once) is not run again and named before the question. What an earlier run changed counts for the conditions of what
-is left: a reload that is owed is done. What failed runs again, and so does what was cut off in the middle. An operation
-that is not what it was, or that no earlier run had, is planned afresh and named.
+Go on from an earlier run: prepare again, and do what is left
+
+The deploy is taken again with its inventory, its files and its options, in its folder, on the hosts that were not done. What is done and can be \
+seen on a host is no change; what is done and cannot be seen (server.shell, call, _run_once) is not run again, and named before the question. What an \
+earlier run changed counts for what is left: a reload that is owed is done. What failed runs again, and so does what was cut off in the middle. An \
+operation that is not what it was, or that no earlier run had, is planned afresh and named.
 
 Options that are given here win over those of the run; --limit and --exclude choose among the hosts that are left.";
 
 /// Which run is gone on from, and how.
 #[derive(Debug, Args)]
-#[command(long_about = ABOUT_RESUME)]
 pub struct Resume {
     /// The run's name, as `infra runs` lists it [default: the last one].
     #[arg(value_name = "RUN")]

@@ -1,7 +1,7 @@
 //! The journal of runs as files: one for each run, in a folder of the user's own.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +74,16 @@ impl Folder {
     /// As [`Folder::read`].
     pub fn read_with_outputs(&self, run: &str) -> io::Result<Record> {
         Record::read_with_outputs(&std::fs::read(self.file(run))?).map_err(io::Error::other)
+    }
+
+    /// The header of a run's journal.
+    ///
+    /// # Errors
+    /// As [`Folder::read`].
+    pub fn header(&self, run: &str) -> io::Result<Header> {
+        let mut line = Vec::new();
+        BufReader::new(File::open(self.file(run))?).read_until(b'\n', &mut line)?;
+        Ok(Record::read(&line).map_err(io::Error::other)?.header)
     }
 
     /// Whether the process of the run still lives: it holds a lock on its journal, which the system lets go with it.

@@ -62,10 +62,12 @@ pub fn resolve(asked: Resume) -> Result<Meant, Trouble> {
     std::env::set_current_dir(&root.folder)
         .map_err(|error| Diagnostic::misuse(format!("run {run} was started in {}, which cannot be entered: {error}", root.folder)))?;
     let done = earlier.complete();
-    let all = left.len() + done.len();
-    let done = if done.is_empty() { String::new() } else { format!("; all is done on {}", fold_within(done, 200)) };
+    let who = match done.is_empty() {
+        true => String::new(),
+        false => format!(" with {} of {} hosts; all is done on {}", left.len(), left.len() + done.len(), fold_within(done, 200)),
+    };
     let command = root.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
-    say(&format!("going on from run {run} ({command}) with {} of {all} hosts{done}", left.len()));
+    say(&format!("going on from run {run} ({command}){who}"));
     Ok(Meant::Run(settings, Some(Resumed { run, earlier: Arc::new(earlier) })))
 }
 
@@ -82,8 +84,8 @@ fn chain(folder: &Folder, run: &str) -> Result<Vec<Record>, Diagnostic> {
             }
             None => Diagnostic::misuse(format!("the journal of run {name} cannot be read: {error}")),
         })?;
-        // Names sort by time: a run goes on from one before it, so that the walk comes to an end whatever stands in the files.
-        next = record.header.resumes.clone().filter(|before| *before < name);
+        // The walk comes to an end whatever stands in the files.
+        next = record.header.resumes.clone().filter(|before| *before != name && chain.iter().all(|later| later.header.run != *before));
         chain.push(record);
     }
     chain.reverse();
@@ -102,8 +104,7 @@ fn may_be_resumed(folder: &Folder, record: &Record) -> Result<(), Diagnostic> {
     }
     // Who went on from this run has done more than it knows of.
     let names = folder.names().map_err(|error| Diagnostic::misuse(format!("the journal cannot be read: {error}")))?;
-    let later = names.iter().filter(|name| *name > run).filter_map(|name| folder.read(name).ok());
-    match later.map(|record| record.header).find(|header| header.resumes.as_ref() == Some(run)) {
+    match names.iter().filter_map(|name| folder.header(name).ok()).find(|header| header.resumes.as_ref() == Some(run)) {
         Some(later) => Err(Diagnostic::misuse(format!("run {run} was gone on with already, in run {}", later.run))
             .hint(format!("infra resume {}", later.run))),
         None => Ok(()),

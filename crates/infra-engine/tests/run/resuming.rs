@@ -65,6 +65,10 @@ fn notes(ran: &Ran) -> Vec<(u32, Continuation, Vec<u32>)> {
     ran.plan().earlier.iter().map(|note| (note.op.0, note.what.clone(), note.hosts.iter().map(|host| host.0).collect())).collect()
 }
 
+fn owed(run: usize) -> Continuation {
+    Continuation::Owed { run: format!("run-{run}") }
+}
+
 fn done(run: usize) -> Continuation {
     Continuation::Done { run: format!("run-{run}") }
 }
@@ -78,7 +82,7 @@ async fn a_reload_that_is_owed_is_done_and_a_command_that_is_done_is_not() {
     let (ran, performed) = chain.run().await;
     assert_eq!(performed["a"], ["fail", "reload web"]);
     assert_eq!(ran.forecast(0), ["none", "none", "change", "change"], "the plan tells the truth about it");
-    assert_eq!(notes(&ran), [(1, done(0), vec![0])]);
+    assert_eq!(notes(&ran), [(0, owed(0), vec![0]), (1, done(0), vec![0])]);
     assert_eq!(ran.outcome(1, 0), Some(Outcome::Earlier { run: "run-0".into(), changed: true }));
     assert_eq!(ran.buckets(), [Bucket::Changed]);
     assert!(chain.earlier.left().is_empty());
@@ -127,7 +131,8 @@ async fn what_is_not_known_counts_as_not_done_and_what_rests_on_it_is_owed() {
     // It had been written before the connection broke.
     chain.fleet.machines["a"].texts.lock().unwrap().insert("/conf".into(), "new".into());
     let (ran, performed) = chain.run().await;
-    assert_eq!(notes(&ran), [(0, Continuation::Indeterminate, vec![0]), (1, Continuation::Indeterminate, vec![1])]);
+    let named = [(0, Continuation::Indeterminate, vec![0]), (0, owed(0), vec![1]), (1, Continuation::Indeterminate, vec![1])];
+    assert_eq!(notes(&ran), named);
     assert_eq!((&performed["a"], &performed["b"]), (&vec!["append".to_owned(), "reload web".to_owned()], &performed["a"]));
 }
 
