@@ -78,8 +78,8 @@ pub struct Earlier {
 pub enum Found<'a> {
     /// It is the same as in an earlier run.
     Same(&'a EarlierOperation),
-    /// It stood in an earlier run with other arguments.
-    Edited,
+    /// It stood in an earlier run with other arguments; what it changed then is owed all the same.
+    Edited(&'a EarlierOperation),
     /// No earlier run had it on this host, though they had others there.
     New,
     /// No earlier run came to plan this host.
@@ -107,17 +107,16 @@ impl Earlier {
             let result = result(one.host).filter(|result| matches!(result.outcome, Outcome::Changed { .. } | Outcome::Unchanged { .. }))?;
             Some((one, Arc::new(result.clone())))
         });
-        if let Some((one, result)) = &ran_once {
-            let changed = result.outcome.changed().then_some(at);
-            let done = Some(Done { run: at, result: result.clone() });
-            let digest = one.mark.digest.clone();
-            self.once.insert(one.mark.identity.clone(), EarlierOperation { digest, done, changed, ..EarlierOperation::default() });
-        }
         for one in &operation.hosts {
             let Some(host) = state.hosts.get(&one.host) else { continue };
             let known = self.hosts.entry(host.name.clone()).or_default().entry(one.mark.identity.clone()).or_default();
             if known.digest != one.mark.digest {
-                *known = EarlierOperation { digest: one.mark.digest.clone(), ..EarlierOperation::default() };
+                if !known.digest.is_empty() {
+                    self.once.remove(&one.mark.identity);
+                }
+                // What it changed before is still owed to those that rest on it.
+                let EarlierOperation { changed, changed_anywhere, .. } = *known;
+                *known = EarlierOperation { digest: one.mark.digest.clone(), changed, changed_anywhere, ..EarlierOperation::default() };
             }
             if let Some(at) = anywhere {
                 known.changed_anywhere = Some(at);
@@ -128,6 +127,12 @@ impl Earlier {
                 (None, Some(result)) => known.take(at, &Arc::new(result.clone())),
                 (None, None) => {}
             }
+        }
+        if let Some((one, result)) = &ran_once {
+            let changed = result.outcome.changed().then_some(at);
+            let done = Some(Done { run: at, result: result.clone() });
+            let digest = one.mark.digest.clone();
+            self.once.insert(one.mark.identity.clone(), EarlierOperation { digest, done, changed, ..EarlierOperation::default() });
         }
     }
 
@@ -142,7 +147,7 @@ impl Earlier {
                 // Another part of what was split may have run it for all.
                 Found::Same(if known.done.is_none() { once.unwrap_or(known) } else { known })
             }
-            Some(_) => Found::Edited,
+            Some(known) => Found::Edited(known),
             None => once.filter(|once| once.digest == mark.digest).map_or(Found::New, Found::Same),
         }
     }

@@ -129,7 +129,7 @@ impl OfCall {
         let afresh = |mark, note| Self { mark, note, changed_anywhere, ..Self::default() };
         let found = match earlier.find(host, &mark) {
             Found::Same(found) => found,
-            Found::Edited => return afresh(mark, Some(Continuation::Edited)),
+            Found::Edited(before) => return Self { changed: before.changed, ..afresh(mark, Some(Continuation::Edited)) },
             Found::New => return afresh(mark, Some(Continuation::New)),
             Found::NoPlan => return afresh(mark, None),
         };

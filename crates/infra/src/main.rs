@@ -37,14 +37,11 @@ fn main() -> ExitCode {
     let options = resumed.as_ref().map_or(&arguments.options, |asked| &asked.options);
     let (verbosity, json) = (options.verbose, options.json);
     let meant = match resumed {
-        Some(asked) => resume::resolve(asked),
-        None => Settings::resolve(arguments).map(|settings| resume::Meant::Run(settings, None)).map_err(Trouble::misuse),
+        Some(asked) => resume::resolve(asked).map(|meant| meant.map(|(settings, resumed)| (settings, Some(resumed)))),
+        None => Settings::resolve(arguments).map(|settings| Some((settings, None))).map_err(Trouble::misuse),
     };
     let ended = meant.and_then(|meant| {
-        let (settings, resumed) = match meant {
-            resume::Meant::Run(settings, resumed) => (settings, resumed),
-            resume::Meant::Nothing => return Ok(0),
-        };
+        let Some((settings, resumed)) = meant else { return Ok(0) };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -25,19 +25,11 @@ pub struct Resumed {
     pub earlier: Arc<Earlier>,
 }
 
-/// What the command line comes to.
-pub enum Meant {
-    /// A run, and the one it goes on from.
-    Run(Settings, Option<Resumed>),
-    /// All is done, and that has been said.
-    Nothing,
-}
-
-/// Finds the run and what is left of it, and goes to the folder that it was started in.
+/// Finds the run and what is left of it, and goes to the folder that it was started in. Where nothing is left, that is said, and there is nothing to do.
 ///
 /// # Errors
 /// [`Trouble`] where there is no such run, it cannot be gone on from, or what it was started with does not hold any more.
-pub fn resolve(asked: Resume) -> Result<Meant, Trouble> {
+pub fn resolve(asked: Resume) -> Result<Option<(Settings, Resumed)>, Trouble> {
     let folder = Folder::of_user().map_err(|error| Diagnostic::misuse(format!("there is no journal: {error}")))?;
     let run = folder.find_name(asked.run.as_deref())?;
     let chain = chain(&folder, &run)?;
@@ -54,7 +46,7 @@ pub fn resolve(asked: Resume) -> Result<Meant, Trouble> {
             document.event(&Event::RunStarted { kind: RunKind::Deploy, hosts: Arc::default() });
             document.event(&Event::RunEnded);
         }
-        return Ok(Meant::Nothing);
+        return Ok(None);
     }
     let arguments = invocation(&headers, asked.options)?;
     let root = headers[0];
@@ -68,7 +60,7 @@ pub fn resolve(asked: Resume) -> Result<Meant, Trouble> {
     };
     let command = root.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
     say(&format!("going on from run {run} ({command}){who}"));
-    Ok(Meant::Run(settings, Some(Resumed { run, earlier: Arc::new(earlier) })))
+    Ok(Some((settings, Resumed { run, earlier: Arc::new(earlier) })))
 }
 
 /// The records of a run and of those it goes on from, the first one first.

@@ -192,6 +192,55 @@ async fn what_was_edited_is_planned_afresh_and_named() {
 }
 
 #[tokio::test]
+async fn what_was_changed_before_an_edit_is_owed_all_the_same() {
+    let script = |_: &str| calls([write(1, "/conf", "new"), touchless(2, "fail"), reloaded(3, 0)]);
+    let mut chain = Chain::new(Fleet::new(&["a"], script).behaves("a", "fail", Behaviour::Exit(1)));
+    chain.run().await;
+    let edited = |_: &str| {
+        let conf = write(1, "/conf", "new").globals(|globals| globals.env = Some(BTreeMap::from([("LANG".into(), "C".into())])));
+        calls([conf, touchless(2, "fail"), reloaded(3, 0)])
+    };
+    chain.edit(edited);
+    let (ran, performed) = chain.run().await;
+    assert_eq!(performed["a"], ["fail"]);
+    assert_eq!(ran.forecast(0), ["none", "change", "change"]);
+    chain.mend();
+    let (_, performed) = chain.run().await;
+    assert_eq!(performed["a"], ["fail", "reload web"]);
+}
+
+#[tokio::test]
+async fn what_ran_once_is_not_done_once_it_is_edited() {
+    let script = |command: &'static str| {
+        move |_: &str| calls([touchless(1, command).globals(|globals| globals.run_once = Some(true)), touchless(2, "fail")])
+    };
+    let mut chain = Chain::new(Fleet::new(&["a", "b"], script("one")).behaves("b", "fail", Behaviour::Exit(1)));
+    chain.run().await;
+    chain.edit(script("two"));
+    chain.fleet.behaviours.insert(("b".into(), "two".into()), Behaviour::Exit(1));
+    let (_, performed) = chain.run().await;
+    assert_eq!(performed["b"], ["two"]);
+    chain.mend();
+    let (_, performed) = chain.run().await;
+    assert_eq!(performed["b"], ["two", "fail"], "what failed once is not taken for what was done before");
+}
+
+#[tokio::test]
+async fn who_was_not_reached_is_served_by_what_ran_once_in_every_later_run() {
+    let script = |_: &str| calls([touchless(1, "once").globals(|globals| globals.run_once = Some(true)), touchless(2, "fail")]);
+    let mut chain = Chain::new(Fleet::new(&["a", "b"], script));
+    chain.fleet.unreachable = vec!["b"];
+    let (_, performed) = chain.run().await;
+    assert_eq!(performed["a"], ["once", "fail"]);
+    chain.fleet.unreachable.clear();
+    chain.fleet.behaviours.insert(("b".into(), "fail".into()), Behaviour::Exit(1));
+    for _ in 0..2 {
+        let (ran, performed) = chain.run().await;
+        assert_eq!((&performed["b"], notes(&ran)), (&vec!["fail".to_owned()], vec![(0, done(0), vec![0])]));
+    }
+}
+
+#[tokio::test]
 async fn turns_of_a_loop_are_told_apart() {
     let script = |_: &str| {
         calls([
