@@ -347,4 +347,50 @@ proptest! {
             assert!(well.values().all(|times| *times == 1), "{well:?}");
         });
     }
+
+    /// Whatever fails, is lost or is put back by others in between: after the last change of the configuration there was a reload, and none without a change.
+    #[test]
+    fn in_the_end_no_reload_is_owed(failing in prop::collection::vec((0usize..5, any::<bool>(), any::<bool>()), 0..6)) {
+        const COMMANDS: [&str; 5] = ["write /conf new", "before", "reload web", "by hand", "after"];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let script = |_: &str| {
+                let by_hand = touchless(4, "by hand").when(0, Did::Change);
+                calls([write(1, "/conf", "new"), touchless(2, "before"), reloaded(3, 0), by_hand, touchless(5, "after")])
+            };
+            let mut chain = Chain::new(Fleet::new(&["a"], script));
+            // What ended well, over all runs; a change that may have been is one.
+            let mut well: Vec<String> = Vec::new();
+            let mut failing = failing.into_iter();
+            for _ in 0..8 {
+                chain.mend();
+                let mut broken = None;
+                if let Some((command, lost, put_back)) = failing.next() {
+                    let how = if lost { Behaviour::Ending(Ending::Killed) } else { Behaviour::Exit(1) };
+                    broken = Some((COMMANDS[command], lost));
+                    chain.fleet.behaviours.insert(("a".into(), COMMANDS[command].into()), how);
+                    if put_back {
+                        chain.fleet.machines["a"].texts.lock().unwrap().insert("/conf".into(), "old".into());
+                    }
+                }
+                let (_, performed) = chain.run().await;
+                for command in performed["a"].iter() {
+                    let is_broken = broken.filter(|(broken, _)| broken == command);
+                    if is_broken.is_none_or(|(broken, lost)| lost && broken == COMMANDS[0]) {
+                        well.push(command.clone());
+                    }
+                }
+                if chain.earlier.left().is_empty() {
+                    break;
+                }
+            }
+            assert!(chain.earlier.left().is_empty());
+            let last = |command: &str| well.iter().rposition(|one| one == command);
+            let times = |command: &str| well.iter().filter(|one| *one == command).count();
+            for answer in ["reload web", "by hand"] {
+                assert!(last(answer) > last(COMMANDS[0]), "{answer}: {well:?}");
+                assert!(times(answer) <= times(COMMANDS[0]), "{answer}: {well:?}");
+            }
+        });
+    }
 }
