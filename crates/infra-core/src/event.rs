@@ -16,7 +16,7 @@
 //! first host and ends with its last. `WaveStarted` stands before the first host of its wave.
 //!
 //! `Stopped` and `Interrupted` may stand anywhere after `RunStarted`; `Misused` also directly after it. Every `HostOperationStarted` is followed by
-//! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, or served by a `_run_once` elsewhere)
+//! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, done in an earlier run, or served by a `_run_once` elsewhere)
 //! have a `HostOperationEnded` without a start. `RunEnded` is always last, and there is exactly one.
 
 use std::sync::Arc;
@@ -330,6 +330,13 @@ pub enum Outcome {
         /// What was going on.
         failure: Failure,
     },
+    /// It was done in an earlier run from which this one goes on, and is not run again.
+    Earlier {
+        /// The name of that run.
+        run: String,
+        /// Whether it changed something then.
+        changed: bool,
+    },
     /// It ran on another host (`_run_once`), with this outcome.
     Elsewhere {
         /// The host.
@@ -357,15 +364,15 @@ pub struct Failure {
 }
 
 impl Outcome {
-    /// Whether something was changed by it, here or elsewhere.
+    /// Whether something was changed by it, here or elsewhere, now or in the earlier run that did it.
     pub fn changed(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Elsewhere { changed: true, .. })
+        matches!(self, Self::Changed { .. } | Self::Elsewhere { changed: true, .. } | Self::Earlier { changed: true, .. })
     }
 
     /// Whether it ended well; an ignored failure did not.
     pub fn succeeded(&self) -> bool {
         match self {
-            Self::Changed { .. } | Self::Unchanged { .. } | Self::Skipped { .. } => true,
+            Self::Changed { .. } | Self::Unchanged { .. } | Self::Skipped { .. } | Self::Earlier { .. } => true,
             Self::Failed { .. } | Self::Indeterminate { .. } => false,
             Self::Elsewhere { ok, .. } => *ok,
         }

@@ -9,7 +9,7 @@
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
 //! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`];
-//! - what came of it: [`plan`], [`event`], [`run_state`];
+//! - what came of it: [`plan`], [`event`], [`run_state`], and of the runs before: [`earlier`];
 //! - what a person reads when something is wrong: [`diagnostic`].
 
 pub mod address;
@@ -20,6 +20,7 @@ pub mod condition;
 pub mod connection;
 pub mod diagnostic;
 pub mod digest;
+pub mod earlier;
 pub mod event;
 pub mod example;
 pub mod fact;

@@ -255,11 +255,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::earlier::Mark;
     use crate::operation::Idempotence;
     use crate::plan::{HostOutlook, PlannedOperation};
 
     fn outlook(host: u32, outlook: Outlook) -> HostOutlook {
-        HostOutlook { host: HostId(host), call: 0, outlook }
+        HostOutlook { host: HostId(host), call: 0, outlook, mark: Mark::default() }
     }
 
     fn plan() -> Arc<Plan> {
@@ -283,6 +284,7 @@ mod tests {
             ],
             blocks: vec![],
             notes: vec![],
+            earlier: vec![],
         })
     }
 

@@ -143,7 +143,11 @@ impl Execution {
             }
             Order::Serve { op, host, from, by } => {
                 let (changed, ok) = in_flight.outcomes.get(&(from, by)).copied().unwrap_or((false, false));
-                self.record(op, host, without_work(Outcome::Elsewhere { host: by, changed, ok }), in_flight).await;
+                // Where nothing ran now, this host is served by the same earlier run.
+                let there = self.hosts[&by].done_before(self.call(from, by));
+                let here = there.and_then(|_| self.hosts[&host].done_before(self.call(op, host)));
+                let result = here.unwrap_or_else(|| without_work(Outcome::Elsewhere { host: by, changed, ok }));
+                self.record(op, host, result, in_flight).await;
                 if let (Some(result), call) = (in_flight.once.get(&(from, by)), self.call(op, host)) {
                     self.hosts.get_mut(&host).expect("the policy names hosts of the plan").told(call, result.clone());
                 }
@@ -151,6 +155,10 @@ impl Execution {
             Order::Start(op, host) => {
                 let call = self.call(op, host);
                 self.look_around(call, host, in_flight);
+                if let Some(result) = self.hosts[&host].done_before(call) {
+                    self.record(op, host, result, in_flight).await;
+                    return self.policy.ended(op, host, true, false);
+                }
                 if let Some(reason) = self.hosts[&host].skips(call) {
                     self.record(op, host, without_work(Outcome::Skipped { reason }), in_flight).await;
                     return self.policy.ended(op, host, true, false);
@@ -170,7 +178,7 @@ impl Execution {
                     places: self.places.clone(),
                     calls: at.calls.clone(),
                     call,
-                    known: at.known.clone(),
+                    known: at.known_to(call).into_owned(),
                     late,
                     events: self.events.clone(),
                     joint,
@@ -244,6 +252,8 @@ impl Execution {
         let succeeded = result.outcome.succeeded();
         let changed = succeeded && result.outcome.changed();
         in_flight.outcomes.insert((op, host), (changed, succeeded));
+        // What was changed in an earlier run is laid over what is known, for those that have not heard of it.
+        let changed = changed && !matches!(result.outcome, Outcome::Earlier { .. });
         if changed {
             in_flight.changed.insert(op);
         }

@@ -1,14 +1,16 @@
 //! One host in execute: what came of its calls so far, and what its operations are told of it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use infra_core::condition::{CallIndex, Condition, Known};
-use infra_core::event::HostResult;
+use infra_core::event::{HostResult, Outcome};
 use infra_core::late::{CallResult, Results};
 use infra_core::plan::{BlockId, OpId};
 use infra_core::script::OperationCall;
 
+use crate::earlier::HostEarlier;
 use crate::graph::Asks;
 use crate::joint_diff::JointDiff;
 use crate::judgement::skipped;
@@ -26,13 +28,15 @@ pub(crate) struct HostExecution {
     pub(crate) operations: Vec<OpId>,
     /// The diffs of the `parallel` blocks that it has come to.
     joint: HashMap<BlockId, Arc<JointDiff>>,
+    /// What earlier runs have done of it.
+    earlier: Arc<HostEarlier>,
     functions: Option<SharedFunctions>,
     /// What its functions are told of its calls; empty where it has none.
     results: Arc<Results>,
 }
 
 impl HostExecution {
-    pub(crate) fn new(sites: Arc<Sites>, calls: Vec<OperationCall>, functions: Option<SharedFunctions>) -> Self {
+    pub(crate) fn new(sites: Arc<Sites>, calls: Vec<OperationCall>, functions: Option<SharedFunctions>, earlier: Arc<HostEarlier>) -> Self {
         let count = calls.len();
         Self {
             sites,
@@ -40,6 +44,7 @@ impl HostExecution {
             known: vec![Known::OPEN; count],
             operations: vec![OpId(0); count],
             joint: HashMap::new(),
+            earlier,
             functions,
             results: Arc::default(),
         }
@@ -49,10 +54,22 @@ impl HostExecution {
         &self.calls[call as usize]
     }
 
+    /// What came of the calls so far, as this call is to see it: with what earlier runs have changed and it has not heard of.
+    pub(crate) fn known_to(&self, call: CallIndex) -> Cow<'_, [Known]> {
+        self.earlier.lay_over(&self.known, call)
+    }
+
+    /// What an earlier run did of this call, where it is not run again.
+    pub(crate) fn done_before(&self, call: CallIndex) -> Option<HostResult> {
+        self.earlier.skips(self.call(call), &self.known_to(call))?;
+        self.earlier.result(call)
+    }
+
     /// Why the call is not started: its condition does not hold. Where functions have a say, they are asked when it starts.
     pub(crate) fn skips(&self, call: CallIndex) -> Option<String> {
+        let known = self.known_to(call);
         let call = self.call(call);
-        let known = |call: CallIndex| self.known.get(call as usize).copied().unwrap_or_default();
+        let known = |call: CallIndex| known.get(call as usize).copied().unwrap_or_default();
         match Condition::All(call.when.clone()).decide(&known) {
             Some(true) => None,
             Some(false) => Some(skipped(call, &self.calls, &known)),
@@ -85,7 +102,19 @@ impl HostExecution {
                 }
             }
         }
-        let (functions, results) = (self.functions.clone(), self.results.clone());
+        let mut results = self.results.clone();
+        // As conditions see it: with what earlier runs have changed and this call has not heard of, and without what it has.
+        for (at, known) in self.known_to(call).iter().enumerate() {
+            let at = CallIndex::try_from(at).unwrap_or(CallIndex::MAX);
+            if let (Some(changed), Some(result)) = (known.changed, results.get(&at))
+                && result.succeeded
+                && result.changed != changed
+            {
+                let result = CallResult { changed, ..(**result).clone() };
+                Arc::make_mut(&mut results).insert(at, Arc::new(result));
+            }
+        }
+        let functions = self.functions.clone();
         Some(LateValues { functions, results, own: self.sites.own().clone(), places: places.clone() })
     }
 
@@ -105,8 +134,10 @@ impl HostExecution {
 
     /// The host comes to a block with these calls.
     pub(crate) fn enter(&mut self, block: BlockId, calls: Vec<CallIndex>, later: Vec<CallIndex>) -> Arc<JointDiff> {
-        let taking_part = calls.into_iter().filter(|call| self.skips(*call).is_none()).collect();
-        let joint = Arc::new(JointDiff::new(taking_part, later, self.known.clone()));
+        let takes_part = |call: &CallIndex| self.done_before(*call).is_none() && self.skips(*call).is_none();
+        let taking_part = calls.into_iter().filter(takes_part).collect();
+        let later = later.into_iter().filter(|call| self.done_before(*call).is_none()).collect();
+        let joint = Arc::new(JointDiff::new(taking_part, later, self.known.clone(), self.earlier.clone()));
         self.joint.insert(block, joint.clone());
         joint
     }
@@ -114,7 +145,8 @@ impl HostExecution {
     /// A call has ended.
     pub(crate) fn ended(&mut self, call: CallIndex, result: &HostResult) {
         let succeeded = result.outcome.succeeded();
-        let changed = succeeded && result.outcome.changed();
+        // What was changed in an earlier run is laid over what is known, for those that have not heard of it.
+        let changed = succeeded && result.outcome.changed() && !matches!(result.outcome, Outcome::Earlier { .. });
         self.known[call as usize] = Known { changed: Some(changed), succeeded: Some(succeeded), changed_anywhere: None };
         // What nobody asks for is not kept: outputs of all operations on all hosts are much.
         if self.functions.is_some() {

@@ -10,6 +10,7 @@ use infra_core::operation::SharedOperation;
 use infra_core::script::OperationCall;
 use tokio::sync::Mutex;
 
+use crate::earlier::HostEarlier;
 use crate::host_run::HostRun;
 use crate::judgement::Wanted;
 use crate::operation_run::{ROUNDS, bind, diff_once, read};
@@ -26,6 +27,7 @@ pub(crate) struct JointDiff {
     known: Vec<Known>,
     /// The calls of the block that take no part, and may run at the same time all the same.
     later: Vec<CallIndex>,
+    earlier: Arc<HostEarlier>,
     state: Mutex<State>,
 }
 
@@ -40,8 +42,8 @@ enum State {
 impl JointDiff {
     /// Nothing is diffed yet. Calls that ask for the outcome of others of the same block, or functions for what they are, are diffed by themselves, when that
     /// is known: these are the `later` ones.
-    pub(crate) fn new(calls: Vec<CallIndex>, later: Vec<CallIndex>, known: Vec<Known>) -> Self {
-        Self { known, later, state: Mutex::new(State::Waiting(calls)) }
+    pub(crate) fn new(calls: Vec<CallIndex>, later: Vec<CallIndex>, known: Vec<Known>, earlier: Arc<HostEarlier>) -> Self {
+        Self { known, later, earlier, state: Mutex::new(State::Waiting(calls)) }
     }
 
     /// What this call is to do; none where it took no part or has taken it before.
@@ -92,7 +94,7 @@ impl JointDiff {
         let mut diffed = BTreeMap::new();
         let mut open: BTreeMap<CallIndex, SharedOperation> = BTreeMap::new();
         for at in waiting {
-            match bind(sites.own(), &calls[*at as usize], &self.known) {
+            match bind(sites.own(), &calls[*at as usize], &self.earlier.lay_over(&self.known, *at)) {
                 Ok(operation) => drop(open.insert(*at, operation)),
                 Err(setback) => drop(diffed.insert(*at, Err(setback))),
             }

@@ -10,6 +10,7 @@
 //! - `fact_store`, `overlay`, `layers`, `local_files`: what is known of a host, now and after the operations before;
 //! - `places`: where operations go that run elsewhere than on their host;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
+//! - `earlier`: what runs before this one have done, where it goes on from them;
 //! - `policy`: who may start, and when to stop;
 //! - `execute`, `host_execution`, `operation_run`, `steps`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `late_values`, `call_body`: what a script does in execute: arguments, conditions, and the bodies of `call`;
@@ -18,6 +19,7 @@
 mod any_host;
 mod call_body;
 mod describe;
+mod earlier;
 mod event_stream;
 mod execute;
 mod fact_store;
@@ -45,6 +47,7 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::connection::Connect;
+use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
@@ -77,6 +80,8 @@ pub struct Settings {
     pub preparing: usize,
     /// How long closing all connections may take, and how long killed commands may take to end.
     pub closing: Duration,
+    /// What the runs have done from which this one goes on.
+    pub earlier: Option<Arc<Earlier>>,
 }
 
 impl Default for Settings {
@@ -92,6 +97,7 @@ impl Default for Settings {
             handshakes: 64,
             preparing: 256,
             closing: Duration::from_secs(10),
+            earlier: None,
         }
     }
 }

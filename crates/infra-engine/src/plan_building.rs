@@ -6,6 +6,7 @@ use std::sync::Arc;
 use infra_core::arguments::{self, LOCAL_DESTINATION};
 use infra_core::condition::{Condition, Known};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::earlier::{Continuation, EarlierNote};
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
 use infra_core::plan::{BlockId, HostOutlook, OpId, Outlook, Plan, PlannedBlock, PlannedOperation, fold_titles};
@@ -36,6 +37,7 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
     one_writer_each(&calls, registry)?;
     let mut operations = Vec::with_capacity(order.operations.len());
     let mut policy = Vec::with_capacity(order.operations.len());
+    let mut earlier = Vec::new();
     let mut ran: BTreeMap<usize, (String, Outlook)> = BTreeMap::new();
     for (place, ordered) in order.operations.iter().enumerate() {
         let id = op_id(place);
@@ -56,12 +58,13 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
             after: ordered.after.iter().map(|at| op_id(*at)).collect(),
             origin: ordered.origin,
         });
+        earlier.extend(notes(id, ordered, hosts));
         operations.push(planned);
     }
     let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block, max_fail)).collect();
     let policy_blocks =
         order.blocks.iter().map(|block| PolicyBlock { kind: with_default(&block.kind, max_fail), origin: block.origin }).collect();
-    Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes }), operations: policy, blocks: policy_blocks })
+    Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes, earlier }), operations: policy, blocks: policy_blocks })
 }
 
 /// Makes sure that no two hosts write the same file of the controller.
@@ -135,9 +138,25 @@ fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepar
         hosts: ordered
             .calls
             .iter()
-            .map(|(host, at)| HostOutlook { host: *host, call: call(host, *at).call, outlook: hosts[host].1.outlooks[*at].clone() })
+            .map(|(host, at)| {
+                let (_, prepared) = &hosts[host];
+                let (outlook, mark) = (prepared.outlooks[*at].clone(), prepared.earlier.mark(*at).clone());
+                HostOutlook { host: *host, call: call(host, *at).call, outlook, mark }
+            })
             .collect(),
     }
+}
+
+/// What is made of earlier runs for this operation, hosts of which the same is said together.
+fn notes(op: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepared)>) -> Vec<EarlierNote> {
+    let mut said: BTreeMap<Continuation, Vec<HostId>> = BTreeMap::new();
+    for (host, at) in &ordered.calls {
+        let (_, prepared) = &hosts[host];
+        if let Some(what) = prepared.earlier.note(*at, &prepared.outlooks[*at]) {
+            said.entry(what).or_default().push(*host);
+        }
+    }
+    said.into_iter().map(|(what, hosts)| EarlierNote { op, what, hosts }).collect()
 }
 
 /// What a `_run_once` does on its first host counts for all that registered it.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use infra_core::Value;
 use infra_core::condition::{CallIndex, Known};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::earlier::Earlier;
+use infra_core::inventory::Inventory;
 use infra_core::plan::Outlook;
 use infra_core::script::{Next, OperationCall, Script};
 use tokio::sync::Mutex;
 
 use crate::any_host::Anywhere;
+use crate::earlier::HostEarlier;
 use crate::graph::{Asks, outermost_parallel};
 use crate::host_run::HostRun;
 use crate::judgement::{Judgement, Prefix, Settled, Wanted, judge, placed};
@@ -28,6 +31,8 @@ pub(crate) struct Prepared {
     pub(crate) sites: Arc<Sites>,
     /// What its script left behind.
     pub(crate) functions: Option<SharedFunctions>,
+    /// What earlier runs have done of it.
+    pub(crate) earlier: Arc<HostEarlier>,
 }
 
 /// How often one operation may ask for facts that were not asked before.
@@ -62,12 +67,19 @@ pub(crate) async fn evaluate(
 }
 
 impl Evaluated {
-    /// Plans what is not planned yet.
-    pub(crate) async fn plan(mut self, places: &Places) -> Result<Prepared, Box<Diagnostic>> {
+    /// Plans what is not planned yet, over what earlier runs have done of it.
+    pub(crate) async fn plan(
+        mut self,
+        places: &Places,
+        earlier: Option<&Earlier>,
+        inventory: &Inventory,
+    ) -> Result<Prepared, Box<Diagnostic>> {
         self.planning.reach(places).await?;
+        let found = HostEarlier::new(earlier, self.planning.sites.own(), inventory, &self.planning.calls);
+        self.planning.go_on_from(Arc::new(found), earlier.is_some());
         self.planning.settle().await?;
-        let Planning { calls, sites, outlooks, anywhere, .. } = self.planning;
-        Ok(Prepared { calls, outlooks, anywhere, sites: Arc::new(sites), functions: self.functions })
+        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = self.planning;
+        Ok(Prepared { calls, outlooks, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
     }
 }
 
@@ -76,9 +88,10 @@ impl Prepared {
     pub(crate) async fn again(self, runs_once: bool, anywhere: Anywhere) -> Result<Self, Box<Diagnostic>> {
         let mut planning = Planning::new(self.sites, runs_once, anywhere);
         planning.calls = self.calls;
+        planning.earlier = self.earlier;
         planning.settle().await?;
-        let Planning { calls, sites, outlooks, anywhere, .. } = planning;
-        Ok(Self { calls, outlooks, anywhere, sites, functions: self.functions })
+        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = planning;
+        Ok(Self { calls, outlooks, anywhere, sites, functions: self.functions, earlier })
     }
 }
 
@@ -88,6 +101,7 @@ struct Planning<S = Sites> {
     sites: S,
     runs_once: bool,
     anywhere: Anywhere,
+    earlier: Arc<HostEarlier>,
     outlooks: Vec<Outlook>,
     known: Vec<Known>,
     layers: Layers,
@@ -126,7 +140,16 @@ impl Planning {
 
 impl<S: AsRef<Sites>> Planning<S> {
     fn new(sites: S, runs_once: bool, anywhere: Anywhere) -> Self {
-        Self { calls: Vec::new(), sites, runs_once, anywhere, outlooks: Vec::new(), known: Vec::new(), layers: Layers::default() }
+        let (calls, outlooks, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
+        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, known, layers }
+    }
+
+    /// What earlier runs have done of it, which can be told once all calls are there: what was planned before, for the script to foresee it, is planned again.
+    fn go_on_from(&mut self, earlier: Arc<HostEarlier>, again: bool) {
+        self.earlier = earlier;
+        if again {
+            (self.outlooks, self.known, self.layers) = (Vec::new(), Vec::new(), Layers::default());
+        }
     }
 
     /// Plans what is not planned yet.
@@ -167,15 +190,20 @@ impl<S: AsRef<Sites>> Planning<S> {
             let (place, run) = (sites.place(call), sites.of(call));
             let start = starts_after(call, &self.calls);
             let seen = |place| before(self.layers.at(place), start);
+            let known = self.earlier.lay_over(&self.known, call.call);
             let prefix = Prefix {
                 calls: &self.calls,
-                known: &self.known,
+                known: &known,
                 layers: seen(place),
                 controller: controllers.iter().map(|place| seen(*place)).collect(),
                 on: place.map(|_| run.host.name.as_str()),
                 runs_once: self.runs_once,
             };
-            let settled = match judge(run, call, &prefix) {
+            let judgement = match self.earlier.skips(call, &known) {
+                Some(outlook) => Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None, everywhere: false }),
+                None => judge(run, call, &prefix),
+            };
+            let settled = match judgement {
                 Judgement::Settled(settled) => Some(settled),
                 Judgement::Impossible(diagnostic) if kept.is_none() => return Err(diagnostic),
                 Judgement::Impossible(_) => None,

@@ -156,7 +156,7 @@ impl Ongoing {
 
     async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
         let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions))
+            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions, prepared.earlier))
         };
         let execution = Execution {
             plan: built.plan,
@@ -239,13 +239,14 @@ impl Ongoing {
                 let Some((host, run)) = waiting.pop_front() else { break };
                 let (run, misused, language, places) = (run.clone(), misused.clone(), self.run.language.clone(), self.places.clone());
                 let runs_once = first == Some(*host);
+                let (earlier, inventory) = (self.run.settings.earlier.clone(), self.run.inventory.clone());
                 tasks.spawn(*host, async move {
                     let evaluated = prepare::evaluate(&run, language.script(&run.host), &places, runs_once).await?;
                     // Where something was written wrongly there will be no plan.
                     if misused.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    evaluated.plan(&places).await.map(Some)
+                    evaluated.plan(&places, earlier.as_deref(), &inventory).await.map(Some)
                 });
             }
             let (host, result) = match self.next(&mut tasks).await {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use infra_core::connection::{ConnectError, Ending};
 use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::earlier::EarlierNote;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
@@ -207,7 +208,17 @@ impl Document<'_> {
             }
             Value::Object(value)
         });
-        json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes })
+        let mut value = json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes });
+        if !plan.earlier.is_empty() {
+            let note = |note: &EarlierNote| {
+                let mut value = json!(note.what);
+                value["operation"] = json!(note.op);
+                value["hosts"] = note.hosts.iter().map(|host| self.name(*host)).collect();
+                value
+            };
+            value["earlier"] = plan.earlier.iter().map(note).collect();
+        }
+        value
     }
 
     fn host(&self, id: HostId, bucket: Bucket) -> Value {
@@ -267,6 +278,11 @@ impl Document<'_> {
             Outcome::Indeterminate { failure: what } => {
                 put("outcome", json!("indeterminate"));
                 put("failure", failure(what));
+            }
+            Outcome::Earlier { run, changed } => {
+                put("outcome", json!("earlier"));
+                put("run", json!(run));
+                put("changed", json!(changed));
             }
             Outcome::Elsewhere { host, changed, ok } => {
                 put("outcome", json!("elsewhere"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use infra_core::earlier::{Continuation, EarlierNote};
 use infra_core::event::RunKind;
 use infra_core::host::HostId;
 use infra_core::plan::{BlockId, HostOutlook, Outlook, Plan, PlannedBlock, PlannedOperation};
@@ -21,6 +22,9 @@ const ROWS: usize = 20;
 
 /// So many lines of a file's diff are shown at verbosity 1.
 const DIFF_LINES: usize = 40;
+
+/// Above this many operations that no earlier run had they are only counted, unless more is asked for.
+const AFRESH: usize = 10;
 
 /// How many columns the names of hosts may take beside their number.
 const NAMES: usize = 24;
@@ -66,10 +70,36 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
             }
         }
     }
+    text.push_str(&earlier(state, plan, page));
     if page.verbosity > 0 {
         for note in &plan.notes {
             text.push_str(&format!("    {} {}\n", page.dim("note:"), one_line(note)));
         }
+    }
+    text
+}
+
+/// Where the run goes on from earlier ones: what of theirs is not run again, and what they do not answer for.
+fn earlier(state: &RunState, plan: &Plan, page: Page) -> String {
+    let mut text = String::new();
+    let new = plan.earlier.iter().filter(|note| note.what == Continuation::New).count();
+    for EarlierNote { op, what, hosts } in &plan.earlier {
+        let what = match what {
+            Continuation::Done { run } => format!("done in run {}, not run again:", one_line(run)),
+            Continuation::Indeterminate => "run again, since what came of it is not known:".to_owned(),
+            Continuation::Owed { run } => format!("changed in run {}, which counts for what is left:", one_line(run)),
+            Continuation::Edited => "planned afresh, since it is not what it was:".to_owned(),
+            Continuation::New if new > AFRESH && page.verbosity == 0 => continue,
+            Continuation::New => "planned afresh, since no earlier run had it:".to_owned(),
+        };
+        let names = hosts.iter().filter_map(|host| state.hosts.get(host)).map(|host| host.name.as_str());
+        let hosts = nodeset::fold_within(names, 60);
+        let title = one_line(&plan.operation(*op).title);
+        text.push_str(&format!("    {} «{title}» on {hosts}\n", page.change(&what)));
+    }
+    if new > AFRESH && page.verbosity == 0 {
+        let what = page.change("planned afresh, since no earlier run had them:");
+        text.push_str(&format!("    {what} {} (-v names them)\n", count(new, "operation")));
     }
     text
 }

@@ -20,6 +20,7 @@ Examples:
   infra inventory.lua deploy.lua --dry
   infra inventory.lua deploy.lua --limit web_servers --exclude web-03
   infra inventory.lua deploy.lua --limit @failed,@unreached
+  infra resume
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
   infra inventory.lua apt.packages packages=git packages=curl --sudo
@@ -44,6 +45,14 @@ pub struct Arguments {
     #[arg(value_name = "WHAT", required = true)]
     pub what: Vec<String>,
 
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The options that every run takes, also one that goes on from an earlier one.
+#[derive(Debug, Default, Args)]
+pub struct Options {
     /// Show the plan and stop; nothing is changed.
     #[arg(long)]
     pub dry: bool,
@@ -119,6 +128,31 @@ pub struct Arguments {
 pub enum Verb {
     /// List the earlier runs, the last first; `infra runs show` tells more of one.
     Runs(Runs),
+    /// Go on from an earlier run: prepare again, and do what is left.
+    #[command(long_about = ABOUT_RESUME)]
+    Resume(Resume),
+}
+
+const ABOUT_RESUME: &str = "\
+Go on from an earlier run: prepare again, and do what is left
+
+The deploy is taken again with its inventory, its files and its options, in its folder, on the hosts that were not done. What is done and can be \
+seen on a host is no change; what is done and cannot be seen (server.shell, call, _run_once) is not run again, and named before the question. What an \
+earlier run changed counts for what is left: a reload that is owed is done. What failed runs again, and so does what was cut off in the middle. An \
+operation that is not what it was, or that no earlier run had, is planned afresh and named.
+
+Options that are given here win over those of the run; --limit and --exclude choose among the hosts that are left.";
+
+/// Which run is gone on from, and how.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The run's name, as `infra runs` lists it [default: the last one].
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
 }
 
 /// What is asked of the journal.
@@ -151,6 +185,34 @@ pub enum RunsVerb {
         #[arg(long, short = 'v', action = clap::ArgAction::Count)]
         verbose: u8,
     },
+}
+
+impl Options {
+    /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
+    /// how it shows what it does; and neither are the hosts, since those that are left are known.
+    pub fn or(self, earlier: Self) -> Self {
+        let strategy = self.serial || self.no_wait;
+        Self {
+            dry: self.dry,
+            yes: self.yes,
+            verbose: self.verbose,
+            parallel: self.parallel.or(earlier.parallel),
+            serial: if strategy { self.serial } else { earlier.serial },
+            no_wait: if strategy { self.no_wait } else { earlier.no_wait },
+            fail_fast: self.fail_fast || earlier.fail_fast,
+            fail_percent: self.fail_percent.or(earlier.fail_percent),
+            max_fail: self.max_fail.or(earlier.max_fail),
+            limit: self.limit,
+            exclude: self.exclude,
+            // The later one wins.
+            data: [earlier.data, self.data].concat(),
+            sudo: self.sudo || earlier.sudo,
+            user: self.user.or(earlier.user),
+            port: self.port.or(earlier.port),
+            key: self.key.or(earlier.key),
+            json: self.json,
+        }
+    }
 }
 
 /// A percentage, with or without its sign.

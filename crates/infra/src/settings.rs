@@ -6,7 +6,7 @@ use infra_core::diagnostic::Diagnostic;
 use infra_core::waves::Share;
 use infra_core::{Map, Value};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Options};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,10 +78,11 @@ impl Settings {
     /// # Errors
     /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
     pub fn resolve(arguments: Arguments) -> Result<Self, Diagnostic> {
+        let Arguments { inventory, what, options: arguments, .. } = arguments;
         let overrides = overrides(&arguments)?;
-        let inventory = arguments.inventory.unwrap_or_default();
+        let inventory = inventory.unwrap_or_default();
         let source = source(&inventory)?;
-        let task = task(arguments.what)?;
+        let task = task(what)?;
         if arguments.dry && matches!(task, Task::Exec(_)) {
             return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
                 .hint("leave --dry away, or write the change as an operation"));
@@ -161,7 +162,7 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
     }
 }
 
-fn overrides(arguments: &Arguments) -> Result<Map, Diagnostic> {
+fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
     let mut data = Map::new();
     for word in &arguments.data {
         let Some((key, text)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
@@ -256,7 +257,7 @@ mod tests {
         let parse = |words: &[&str]| Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied()));
         let runs = |words: &[&str]| match parse(words).expect("right words").verb {
             Some(Verb::Runs(runs)) => runs,
-            None => panic!("{words:?} is no verb"),
+            other => panic!("{words:?} is another verb: {other:?}"),
         };
         assert!(runs(&["runs"]).what.is_none() && runs(&["runs", "--json"]).json);
         let Some(RunsVerb::Show { run, json, .. }) = runs(&["runs", "show", "R", "--json"]).what else { panic!("show") };

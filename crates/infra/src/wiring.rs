@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
@@ -24,6 +25,7 @@ use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::Results;
+use crate::resume::Resumed;
 use crate::settings::{Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
@@ -32,7 +34,7 @@ use crate::{ad_hoc, earlier_hosts, interrupts};
 ///
 /// # Errors
 /// [`Trouble`] when it ended before a run could begin.
-pub async fn run(settings: Settings) -> Result<u8, Trouble> {
+pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Trouble> {
     let started = Instant::now();
     let mut results = Results::new();
     let interrupts = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
@@ -59,6 +61,10 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     }
     let hosts =
         selection::select(&inventory, &limit, &exclude).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
+    let hosts = match &resumed {
+        Some(resumed) => resumed.hosts_left(&inventory, hosts)?,
+        None => hosts,
+    };
     if settings.task == Task::Hosts {
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
@@ -74,12 +80,15 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
+    let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
-        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind)));
+        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind, resumes)));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
-    let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting }).await;
+    let earlier = resumed.map(|resumed| resumed.earlier);
+    let state =
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -101,6 +110,7 @@ struct Wires<'r> {
     interrupts: tokio::sync::watch::Receiver<u32>,
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
+    earlier: Option<Arc<Earlier>>,
 }
 
 /// What is done on the hosts.
@@ -134,6 +144,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             fail_fast: settings.fail_fast,
             fail_percent: settings.fail_percent,
             max_fail: settings.max_fail,
+            earlier: wires.earlier,
             ..Default::default()
         },
         approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),

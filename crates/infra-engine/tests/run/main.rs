@@ -12,5 +12,6 @@ mod library;
 mod misuse;
 mod places;
 mod planning;
+mod resuming;
 mod retries;
 mod strategies;

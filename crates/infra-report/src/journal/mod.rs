@@ -1,7 +1,8 @@
 //! The journal of a run: JSON lines, each written before anything follows from it, so that it tells the truth however the run ends.
 //!
 //! The first line is the header; each line says what happened (`event`) and when (`at`, seconds since 1970 in UTC). Who reads one ignores lines and members
-//! that they do not know, and a last line that was cut. Outputs of commands, file contents and steps of the plan are not in it.
+//! that they do not know, and a last line that was cut. Outputs are in it where a later run may go on from this one: those of the operations of a deploy, bounded.
+//! File contents and steps of the plan are not.
 
 mod moment;
 mod reading;
@@ -44,6 +45,9 @@ pub struct Header {
     pub folder: String,
     /// What the run is for.
     pub kind: RunKind,
+    /// The run from which this one goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<String>,
     /// The selected hosts, in inventory order: the number by which the other lines call each, and its name.
     pub hosts: Vec<(HostId, String)>,
 }
@@ -106,7 +110,7 @@ impl Entry {
                 Self::WithinCall { op: *op, host: *host, kind, title, location, result: Box::new(slim_result(result)) }
             }
             Event::HostOperationEnded { op, host, result } => {
-                Self::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) }
+                Self::HostOperationEnded { op: *op, host: *host, result: Box::new(kept_result(result)) }
             }
             Event::OperationEnded { op } => Self::OperationEnded { op: *op },
             Event::Stopped { reason } => Self::Stopped { reason: reason.clone() },
@@ -137,7 +141,10 @@ fn slim_plan(plan: &Plan) -> Plan {
     };
     let operations = plan.operations.iter().map(|operation| {
         let PlannedOperation { id, kind, title, location, idempotence, serial, blocks, run_once, hosts } = operation;
-        let hosts = hosts.iter().map(|host| HostOutlook { host: host.host, call: host.call, outlook: outlook(&host.outlook) }).collect();
+        let hosts = hosts
+            .iter()
+            .map(|host| HostOutlook { host: host.host, call: host.call, outlook: outlook(&host.outlook), mark: host.mark.clone() })
+            .collect();
         PlannedOperation {
             id: *id,
             kind: kind.clone(),
@@ -150,7 +157,13 @@ fn slim_plan(plan: &Plan) -> Plan {
             hosts,
         }
     });
-    Plan { operations: operations.collect(), blocks: plan.blocks.clone(), notes: plan.notes.clone() }
+    Plan { operations: operations.collect(), blocks: plan.blocks.clone(), notes: plan.notes.clone(), earlier: plan.earlier.clone() }
+}
+
+/// The result of an operation of a deploy as it is kept: with its outputs, since conditions and functions of a run that goes on from this one ask for them.
+/// Nothing else of outputs comes into a journal, so that this is the place where values give way that must not be kept. They are bounded when they come here.
+fn kept_result(result: &HostResult) -> HostResult {
+    result.clone()
 }
 
 /// The result without the outputs; a failure keeps its last lines.

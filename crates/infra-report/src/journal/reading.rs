@@ -11,7 +11,7 @@ use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::{Bucket, RunState};
 
-use super::{Entry, Header, Line, VERSION, WithinCall};
+use super::{Entry, Header, Line, VERSION, WithinCall, slim_result};
 
 /// A run as its journal tells of it.
 #[derive(Clone, Debug)]
@@ -73,11 +73,23 @@ impl std::fmt::Display for ReadError {
 impl std::error::Error for ReadError {}
 
 impl Record {
-    /// Reads a journal. Lines that are not known are left out, and so is a last line that was cut.
+    /// Reads a journal, without the outputs of commands. Lines that are not known are left out, and so is a last line that was cut.
     ///
     /// # Errors
     /// [`ReadError`] where the first line is no header of a format that is known.
     pub fn read(text: &[u8]) -> Result<Self, ReadError> {
+        Self::read_lines(text, false)
+    }
+
+    /// The same, with the outputs.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_with_outputs(text: &[u8]) -> Result<Self, ReadError> {
+        Self::read_lines(text, true)
+    }
+
+    fn read_lines(text: &[u8], outputs: bool) -> Result<Self, ReadError> {
         let mut lines = text.split(|byte| *byte == b'\n');
         let first = lines.next().and_then(|line| serde_json::from_slice(line).ok());
         let Some(Line { at: started, entry: Entry::RunStarted(header) }) = first else { return Err(ReadError::NoHeader) };
@@ -98,7 +110,10 @@ impl Record {
             within: BTreeMap::new(),
         };
         let mut at_work = BTreeMap::new();
-        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+        for mut line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            if let (Entry::HostOperationEnded { result, .. }, false) = (&mut line.entry, outputs) {
+                **result = slim_result(result);
+            }
             record.last = line.at;
             record.take(line, &mut at_work);
         }

@@ -46,6 +46,9 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
     };
     let mut text = format!("{} ({}), begun {} UTC, {end}\n", page.bold(&header.run), kind(record), readable(record.started));
     text.push_str(&format!("    {}\n    in {}\n", words(&header.invocation), one_line(&header.folder)));
+    if let Some(run) = &header.resumes {
+        text.push_str(&format!("    going on from run {}\n", one_line(run)));
+    }
     // Equal failures of an operation are shown once, with their hosts.
     let mut failures: Vec<(OpId, String, Vec<&HostState>)> = Vec::new();
     let mut places: BTreeMap<(OpId, String), usize> = BTreeMap::new();
@@ -140,6 +143,7 @@ fn about(record: &Record) -> Map {
         ("cut_off", json!(record.cut_off())),
         ("kind", json!(header.kind)),
         ("invocation", json!(header.invocation)),
+        ("resumes", json!(header.resumes)),
         ("inventory", json!(header.inventory)),
         ("folder", json!(header.folder)),
     ];

@@ -68,6 +68,7 @@ fn header() -> Header {
         inventory: "fleet.lua".into(),
         folder: "/srv/site".into(),
         kind: RunKind::Deploy,
+        resumes: None,
         hosts: vec![],
     }
 }
@@ -147,7 +148,11 @@ fn what_is_written_is_read_back() {
     assert_eq!((record.header.hosts.len(), record.header.kind), (5, RunKind::Deploy));
     assert!(record.in_flight.is_empty() && !record.cut_off());
     let text = written(&run).text();
-    for absent in ["the old", "the new", "much output", "not kept"] {
+    // What a command of a deploy printed is there for a run that goes on from this one, and for nobody else.
+    let whole = Record::read_with_outputs(text.as_bytes()).unwrap();
+    let stdout = |record: &Record| record.state.hosts[&HostId(0)].results[&OpId(0)].stdout.clone();
+    assert_eq!((stdout(&whole), stdout(&record)), ("much output".to_owned(), String::new()));
+    for absent in ["the old", "the new", "not kept"] {
         assert!(!text.contains(absent), "{absent} has no place in a journal");
     }
 }
@@ -277,7 +282,7 @@ fn a_run_is_shown() {
         unreachable: web-03
         stopped: of the 5 selected hosts 3 are not ok, which is 60 %, and --fail-percent allows 50 %
 
-        To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04
+        To go on from there: infra resume 20261121T001530-8000
     ");
     assert_snapshot!(shown(&up_to_the_middle()), @r"
     20261121T001530-8000 (deploy), begun 2026-11-21 00:15:30 UTC, cut off 30.0 s later
@@ -307,7 +312,7 @@ fn a_run_is_shown() {
         failed: web-02, web-04
         unreachable: web-03
 
-        To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04,web-05
+        To go on from there: infra resume 20261121T001530-8000
     ");
 }
 
