@@ -107,8 +107,8 @@ impl Execution {
                 }
             };
             tokio::select! {
-                Some(ended) = in_flight.workers.join_next_with_id() => orders.extend(self.ended(ended, &mut in_flight).await),
-                Some(Ok(block)) = in_flight.pauses.join_next() => orders.extend(self.policy.resumed(block)),
+                // What ends because of an interrupt must not be told before it.
+                biased;
                 changed = self.interrupts.changed(), if watching => {
                     if changed.is_err() {
                         watching = false;
@@ -124,6 +124,8 @@ impl Execution {
                         leave_at = Some(Instant::now());
                     }
                 }
+                Some(ended) = in_flight.workers.join_next_with_id() => orders.extend(self.ended(ended, &mut in_flight).await),
+                Some(Ok(block)) = in_flight.pauses.join_next() => orders.extend(self.policy.resumed(block)),
                 () = leaving => {
                     leave_at = None;
                     in_flight.workers.abort_all();

@@ -176,6 +176,10 @@ impl OperationRun {
         let performed = self.perform(&change, done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
+        if performed.is_ok() && change.changes && !change.texts.is_empty() {
+            let texts = Arc::new(change.texts);
+            self.events.emit(Event::TextsChanged { op: self.op, host: self.run.host.id, texts }).await;
+        }
         let ended_well =
             if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)

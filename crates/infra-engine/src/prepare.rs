@@ -126,7 +126,7 @@ fn look_at_all(
                     outlooks.push(outlook);
                 }
                 known.push(outcome);
-                layers.extend(layer);
+                layers.extend(layer.filter(|_| !run.overlooks(&call.kind)));
             }
             None => known.push(Known::OPEN),
         }

@@ -9,4 +9,5 @@ mod library;
 mod misuse;
 mod planning;
 mod retries;
+mod second_look;
 mod strategies;
