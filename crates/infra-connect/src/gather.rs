@@ -167,6 +167,7 @@ impl Inner {
             Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
+        self.goes_out();
         let mut exchange = Exchange::new(process, marks, text, Payload::none());
         let mut answers = Answers {
             ear: Ear::new(None),

@@ -197,6 +197,7 @@ impl Inner {
             Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
         };
         let started = Instant::now();
+        self.command_goes_out();
         let mut exchange = Exchange::new(process, marks, text, task.payload);
         let mut ear = Ear::new(Some(sink));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;

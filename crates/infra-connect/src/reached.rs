@@ -1,12 +1,12 @@
 //! A host that was reached: everything above [`Spawn`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::command::Shell;
-use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::output::{Output, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+    round_trips: AtomicU64,
+    commands: AtomicU64,
 }
 
 /// Why a command was not started.
@@ -142,6 +144,8 @@ impl Reached {
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            round_trips: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
         };
         let outputs = exchange.into_outputs();
         let drain = tokio::spawn(async move {
@@ -185,6 +189,17 @@ impl Inner {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
+    /// Counts a request for whose answer is waited: to open a shell, or what is asked of one.
+    pub(crate) fn goes_out(&self) {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a step of a change that is sent.
+    pub(crate) fn command_goes_out(&self) {
+        self.goes_out();
+        self.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a command as in flight.
     pub(crate) fn flight(&self) -> Flight<'_> {
         self.flights.send_modify(|flights| *flights += 1);
@@ -199,6 +214,7 @@ impl Inner {
             let permit = self.work.acquire().await.map_err(|_| Refusal::Lost(CLOSED.to_owned()))?;
             let others = self.busy.fetch_add(1, Ordering::AcqRel);
             let mut permit = Permit { inner: self, permit: Some(permit) };
+            self.goes_out();
             match self.spawner.spawn().await {
                 Ok(process) => return Ok((process, permit)),
                 Err(SpawnError::Refused(_)) if others > 0 => {
@@ -216,7 +232,9 @@ impl Inner {
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
             let _permit = self.control.acquire().await.ok()?;
+            self.goes_out();
             let process = self.spawner.spawn().await.ok()?;
+            self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
             let text = envelope::command(&mut marks, self.abilities, user, script.as_str());
@@ -256,6 +274,11 @@ impl Connection for Reached {
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.inner.kill_in_flight(true))
+    }
+
+    fn traffic(&self) -> Traffic {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
