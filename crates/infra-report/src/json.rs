@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infra_core::connection::{ConnectError, Ending};
+use infra_core::change::TextChange;
+use infra_core::connection::{ConnectError, Ending, Traffic};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
@@ -14,7 +16,9 @@ use infra_core::script::{BlockKind, Rolling};
 use infra_core::{Map, Value};
 use serde_json::json;
 
+use crate::diffs::Bounds;
 use crate::journal::Record;
+use crate::{afterwards, diffs};
 
 /// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
 pub const VERSION: u32 = 1;
@@ -28,7 +32,12 @@ pub struct Json {
     failed: BTreeMap<HostId, Diagnostic>,
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
+    /// What has changed in files, where that is asked for.
+    texts: Option<Texts>,
 }
+
+/// What operations have changed in files.
+type Texts = BTreeMap<(OpId, HostId), Arc<Vec<TextChange>>>;
 
 impl Json {
     /// The document goes to `writer`; with `started`, the time when the program was started, it says how long the run took.
@@ -36,6 +45,15 @@ impl Json {
     /// A `writer` that fails leaves a document that is cut short, which no reader of JSON takes for a whole one.
     #[expect(clippy::new_ret_no_self, reason = "reporters are handed on as trait objects")]
     pub fn new(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, None)
+    }
+
+    /// The same with the differences of text files: what the plan changes in them, and what the run has changed.
+    pub fn with_diffs(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, Some(Texts::new()))
+    }
+
+    fn with(writer: Box<dyn Write + Send>, started: Option<Instant>, texts: Option<Texts>) -> Box<dyn Reporter> {
         Box::new(Self {
             writer,
             started,
@@ -44,6 +62,7 @@ impl Json {
             failed: BTreeMap::new(),
             misuse: Vec::new(),
             facts: BTreeMap::new(),
+            texts,
         })
     }
 }
@@ -52,7 +71,8 @@ impl Json {
 pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     let mut state = RunState::default();
     state.fold(&Event::Misused { host: None, diagnostic: Box::new(diagnostic.clone()) });
-    let document = Document { state: &state, unreachable: &BTreeMap::new(), failed: &BTreeMap::new(), facts: &BTreeMap::new() };
+    let document =
+        Document { state: &state, unreachable: &BTreeMap::new(), failed: &BTreeMap::new(), facts: &BTreeMap::new(), texts: None };
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
@@ -66,7 +86,7 @@ pub(crate) fn text(document: &Value) -> String {
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
     let Record { state, unreachable, failed_outside, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new() }.value(&[], Some(record.took()))
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), texts: None }.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -93,8 +113,19 @@ impl Reporter for Json {
                 };
                 self.facts.entry(*host).or_default().push(Value::Object(one));
             }
+            Event::TextsChanged { op, host, texts } => {
+                if let Some(known) = &mut self.texts {
+                    known.insert((*op, *host), texts.clone());
+                }
+            }
             Event::RunEnded => {
-                let document = Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
+                let document = Document {
+                    state: &self.state,
+                    unreachable: &self.unreachable,
+                    failed: &self.failed,
+                    facts: &self.facts,
+                    texts: self.texts.as_ref(),
+                };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -109,6 +140,7 @@ struct Document<'r> {
     unreachable: &'r BTreeMap<HostId, ConnectError>,
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
+    texts: Option<&'r Texts>,
 }
 
 impl Document<'_> {
@@ -118,7 +150,9 @@ impl Document<'_> {
         let mut totals = Map::new();
         totals.insert("hosts".into(), json!(accounting.hosts.len()));
         totals.extend(accounting.counts().into_iter().map(|(bucket, number)| (key(bucket), json!(number))));
-        let hosts: Map = accounting.hosts.iter().map(|(id, bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket))).collect();
+        let mut bounds = Bounds::new(0);
+        let mut host = |(id, bucket): &(HostId, Bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket, &mut bounds));
+        let hosts: Map = accounting.hosts.iter().map(&mut host).collect();
         let misuse: Vec<_> = misuse
             .iter()
             .map(|(diagnostic, hosts)| {
@@ -137,6 +171,9 @@ impl Document<'_> {
             "declined": state.declined,
             "stopped": state.stopped.as_ref().map(|reason| self.stopped(reason)),
             "interrupted": state.interrupted > 0,
+            "departures": afterwards::departures_value(state),
+            "proof": afterwards::proof_value(state, |host| outlook(host, None)),
+            "traffic": afterwards::traffic_value(state),
             "took": took.map(seconds),
             "exit_code": state.exit_code(),
         })
@@ -147,8 +184,9 @@ impl Document<'_> {
     }
 
     fn plan(&self, plan: &Plan) -> Value {
+        let mut bounds = self.texts.map(|_| Bounds::new(0));
         let operations = plan.operations.iter().map(|operation| {
-            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host))).collect();
+            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host, bounds.as_mut()))).collect();
             json!({
                 "id": operation.id,
                 "operation": operation.kind,
@@ -180,9 +218,16 @@ impl Document<'_> {
         json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes })
     }
 
-    fn host(&self, id: HostId, bucket: Bucket) -> Value {
+    fn host(&self, id: HostId, bucket: Bucket, bounds: &mut Bounds) -> Value {
         let host = &self.state.hosts[&id];
-        let operations = host.results.iter().map(|(op, result)| self.result(*op, result));
+        let operations = host.results.iter().map(|(op, result)| {
+            let mut value = self.result(*op, result);
+            if let Some(texts) = self.texts {
+                let changed = texts.get(&(*op, id)).map_or(&[][..], |texts| texts);
+                value.insert("diffs".into(), changed.iter().map(|text| diffs::value(text, bounds)).collect());
+            }
+            value
+        });
         let mut value = Map::new();
         value.insert("state".into(), json!(bucket));
         if let Some(ConnectError { step, message, hint }) = self.unreachable.get(&id) {
@@ -190,6 +235,9 @@ impl Document<'_> {
         }
         if let Some(diagnostic) = self.failed.get(&id) {
             value.insert("failed".into(), Value::Object(wrong(diagnostic)));
+        }
+        if let Some(Traffic { round_trips, commands }) = host.traffic {
+            value.insert("traffic".into(), json!({ "round_trips": round_trips, "commands": commands }));
         }
         if self.state.kind == Some(RunKind::Fact) {
             value.insert("facts".into(), json!(self.facts.get(&id).map_or(&[][..], Vec::as_slice)));
@@ -280,9 +328,16 @@ fn seconds(took: Duration) -> f64 {
     took.as_millis() as f64 / 1000.0
 }
 
-fn outlook(host: &HostOutlook) -> Value {
+/// What will happen on a host; with `bounds` also what changes in files.
+fn outlook(host: &HostOutlook, bounds: Option<&mut Bounds>) -> Value {
     match &host.outlook {
-        Outlook::Change { reason, steps, .. } => json!({ "outlook": "change", "reason": reason, "steps": steps }),
+        Outlook::Change { reason, steps, texts } => {
+            let mut value = json!({ "outlook": "change", "reason": reason, "steps": steps });
+            if let Some(bounds) = bounds {
+                value["diffs"] = texts.iter().map(|text| diffs::value(text, bounds)).collect();
+            }
+            value
+        }
         Outlook::NoChange { reason } => json!({ "outlook": "no-change", "reason": reason }),
         Outlook::Depends { on, would } => json!({ "outlook": "depends", "on": on, "would": would }),
     }

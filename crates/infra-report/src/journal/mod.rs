@@ -10,7 +10,7 @@ mod rendering;
 
 use std::time::Duration;
 
-use infra_core::connection::ConnectError;
+use infra_core::connection::{ConnectError, Traffic};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
@@ -73,6 +73,9 @@ enum Entry {
     WithinCall { op: OpId, host: HostId, kind: String, title: String, result: Box<HostResult> },
     HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
     OperationEnded { op: OpId },
+    Proving,
+    Proved { plan: Plan, strict: bool },
+    Counted { hosts: Vec<(HostId, Traffic)> },
     Stopped { reason: StopReason },
     Interrupted { times: u32, in_flight: Vec<(OpId, HostId, f64)> },
     RunEnded { hosts: Vec<(HostId, Bucket)>, exit_code: u8 },
@@ -107,6 +110,9 @@ impl Entry {
                 Self::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) }
             }
             Event::OperationEnded { op } => Self::OperationEnded { op: *op },
+            Event::Proving => Self::Proving,
+            Event::Proved { plan, strict } => Self::Proved { plan: slim_plan(plan), strict: *strict },
+            Event::Counted { hosts } => Self::Counted { hosts: hosts.clone() },
             Event::Stopped { reason } => Self::Stopped { reason: reason.clone() },
             Event::Interrupted { times, in_flight } => {
                 let in_flight = in_flight.iter().map(|(op, host, since)| (*op, *host, since.as_secs_f64())).collect();
@@ -121,6 +127,10 @@ impl Entry {
             | Event::Misused { .. }
             | Event::Log { .. }
             | Event::Declined
+            | Event::DetailedExitCode
+            | Event::Rechecking
+            | Event::PlanStands
+            | Event::TextsChanged { .. }
             | Event::Output { .. }
             | Event::FactAnswered { .. } => return None,
         })

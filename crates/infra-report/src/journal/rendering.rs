@@ -19,7 +19,8 @@ pub fn render_runs(records: &[Record], width: u16, colour: bool) -> String {
     let mut table = Table::new(&["what", ">hosts", "run", "when (UTC)", "kind", "result"]).last_gives_way();
     for record in records {
         let paint: Paint = match record.exit_code {
-            Some(0) => Page::good,
+            // 3 tells of changes, where that was asked for.
+            Some(0 | 3) => Page::good,
             _ => Page::bad,
         };
         table.row(vec![

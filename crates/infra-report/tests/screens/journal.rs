@@ -276,6 +276,8 @@ fn a_run_is_shown() {
         failed: web-02, web-04
         unreachable: web-03
         stopped: of the 5 selected hosts 3 are not ok, which is 60 %, and --fail-percent allows 50 %
+        not as planned (drift or a defect):
+            [web-05] Run nginx: was to change, and there was nothing to do: runs already
 
         To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04
     ");
