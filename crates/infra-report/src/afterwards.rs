@@ -9,7 +9,7 @@ use infra_core::run_state::RunState;
 use serde_json::json;
 
 use crate::nodeset;
-use crate::text::{Page, count, one_line};
+use crate::text::{Page, one_line};
 
 /// Below the totals: departures from the plan, the proof, and from verbosity 1 on the traffic.
 pub(crate) fn render(state: &RunState, page: Page) -> String {
@@ -69,8 +69,8 @@ fn proved(state: &RunState, proof: &Proof, page: Page) -> String {
     let (counted, listed): (Vec<_>, Vec<_>) = proof.restless().partition(|one| one.counts);
     let mut text = match counted.len() {
         0 => format!("    {} prepared again, nothing would change\n", page.good("proved:")),
-        number => {
-            let head = format!("prepared again, {} would change or may:", count(number, "operation"));
+        _ => {
+            let head = "prepared again, this would change or may:";
             format!("    {} {head}\n{}", page.bad("not proved:"), lines(state, counted.iter().map(restless)))
         }
     };

@@ -108,12 +108,12 @@ impl Reporter for Screen {
                 self.wrong(Some(*host), diagnostic);
             }
             Event::Misused { host, diagnostic } => self.wrong(*host, diagnostic),
-            Event::Rechecking => self.looks_again("Reading the facts again, as they have become old:"),
+            Event::Rechecking => self.looks_again("since what is known has become old"),
             Event::PlanStands => {
                 self.settle();
                 self.stage("The plan is still right");
             }
-            Event::Proving => self.looks_again("Proving: preparing again"),
+            Event::Proving => self.looks_again("to prove that nothing is left to do"),
             Event::Proved { .. } => self.settle(),
             // It was said when the plan was made.
             Event::Log { .. } if self.state.looking_again && self.page.verbosity == 0 => {}
@@ -270,7 +270,7 @@ impl Screen {
         self.settle();
         let ok = |host: &HostState| host.connected && host.failed.is_none() && host.results.values().all(|result| result.outcome.host_ok());
         let hosts = self.hosts_where(ok);
-        self.stage(&format!("{why} {}", count(hosts.len(), "host")));
+        self.stage(&format!("Preparing {} again, {why}", count(hosts.len(), "host")));
         self.surface.begin("preparing", hosts);
     }
 

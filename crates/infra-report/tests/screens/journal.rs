@@ -17,7 +17,7 @@ use crate::bench::*;
 
 /// A file that is one in memory: what was written, how often it was synced, and when it is full.
 #[derive(Clone, Default)]
-struct Sheet(Arc<Mutex<Written>>);
+pub struct Sheet(Arc<Mutex<Written>>);
 
 #[derive(Default)]
 struct Written {
@@ -28,7 +28,7 @@ struct Written {
 }
 
 impl Sheet {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().bytes.clone()).unwrap()
     }
 
@@ -88,7 +88,7 @@ fn moment(at: usize) -> Duration {
     Duration::from_secs(1_795_220_130 + at as u64)
 }
 
-fn written(run: &Run) -> Sheet {
+pub fn written(run: &Run) -> Sheet {
     let sheet = Sheet::default();
     let mut recorder = recorder(&sheet);
     for (at, event) in run.events.iter().enumerate() {
