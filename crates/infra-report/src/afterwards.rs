@@ -23,8 +23,13 @@ pub(crate) fn render(state: &RunState, page: Page) -> String {
     if page.verbosity > 0
         && let Some([round_trips, commands]) = traffic(state)
     {
-        let words = |spread: Spread| format!("{} / {} / {}", spread.min, spread.median, spread.max);
-        let said = format!("round trips {}, commands {} (min / median / max of a host)", words(round_trips), words(commands));
+        let alike = round_trips.min == round_trips.max && commands.min == commands.max;
+        let words = |spread: Spread| match alike {
+            true => spread.max.to_string(),
+            false => format!("{} / {} / {}", spread.min, spread.median, spread.max),
+        };
+        let of = if alike { "on each host" } else { "(min / median / max of a host)" };
+        let said = format!("round trips {}, commands {} {of}", words(round_trips), words(commands));
         text.push_str(&format!("    {} {said}\n", page.dim("wire:")));
     }
     text
