@@ -37,7 +37,7 @@ pub struct Json {
 }
 
 /// What operations have changed in files.
-type Texts = BTreeMap<(OpId, HostId), Arc<Vec<TextChange>>>;
+type Texts = BTreeMap<(OpId, HostId), Vec<Arc<Vec<TextChange>>>>;
 
 impl Json {
     /// The document goes to `writer`; with `started`, the time when the program was started, it says how long the run took.
@@ -115,7 +115,7 @@ impl Reporter for Json {
             }
             Event::TextsChanged { op, host, texts } => {
                 if let Some(known) = &mut self.texts {
-                    known.insert((*op, *host), texts.clone());
+                    known.entry((*op, *host)).or_default().push(texts.clone());
                 }
             }
             Event::RunEnded => {
@@ -223,8 +223,8 @@ impl Document<'_> {
         let operations = host.results.iter().map(|(op, result)| {
             let mut value = self.result(*op, result);
             if let Some(texts) = self.texts {
-                let changed = texts.get(&(*op, id)).map_or(&[][..], |texts| texts);
-                value.insert("diffs".into(), changed.iter().map(|text| diffs::value(text, bounds)).collect());
+                let changed = texts.get(&(*op, id)).into_iter().flatten().flat_map(|texts| texts.iter());
+                value.insert("diffs".into(), changed.map(|text| diffs::value(text, bounds)).collect());
             }
             value
         });

@@ -67,10 +67,13 @@ struct Screen {
     /// The answers of `fact`, by host and name.
     answers: Map,
     /// What operations have changed in files that the plan did not show, until they end on all hosts.
-    texts: BTreeMap<OpId, Vec<(HostId, Arc<Vec<TextChange>>)>>,
+    texts: BTreeMap<OpId, Vec<ChangedOn>>,
     /// How much more of that is shown.
     bounds: Bounds,
 }
+
+/// Files that have changed on a host.
+type ChangedOn = (HostId, Arc<Vec<TextChange>>);
 
 impl Reporter for Screen {
     fn event(&mut self, event: &Event) {
@@ -276,7 +279,10 @@ impl Screen {
 
     /// Keeps what has changed in files until the operation has ended on all hosts, where the plan has not shown the same.
     fn texts_changed(&mut self, op: OpId, host: HostId, texts: &Arc<Vec<TextChange>>) {
-        let planned = self.operation(op).and_then(|operation| operation.hosts.iter().find(|one| one.host == host));
+        let planned = self.operation(op).and_then(|operation| {
+            let place = operation.hosts.binary_search_by_key(&host, |one| one.host).ok()?;
+            operation.hosts.get(place)
+        });
         let shown = matches!(planned.map(|one| &one.outlook), Some(Outlook::Change { texts: shown, .. }) if shown == &**texts);
         if self.settings.diff && !shown {
             self.texts.entry(op).or_default().push((host, texts.clone()));

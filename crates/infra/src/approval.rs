@@ -76,7 +76,7 @@ fn differences(plan: &Plan, inventory: &Inventory, verbosity: u8) -> String {
 /// of files, where there are any, and asks again.
 fn ask(differences: Option<impl Fn() -> String>) -> bool {
     let question = match differences {
-        Some(_) => "Execute this plan? [y/N, d for the differences of files] ",
+        Some(_) => "Execute this plan? [y/N] (d shows what changes in files) ",
         None => "Execute this plan? [y/N] ",
     };
     if std::io::stderr().is_terminal() {
@@ -127,7 +127,7 @@ mod tests {
     fn differences_are_shown_and_asked_about_again() {
         assert_eq!(asked("d\ny\n", Some("-a\n+b\n")), (true, "? -a\n+b\n? ".to_owned()));
         assert_eq!(asked("D\n\n", Some("-a\n")), (false, "? -a\n? ".to_owned()));
-        assert_eq!(asked("YES\n", Some("-a\n")).0, true);
+        assert!(asked("YES\n", Some("-a\n")).0);
         assert_eq!(asked("d\ny\n", None), (false, "? ".to_owned()), "where there is nothing to show it is no yes");
     }
 }

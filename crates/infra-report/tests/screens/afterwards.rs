@@ -8,7 +8,7 @@ use infra_core::event::{Event, RunKind};
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
 use infra_core::plan::{OpId, Outlook, Plan, PlannedOperation};
-use infra_report::journal::{Record, render_run, run_document};
+use infra_report::journal::{Record, render_run, render_runs, run_document};
 use infra_report::{Json, ScreenSettings, holds_diffs, render_diffs};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -200,6 +200,7 @@ fn the_journal_keeps_it() {
     let human = run().human(1);
     let end = |text: &str| text[text.find("    not as planned").expect("departures")..].to_owned();
     assert_eq!(end(&shown), end(&human));
+    assert!(render_runs(std::slice::from_ref(&record), 140, false).contains("3 changed, not proved\n"));
     let document: Value = serde_json::from_str(&run_document(&record)).unwrap();
     let whole = self::document(|writer| Json::new(writer, None));
     for member in ["departures", "traffic"] {
