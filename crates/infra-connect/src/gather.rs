@@ -167,6 +167,7 @@ impl Inner {
             Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
+        self.goes_out();
         let mut exchange = self.begin(&mut session, user, &text, marks, Payload::none(), Use::Again);
         let mut answers = Answers {
             ear: Ear::new(None, session.frame),

@@ -250,6 +250,7 @@ impl Inner {
             Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
         };
         let started = Instant::now();
+        self.command_goes_out();
         let frame = session.frame;
         let mut exchange = self.begin(&mut session, user, &task.script, task.marks, task.payload, how);
         let mut ear = Ear::new(Some(sink), frame);

@@ -1,12 +1,13 @@
 //! A host that was reached: everything above [`Spawn`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
-use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::global_arguments::Context;
 use infra_core::output::{Output, Stream};
 use tokio::sync::{OnceCell, Semaphore, watch};
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+    round_trips: AtomicU64,
+    commands: AtomicU64,
 }
 
 /// Why a command was not started.
@@ -128,6 +131,8 @@ impl Reached {
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            round_trips: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
     }
@@ -184,6 +189,17 @@ impl Inner {
     async fn closed(&self) {
         // The sender lives as long as we do.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Counts a request for whose answer is waited: to open a shell, or what is asked of one.
+    pub(crate) fn goes_out(&self) {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a step of a change that is sent.
+    pub(crate) fn command_goes_out(&self) {
+        self.goes_out();
+        self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a command as in flight.
@@ -245,7 +261,9 @@ impl Inner {
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
             let _permit = self.control.acquire().await.ok()?;
+            self.goes_out();
             let process = self.spawner.spawn().await.ok()?;
+            self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
             let tag = Tag::random();
@@ -303,6 +321,11 @@ impl Connection for Reached {
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.kill_everywhere(true))
+    }
+
+    fn traffic(&self) -> Traffic {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -146,6 +146,9 @@ pub struct TextChange {
     pub before: String,
     /// What it will hold.
     pub after: String,
+    /// Why its content is not here, as a sentence fragment: `the new content is not UTF-8 text`. Then both texts are empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
 }
 
 /// Something that will be true after a change.
@@ -240,7 +243,13 @@ impl Change {
 
     /// With a text file before and after.
     pub fn text(mut self, path: impl Into<String>, before: impl Into<String>, after: impl Into<String>) -> Self {
-        self.texts.push(TextChange { path: path.into(), before: before.into(), after: after.into() });
+        self.texts.push(TextChange { path: path.into(), before: before.into(), after: after.into(), withheld: None });
+        self
+    }
+
+    /// With a file whose content changes and is not shown, and why, as a sentence fragment.
+    pub fn withheld(mut self, path: impl Into<String>, why: impl Into<String>) -> Self {
+        self.texts.push(TextChange { path: path.into(), before: String::new(), after: String::new(), withheld: Some(why.into()) });
         self
     }
 

@@ -120,6 +120,20 @@ pub trait Connection: Send + Sync {
 
     /// Ends the connection. Commands in flight are lost.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// What has gone over the connection since it was made. Nothing where nobody counts.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+}
+
+/// What has gone over a connection since it was made; making it is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Requests after whose answer the next could be sent. Opening a shell is one, and so is what is asked of it, however many questions that holds.
+    pub round_trips: u64,
+    /// Steps of changes that were sent: commands, uploads and scripts.
+    pub commands: u64,
 }
 
 /// One command that reads a fact.

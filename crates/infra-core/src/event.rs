@@ -3,13 +3,15 @@
 //! The grammar of a run, where `*` means any number, `?` at most one, and `|` either:
 //!
 //! ```text
-//! run      = RunStarted Connecting reach* (prepare | answers)? (execute | Declined)? RunEnded
+//! run      = RunStarted DetailedExitCode? Connecting reach* (prepare again* | answers)? (execute prove? | Declined)? Counted? RunEnded
 //! reach    = HostConnected | HostUnreachable
 //! prepare  = Preparing (HostPrepared | HostFailed | Log)* (PlanReady | Misused)
+//! again    = Rechecking (HostPrepared | HostFailed | Log)* (PlanReady | PlanStands | Misused)
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
+//! prove    = Proving (HostPrepared | HostFailed | Log)* Proved
 //! ```
 //!
 //! Operations follow one another; inside a `parallel` or `rolling` block, and with `--serial` and `--no-wait`, they overlap: an operation then begins with its
@@ -25,7 +27,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Value;
-use crate::connection::{ConnectError, Ending};
+use crate::change::TextChange;
+use crate::connection::{ConnectError, Ending, Traffic};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::host::HostId;
 use crate::output::Stream;
@@ -106,6 +109,12 @@ pub enum Event {
         /// The plan.
         plan: Arc<Plan>,
     },
+    /// The exit code is to tell whether there were changes: `--detailed-exitcode`.
+    DetailedExitCode,
+    /// The answer to the question took so long that facts are read and operations planned once more.
+    Rechecking,
+    /// The plan that was agreed to is still right.
+    PlanStands,
     /// The question before execution was answered with no.
     Declined,
     /// Execute begins.
@@ -150,6 +159,29 @@ pub enum Event {
         host: HostId,
         /// What came of it.
         result: Box<HostResult>,
+    },
+    /// An operation has changed text files on a host.
+    TextsChanged {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// What they held before, and what they hold now.
+        texts: Arc<Vec<TextChange>>,
+    },
+    /// The hosts that are ok are prepared once more, to prove that nothing is left to do: `--prove`.
+    Proving,
+    /// The proof is made.
+    Proved {
+        /// What the operations would do now. Its places are its own, since scripts were evaluated again.
+        plan: Arc<Plan>,
+        /// Whether operations that are not idempotent by nature count too: `--prove=strict`.
+        strict: bool,
+    },
+    /// What went over the connections of all hosts that were reached.
+    Counted {
+        /// Each host and its share.
+        hosts: Vec<(HostId, Traffic)>,
     },
     /// An operation ended on all hosts that have a part in it.
     OperationEnded {

@@ -46,6 +46,7 @@ impl EventStream {
             | Event::Output { op, host, .. }
             | Event::Retrying { op, host, .. }
             | Event::WithinCall { op, host, .. }
+            | Event::TextsChanged { op, host, .. }
                 if !told.working.contains(&(*op, *host)) =>
             {
                 return;

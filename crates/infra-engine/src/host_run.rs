@@ -1,11 +1,13 @@
 //! One host of a run that was reached: its connection and what is known of it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
 use infra_core::host::Host;
+use infra_core::operation::Idempotence;
 use infra_core::registry::Registry;
 use infra_core::template::InventoryScope;
 
@@ -23,11 +25,24 @@ pub(crate) struct HostRun {
     pub(crate) locals: Arc<LocalFiles>,
     pub(crate) inventory: InventoryScope,
     pub(crate) facts: Mutex<FactStore>,
+    /// Whether operations that are not idempotent by nature are planned as if they left the host alone, so that it is seen as it stands.
+    pub(crate) overlooks: AtomicBool,
 }
 
 impl HostRun {
     pub(crate) fn store(&self) -> MutexGuard<'_, FactStore> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets all answers, so that the host is looked at afresh.
+    pub(crate) fn forget_facts(&self) {
+        *self.store() = FactStore::default();
+    }
+
+    /// Whether an operation of this kind is planned as if it left the host alone.
+    pub(crate) fn overlooks(&self, kind: &str) -> bool {
+        let idempotent = || self.registry.operation(kind).is_some_and(|definition| definition.idempotence == Idempotence::Idempotent);
+        self.overlooks.load(Ordering::Relaxed) && !idempotent()
     }
 
     /// Reads what is not known of these questions, each once, all in one request. Questions that have no answer are kept as failed.

@@ -5,7 +5,7 @@
 //!
 //! Where to look:
 //!
-//! - `run`: the phases, and the ways out of them;
+//! - `run`: the phases, and the ways out of them; `run::second_look`: preparing again after the question and after the run;
 //! - `prepare`, `judgement`: from a script to what each of its operations will do;
 //! - `fact_store`, `overlay`, `layers`, `local_files`: what is known of a host, now and after the operations before;
 //! - `places`: where operations go that run elsewhere than on their host;
@@ -82,6 +82,21 @@ pub struct Settings {
     pub closing: Duration,
     /// What the runs have done from which this one goes on.
     pub earlier: Option<Arc<Earlier>>,
+    /// How old facts may be when the question before execution is answered; older ones are read again, and a plan that then differs is asked about again.
+    pub facts_age: Duration,
+    /// Whether the hosts that are ok after execution are prepared once more, to prove that nothing is left to do.
+    pub prove: Option<Proving>,
+    /// Whether the exit code is to tell whether there were changes.
+    pub detailed_exit_code: bool,
+}
+
+/// What counts in a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proving {
+    /// Operations that are idempotent by nature. The others are taken to have done their work: what follows them is looked at as the host stands.
+    Idempotent,
+    /// All operations.
+    Strict,
 }
 
 impl Default for Settings {
@@ -98,6 +113,9 @@ impl Default for Settings {
             preparing: 256,
             closing: Duration::from_secs(10),
             earlier: None,
+            facts_age: Duration::from_secs(60),
+            prove: None,
+            detailed_exit_code: false,
         }
     }
 }
@@ -130,4 +148,9 @@ pub struct Run {
 pub trait Approve: Send + Sync {
     /// Whether this plan is to be executed. It is asked only in a [`RunKind::Deploy`] whose plan may change something.
     fn approve(&self, plan: Arc<Plan>) -> BoxFuture<'_, bool>;
+
+    /// Whether a person is asked, who may take their time. Where nobody is, facts are not read again before execution.
+    fn asks(&self) -> bool {
+        true
+    }
 }

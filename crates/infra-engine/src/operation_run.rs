@@ -293,6 +293,10 @@ impl OperationRun {
                 self.at.locals.forget(&Resources::path(download.dest.as_str()));
             }
         }
+        if performed.is_ok() && change.changes && !change.texts.is_empty() {
+            let texts = Arc::new(change.texts);
+            self.events.emit(Event::TextsChanged { op: self.op, host: self.host, texts }).await;
+        }
         let ended_well =
             if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)

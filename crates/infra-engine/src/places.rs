@@ -3,6 +3,7 @@
 //! A host of the run is shared, with its connection and what is known of it. Any other place is connected to when it is first needed, once in a run.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use infra_core::Map;
@@ -72,6 +73,7 @@ impl Places {
             locals: self.locals.clone(),
             inventory: self.scope.clone(),
             facts: Mutex::default(),
+            overlooks: AtomicBool::new(false),
         })
     }
 
@@ -152,6 +154,12 @@ impl Places {
         let connection = self.connect.connect(host).await?;
         locked(&self.opened).push(connection.clone());
         Ok(connection)
+    }
+
+    /// Nothing is known any more of the places that are no hosts of the run.
+    pub(crate) fn forget_facts(&self) {
+        let others: Vec<_> = locked(&self.others).values().cloned().collect();
+        others.iter().filter_map(|cell| cell.get()?.as_ref().ok()).for_each(|run| run.forget_facts());
     }
 
     /// The connections that were opened here, to be closed.

@@ -223,7 +223,7 @@ impl<S: AsRef<Sites>> Planning<S> {
                         self.outlooks.push(outlook);
                     }
                     self.known.push(outcome);
-                    match layer {
+                    match layer.filter(|_| !run.overlooks(&call.kind)) {
                         Some(layer) if everywhere => self.layers.push_everywhere(layer),
                         Some(layer) => self.layers.push(place, layer),
                         None => {}

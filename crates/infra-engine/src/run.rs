@@ -1,5 +1,7 @@
 //! The phases of a run and the ways out of it.
 
+mod second_look;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::places::Places;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
+use second_look::Look;
 
 /// The run is over before its end; what was to be said has been said.
 struct Over;
@@ -54,6 +57,9 @@ impl Run {
         let events = EventStream::new(self.events.clone(), self.journal.clone());
         let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
         events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
+        if self.settings.detailed_exit_code {
+            events.emit(Event::DetailedExitCode).await;
+        }
         let hosts = self.hosts.clone();
         let mut owner = JoinSet::new();
         owner.spawn(phases(self, events.clone()));
@@ -78,10 +84,11 @@ struct Ongoing {
     events: EventStream,
     /// Whether the sender of interrupts is still there.
     watching: bool,
-    connections: Vec<Arc<dyn Connection>>,
+    connections: Vec<(HostId, Arc<dyn Connection>)>,
     places: Arc<Places>,
     /// How many hosts are not ok by now.
     not_ok: usize,
+    look: Look,
 }
 
 /// Tasks of several hosts, so many at once, each known by its host.
@@ -111,7 +118,7 @@ impl<T: Send + 'static> Tasks<T> {
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
         let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), run.settings.handshakes);
-        Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0 }
+        Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0, look: Look::First }
     }
 
     async fn deploy(mut self) {
@@ -121,8 +128,9 @@ impl Ongoing {
 
     async fn deploy_until_over(&mut self) -> Result<(), Over> {
         let hosts = self.connect().await?;
-        let prepared = self.prepare(&hosts).await?;
-        let built = match build(&prepared, &self.run.registry, self.run.settings.max_fail) {
+        let read_since = Instant::now();
+        let mut prepared = self.prepare(&hosts).await?;
+        let mut built = match build(&prepared, &self.run.registry, self.run.settings.max_fail) {
             Ok(built) => built,
             Err(diagnostic) => {
                 self.events.emit(Event::Misused { host: None, diagnostic }).await;
@@ -133,11 +141,14 @@ impl Ongoing {
         let may_change = !built.plan.is_none();
         match self.run.settings.kind {
             RunKind::Dry | RunKind::Fact => return Ok(()),
-            RunKind::Deploy if may_change => self.approve(&built).await?,
+            RunKind::Deploy if may_change => self.agree(&hosts, &mut prepared, &mut built, read_since).await?,
             RunKind::Deploy | RunKind::Exec => {}
         }
         self.execute(prepared, built).await;
-        Ok(())
+        match self.run.settings.prove {
+            Some(proving) if self.run.settings.kind == RunKind::Deploy => self.prove(hosts, proving).await,
+            _ => Ok(()),
+        }
     }
 
     /// Asks; an interrupt while the question stands means no.
@@ -208,7 +219,7 @@ impl Ongoing {
             };
             let error = match result {
                 Ok((Ok(connection), took)) => {
-                    self.connections.push(connection.clone());
+                    self.connections.push((host, connection.clone()));
                     reached.insert(host, self.places.reached(self.run.inventory.by_id(host).clone(), connection));
                     self.events.emit(Event::HostConnected { host, took }).await;
                     continue;
@@ -227,7 +238,7 @@ impl Ongoing {
 
     /// Evaluates and plans on all hosts at once. Misuse on any host ends the run, when all hosts have said theirs.
     async fn prepare(&mut self, hosts: &BTreeMap<HostId, Arc<HostRun>>) -> Result<BTreeMap<HostId, (String, Prepared)>, Over> {
-        self.events.emit(Event::Preparing).await;
+        self.events.emit(self.look.begins()).await;
         let first = hosts.keys().next().copied();
         let misused = Arc::new(AtomicBool::new(false));
         let mut waiting: VecDeque<_> = hosts.iter().collect();
@@ -264,7 +275,7 @@ impl Ongoing {
                 Ok(Err(diagnostic)) => diagnostic,
                 Err(error) => Box::new(Diagnostic::host(broken(error))),
             };
-            if diagnostic.fault == Fault::Misuse {
+            if diagnostic.fault == Fault::Misuse && self.look != Look::Proof {
                 misused.store(true, Ordering::Relaxed);
                 misuses.insert(host, diagnostic);
                 continue;
@@ -405,6 +416,10 @@ impl Ongoing {
 
     /// A host is not ok before the first operation: whether that is one too many.
     async fn is_not_ok(&mut self, host: HostId) -> Result<(), Over> {
+        // Rules stop what is going to be done, and a proof does nothing.
+        if self.look == Look::Proof {
+            return Ok(());
+        }
         self.not_ok += 1;
         let settings = &self.run.settings;
         let fast = settings.fail_fast.then_some(StopReason::FailFast { host });
@@ -418,7 +433,7 @@ impl Ongoing {
     }
 
     async fn some_left<T>(&self, hosts: &BTreeMap<HostId, T>) -> Result<(), Over> {
-        if !hosts.is_empty() {
+        if !hosts.is_empty() || self.look == Look::Proof {
             return Ok(());
         }
         self.events.stopped(StopReason::NoHostLeft).await;
@@ -427,8 +442,10 @@ impl Ongoing {
 
     /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
+        self.count().await;
         let mut closing = JoinSet::new();
-        for connection in self.connections.drain(..).chain(self.places.opened()) {
+        let connections = self.connections.drain(..).map(|(_, connection)| connection);
+        for connection in connections.chain(self.places.opened()) {
             closing.spawn(async move { connection.close().await });
         }
         let all = async { while closing.join_next().await.is_some() {} };

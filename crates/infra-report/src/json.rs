@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infra_core::connection::{ConnectError, Ending};
+use infra_core::change::TextChange;
+use infra_core::connection::{ConnectError, Ending, Traffic};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::earlier::EarlierNote;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
@@ -15,7 +17,9 @@ use infra_core::script::{BlockKind, Rolling};
 use infra_core::{Map, Value};
 use serde_json::json;
 
+use crate::diffs::Bounds;
 use crate::journal::Record;
+use crate::{afterwards, diffs};
 
 /// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
 pub const VERSION: u32 = 1;
@@ -30,6 +34,8 @@ pub struct Json {
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
     within: WithinCalls,
+    /// What has changed in files, where that is asked for.
+    texts: Option<Texts>,
 }
 
 /// What ended in the bodies of `call`, in its order.
@@ -48,12 +54,24 @@ pub struct WithinCall {
     pub result: HostResult,
 }
 
+/// What operations have changed in files.
+type Texts = BTreeMap<(OpId, HostId), Vec<Arc<Vec<TextChange>>>>;
+
 impl Json {
     /// The document goes to `writer`; with `started`, the time when the program was started, it says how long the run took.
     ///
     /// A `writer` that fails leaves a document that is cut short, which no reader of JSON takes for a whole one.
     #[expect(clippy::new_ret_no_self, reason = "reporters are handed on as trait objects")]
     pub fn new(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, None)
+    }
+
+    /// The same with the differences of text files: what the plan changes in them, and what the run has changed.
+    pub fn with_diffs(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, Some(Texts::new()))
+    }
+
+    fn with(writer: Box<dyn Write + Send>, started: Option<Instant>, texts: Option<Texts>) -> Box<dyn Reporter> {
         Box::new(Self {
             writer,
             started,
@@ -63,6 +81,7 @@ impl Json {
             misuse: Vec::new(),
             facts: BTreeMap::new(),
             within: BTreeMap::new(),
+            texts,
         })
     }
 }
@@ -77,6 +96,7 @@ pub fn misuse_document(diagnostic: &Diagnostic) -> String {
         failed: &BTreeMap::new(),
         facts: &BTreeMap::new(),
         within: &BTreeMap::new(),
+        texts: None,
     };
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
@@ -91,7 +111,8 @@ pub(crate) fn text(document: &Value) -> String {
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
     let Record { state, unreachable, failed_outside, within, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), within }.value(&[], Some(record.took()))
+    let document = Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), within, texts: None };
+    document.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -122,9 +143,14 @@ impl Reporter for Json {
                 let (kind, title, location, result) = (kind.clone(), title.clone(), location.clone(), (**result).clone());
                 self.within.entry((*host, *op)).or_default().push(WithinCall { kind, title, location, result });
             }
+            Event::TextsChanged { op, host, texts } => {
+                if let Some(known) = &mut self.texts {
+                    known.entry((*op, *host)).or_default().push(texts.clone());
+                }
+            }
             Event::RunEnded => {
-                let Self { state, unreachable, failed, facts, within, .. } = &*self;
-                let document = Document { state, unreachable, failed, facts, within };
+                let Self { state, unreachable, failed, facts, within, texts, .. } = &*self;
+                let document = Document { state, unreachable, failed, facts, within, texts: texts.as_ref() };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -140,6 +166,7 @@ struct Document<'r> {
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
     within: &'r WithinCalls,
+    texts: Option<&'r Texts>,
 }
 
 impl Document<'_> {
@@ -149,7 +176,9 @@ impl Document<'_> {
         let mut totals = Map::new();
         totals.insert("hosts".into(), json!(accounting.hosts.len()));
         totals.extend(accounting.counts().into_iter().map(|(bucket, number)| (key(bucket), json!(number))));
-        let hosts: Map = accounting.hosts.iter().map(|(id, bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket))).collect();
+        let mut bounds = Bounds::new(0);
+        let mut host = |(id, bucket): &(HostId, Bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket, &mut bounds));
+        let hosts: Map = accounting.hosts.iter().map(&mut host).collect();
         let misuse: Vec<_> = misuse
             .iter()
             .map(|(diagnostic, hosts)| {
@@ -168,6 +197,9 @@ impl Document<'_> {
             "declined": state.declined,
             "stopped": state.stopped.as_ref().map(|reason| self.stopped(reason)),
             "interrupted": state.interrupted > 0,
+            "departures": afterwards::departures_value(state),
+            "proof": afterwards::proof_value(state, |host| outlook(host, None)),
+            "traffic": afterwards::traffic_value(state),
             "took": took.map(seconds),
             "exit_code": state.exit_code(),
         })
@@ -178,8 +210,9 @@ impl Document<'_> {
     }
 
     fn plan(&self, plan: &Plan) -> Value {
+        let mut bounds = self.texts.map(|_| Bounds::new(0));
         let operations = plan.operations.iter().map(|operation| {
-            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host))).collect();
+            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host, bounds.as_mut()))).collect();
             json!({
                 "id": operation.id,
                 "operation": operation.kind,
@@ -221,13 +254,17 @@ impl Document<'_> {
         value
     }
 
-    fn host(&self, id: HostId, bucket: Bucket) -> Value {
+    fn host(&self, id: HostId, bucket: Bucket, bounds: &mut Bounds) -> Value {
         let host = &self.state.hosts[&id];
         let operations = host.results.iter().map(|(op, result)| {
             let mut value = Map::from_iter([("id".to_owned(), json!(op))]);
             value.extend(self.result(result));
             if let Some(within) = self.within.get(&(id, *op)) {
                 value.insert("within".into(), within.iter().map(|one| self.within(one)).collect());
+            }
+            if let Some(texts) = self.texts {
+                let changed = texts.get(&(*op, id)).into_iter().flatten().flat_map(|texts| texts.iter());
+                value.insert("diffs".into(), changed.map(|text| diffs::value(text, bounds)).collect());
             }
             value
         });
@@ -238,6 +275,9 @@ impl Document<'_> {
         }
         if let Some(diagnostic) = self.failed.get(&id) {
             value.insert("failed".into(), Value::Object(wrong(diagnostic)));
+        }
+        if let Some(Traffic { round_trips, commands }) = host.traffic {
+            value.insert("traffic".into(), json!({ "round_trips": round_trips, "commands": commands }));
         }
         if self.state.kind == Some(RunKind::Fact) {
             value.insert("facts".into(), json!(self.facts.get(&id).map_or(&[][..], Vec::as_slice)));
@@ -339,9 +379,16 @@ fn seconds(took: Duration) -> f64 {
     took.as_millis() as f64 / 1000.0
 }
 
-fn outlook(host: &HostOutlook) -> Value {
+/// What will happen on a host; with `bounds` also what changes in files.
+fn outlook(host: &HostOutlook, bounds: Option<&mut Bounds>) -> Value {
     match &host.outlook {
-        Outlook::Change { reason, steps, .. } => json!({ "outlook": "change", "reason": reason, "steps": steps }),
+        Outlook::Change { reason, steps, texts } => {
+            let mut value = json!({ "outlook": "change", "reason": reason, "steps": steps });
+            if let Some(bounds) = bounds {
+                value["diffs"] = texts.iter().map(|text| diffs::value(text, bounds)).collect();
+            }
+            value
+        }
         Outlook::NoChange { reason } => json!({ "outlook": "no-change", "reason": reason }),
         Outlook::Depends { on, would } => json!({ "outlook": "depends", "on": on, "would": would }),
     }

@@ -1,7 +1,6 @@
 //! The plan, before it is executed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use infra_core::earlier::{Continuation, EarlierNote};
 use infra_core::event::RunKind;
@@ -10,8 +9,8 @@ use infra_core::plan::{BlockId, HostOutlook, Outlook, Plan, PlannedBlock, Planne
 use infra_core::run_state::RunState;
 use infra_core::script::{BlockKind, Rolling};
 use infra_core::waves::{Batch, Share};
-use similar::{ChangeTag, TextDiff};
 
+use crate::diffs::{self, Bounds};
 use crate::nodeset;
 use crate::outcome::step;
 use crate::settings::Controls;
@@ -29,8 +28,8 @@ const AFRESH: usize = 10;
 /// How many columns the names of hosts may take beside their number.
 const NAMES: usize = 24;
 
-/// The table of operations, the totals, and what a failure leads to.
-pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: Page) -> String {
+/// The table of operations, the totals, and what a failure leads to. With `texts` the details show what changes in files.
+pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, texts: bool, page: Page) -> String {
     let hosts = plan.operations.iter().flat_map(|operation| &operation.hosts).map(|one| one.host);
     let hosts = hosts.collect::<std::collections::BTreeSet<_>>().len();
     let mut text = format!("{} Plan\n", page.stage("-->"));
@@ -48,7 +47,7 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
         let idle = |operation: &&PlannedOperation| operation.hosts.iter().all(|host| host.outlook.is_none());
         let hidden = if hide { plan.operations.iter().filter(idle).count() } else { 0 };
         let shown: Vec<_> = plan.operations.iter().filter(|operation| hidden == 0 || !idle(operation)).collect();
-        text.push_str(&table(state, plan, &shown, page));
+        text.push_str(&table(state, plan, &shown, texts, page));
         if hidden > 0 {
             text.push_str(&format!("    … and {} with nothing to do (-v shows them)\n", count(hidden, "operation")));
         }
@@ -167,7 +166,7 @@ fn waves(batch: &Batch) -> String {
     if *batch == Batch::one() { "one host at a time".to_owned() } else { format!("waves of {batch}") }
 }
 
-fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], page: Page) -> String {
+fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], texts: bool, page: Page) -> String {
     let build = |names: bool| {
         let mut table = Table::new(&["operation", "change", "no change", "depends on"]).last_gives_way();
         operations.iter().for_each(|operation| table.row(row(state, operation, names)));
@@ -186,7 +185,7 @@ fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], page: 
         around = &operation.blocks;
         text.push_str(&format!("{line}\n"));
         if page.verbosity > 0 {
-            text.push_str(&details(state, operation, page));
+            text.push_str(&details(state, operation, texts, page));
         }
     }
     text
@@ -232,7 +231,7 @@ fn name(state: &RunState, host: HostId) -> &str {
 }
 
 /// What stands below an operation's row: its place, and for each outlook its hosts, its reason and its steps.
-fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String {
+fn details(state: &RunState, operation: &PlannedOperation, with_texts: bool, page: Page) -> String {
     let mut about: Vec<String> = vec![operation.kind.clone()];
     about.extend(operation.location.as_ref().map(|location| one_line(&location.to_string())));
     about.extend(operation.serial.as_ref().map(waves));
@@ -266,33 +265,10 @@ fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String
         text.push_str(&format!("        [{names}] {what}{reason}\n"));
         if let Outlook::Change { steps, texts, .. } = outlook {
             steps.iter().for_each(|one| text.push_str(&step(one, "            ")));
-            texts.iter().for_each(|change| text.push_str(&diff(&change.path, &change.before, &change.after, page)));
+            for change in texts.iter().filter(|_| with_texts) {
+                text.push_str(&diffs::inline(change, &mut Bounds::of_file(page.verbosity, DIFF_LINES), "            ", page));
+            }
         }
     }
     text
-}
-
-/// What changes in a file, with three lines around each change.
-fn diff(path: &str, before: &str, after: &str, page: Page) -> String {
-    const INDENT: &str = "            ";
-    // Past this time the rest of a large file is shown as replaced, rather than that the plan is waited for.
-    let diff = TextDiff::configure().timeout(Duration::from_millis(500)).diff_lines(before, after);
-    let mut lines = vec![format!("{INDENT}{}", page.bold(&one_line(path)))];
-    for group in diff.grouped_ops(3) {
-        lines.push(format!("{INDENT}{}", page.dim("@@")));
-        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
-            let text = one_line(&change.to_string_lossy());
-            lines.push(match change.tag() {
-                ChangeTag::Delete => format!("{INDENT}{}", page.bad(&format!("-{text}"))),
-                ChangeTag::Insert => format!("{INDENT}{}", page.good(&format!("+{text}"))),
-                ChangeTag::Equal => format!("{INDENT} {text}"),
-            });
-        }
-    }
-    if page.verbosity < 2 && lines.len() > DIFF_LINES {
-        let more = lines.len() - DIFF_LINES;
-        lines.truncate(DIFF_LINES);
-        lines.push(format!("{INDENT}… {} (-vv shows them)", count(more, "more line")));
-    }
-    lines.join("\n") + "\n"
 }

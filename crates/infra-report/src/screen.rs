@@ -5,21 +5,23 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use infra_core::change::TextChange;
 use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::output::Stream;
-use infra_core::plan::{BlockId, OpId, PlannedOperation};
+use infra_core::plan::{BlockId, OpId, Outlook, PlannedOperation};
 use infra_core::run_state::{HostState, RunState};
 use infra_core::script::BlockKind;
 use infra_core::{Map, Value};
 
+use crate::diffs::Bounds;
 use crate::settings::{Journalled, ScreenSettings};
 use crate::summary::FEW;
 use crate::surface::{Part, Surface};
 use crate::text::{Page, count, one_line, output_line, time};
-use crate::{diagnostics, nodeset, outcome, plan_table, summary};
+use crate::{diagnostics, diffs, nodeset, outcome, plan_table, summary};
 
 /// Shows a run to a person: what happens goes to `human`, what was asked for (the output of `exec`, the answers of `fact`) to `results`.
 ///
@@ -27,7 +29,7 @@ use crate::{diagnostics, nodeset, outcome, plan_table, summary};
 /// equal ones share a line when the operation ends, and failures are shown at once.
 pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: Box<dyn Write + Send>) -> Box<dyn Reporter> {
     let width = settings.width.max(48);
-    let terminal = settings.terminal.then_some((width, settings.tick));
+    let (terminal, verbosity) = (settings.terminal.then_some((width, settings.tick)), settings.verbosity);
     Box::new(Screen {
         page: Page { colour: settings.colour, width: usize::from(width), verbosity: settings.verbosity },
         surface: Surface::new(human, terminal),
@@ -40,6 +42,8 @@ pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: B
         failures: Vec::new(),
         running: Vec::new(),
         answers: Map::new(),
+        texts: BTreeMap::new(),
+        bounds: Bounds::new(verbosity),
     })
 }
 
@@ -62,13 +66,20 @@ struct Screen {
     running: Vec<OpId>,
     /// The answers of `fact`, by host and name.
     answers: Map,
+    /// What operations have changed in files that the plan did not show, until they end on all hosts.
+    texts: BTreeMap<OpId, Vec<ChangedOn>>,
+    /// How much more of that is shown.
+    bounds: Bounds,
 }
+
+/// Files that have changed on a host.
+type ChangedOn = (HostId, Arc<Vec<TextChange>>);
 
 impl Reporter for Screen {
     fn event(&mut self, event: &Event) {
         self.fold(event);
         match event {
-            Event::RunStarted { .. } => {}
+            Event::RunStarted { .. } | Event::DetailedExitCode | Event::Counted { .. } => {}
             Event::Connecting => {
                 let hosts = self.hosts_where(|_| true);
                 self.stage(&format!("Connecting to {}", count(hosts.len(), "host")));
@@ -100,6 +111,15 @@ impl Reporter for Screen {
                 self.wrong(Some(*host), diagnostic);
             }
             Event::Misused { host, diagnostic } => self.wrong(*host, diagnostic),
+            Event::Rechecking => self.looks_again("since what is known has become old"),
+            Event::PlanStands => {
+                self.settle();
+                self.stage("The plan is still right");
+            }
+            Event::Proving => self.looks_again("to prove that nothing is left to do"),
+            Event::Proved { .. } => self.settle(),
+            // It was said when the plan was made.
+            Event::Log { .. } if self.state.looking_again && self.page.verbosity == 0 => {}
             Event::Log { host, text } => {
                 let name = self.name(*host);
                 let lines: String = text.split('\n').map(|line| format!("[{name}] {}\n", output_line(line.as_bytes()))).collect();
@@ -108,7 +128,11 @@ impl Reporter for Screen {
             Event::PlanReady { plan } => {
                 self.settle();
                 if matches!(self.state.kind, Some(RunKind::Deploy | RunKind::Dry)) {
-                    let text = plan_table::render(&self.state, plan, &self.settings.controls, self.page);
+                    if self.settings.diff {
+                        let text = diffs::of_plan(plan, |host| self.name(host), self.page);
+                        self.surface.write(&text);
+                    }
+                    let text = plan_table::render(&self.state, plan, &self.settings.controls, !self.settings.diff, self.page);
                     self.surface.write(&text);
                 }
             }
@@ -126,12 +150,14 @@ impl Reporter for Screen {
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
             Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
             Event::WithinCall { op, host, title, result, .. } => self.within_call(*op, *host, title, result),
+            Event::TextsChanged { op, host, texts } => self.texts_changed(*op, *host, texts),
             Event::HostOperationEnded { op, host, result } => {
                 self.surface.done((Some(*op), *host));
                 self.host_ended(*op, *host, result);
             }
             Event::OperationEnded { op } => {
                 self.flush_operation(*op);
+                self.show_texts(*op);
                 self.failures.retain(|(known, ..)| known != op);
                 self.running.retain(|known| known != op);
                 match self.running.is_empty() {
@@ -240,6 +266,37 @@ impl Screen {
         if self.state.executing {
             self.tell();
         }
+    }
+
+    /// Hosts are prepared once more.
+    fn looks_again(&mut self, why: &str) {
+        self.settle();
+        let ok = |host: &HostState| host.connected && host.failed.is_none() && host.results.values().all(|result| result.outcome.host_ok());
+        let hosts = self.hosts_where(ok);
+        self.stage(&format!("Preparing {} again, {why}", count(hosts.len(), "host")));
+        self.surface.begin("preparing", hosts);
+    }
+
+    /// Keeps what has changed in files until the operation has ended on all hosts, where the plan has not shown the same.
+    fn texts_changed(&mut self, op: OpId, host: HostId, texts: &Arc<Vec<TextChange>>) {
+        let planned = self.operation(op).and_then(|operation| {
+            let place = operation.hosts.binary_search_by_key(&host, |one| one.host).ok()?;
+            operation.hosts.get(place)
+        });
+        let shown = matches!(planned.map(|one| &one.outlook), Some(Outlook::Change { texts: shown, .. }) if shown == &**texts);
+        if self.settings.diff && !shown {
+            self.texts.entry(op).or_default().push((host, texts.clone()));
+        }
+    }
+
+    fn show_texts(&mut self, op: OpId) {
+        let Some(texts) = self.texts.remove(&op) else { return };
+        let title = self.operation(op).map(|operation| operation.title.clone()).unwrap_or_default();
+        let changes = texts.iter().flat_map(|(host, texts)| texts.iter().map(|text| (text, *host)));
+        let mut bounds = std::mem::replace(&mut self.bounds, Bounds::new(0));
+        let text = diffs::of_operation(&title, changes, |host| self.name(host), &mut bounds, self.page);
+        self.bounds = bounds;
+        self.surface.write(&text);
     }
 
     fn executing(&mut self) {

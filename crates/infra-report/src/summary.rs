@@ -8,9 +8,9 @@ use infra_core::event::{Outcome, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
 
-use crate::nodeset;
 use crate::outcome;
 use crate::text::{Cell, Page, Paint, Table, bare, count, one_line, time};
+use crate::{afterwards, nodeset};
 
 /// Above this many hosts equal rows are folded into one, and so are equal lines.
 pub(crate) const FEW: usize = 20;
@@ -55,6 +55,7 @@ pub(crate) fn render(state: &RunState, invocation: &[String], journal: Option<&s
     if let Some(reason) = &state.stopped {
         text.push_str(&format!("    {} {}\n", page.bad("stopped:"), stop_reason(state, reason)));
     }
+    text.push_str(&afterwards::render(state, page));
     if let Some(command) = goes_on(state, &accounting, invocation, journal) {
         text.push_str(&format!("\n    To go on from there: {}\n", page.bold(&command)));
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use infra_core::waves::Share;
+use infra_engine::Proving;
 
 const EXAMPLES: &str = "\
 What comes after INVENTORY says what to do:
@@ -25,8 +26,8 @@ Examples:
   infra web-[01-03] exec -- systemctl is-active nginx
   infra inventory.lua apt.packages packages=git packages=curl --sudo
 
-Exit codes: 0 all is well; 1 some host is not, or the run was stopped or declined; 2 something was written wrongly and
-nothing was executed; 130 interrupted.";
+Exit codes: 0 all is well; 1 some host is not, or the run was stopped, declined or not proved; 2 something was written
+wrongly and nothing was executed; 3 there were changes (--detailed-exitcode); 130 interrupted.";
 
 /// Deploys to hosts over your own ssh: plans first, then changes only what differs.
 #[derive(Debug, Parser)]
@@ -56,6 +57,19 @@ pub struct Options {
     /// Show the plan and stop; nothing is changed.
     #[arg(long)]
     pub dry: bool,
+
+    /// Show what changes in text files as unified diffs, in the plan and in the run.
+    #[arg(long)]
+    pub diff: bool,
+
+    /// After the run prepare again, and fail where an operation would still change something. Those that are not idempotent by nature are only listed;
+    /// --prove=strict counts them too.
+    #[arg(long, value_name = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = proving)]
+    pub prove: Option<Proving>,
+
+    /// Exit with 3 where all is well and there were changes, or with --dry where the plan holds some.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 
     /// Execute without asking.
     #[arg(long, short = 'y')]
@@ -194,6 +208,9 @@ impl Options {
         let strategy = self.serial || self.no_wait;
         Self {
             dry: self.dry,
+            diff: self.diff,
+            prove: self.prove,
+            detailed_exitcode: self.detailed_exitcode,
             yes: self.yes,
             verbose: self.verbose,
             parallel: self.parallel.or(earlier.parallel),
@@ -212,6 +229,15 @@ impl Options {
             key: self.key.or(earlier.key),
             json: self.json,
         }
+    }
+}
+
+/// What counts for `--prove`.
+fn proving(text: &str) -> Result<Proving, String> {
+    match text {
+        "" => Ok(Proving::Idempotent),
+        "strict" => Ok(Proving::Strict),
+        _ => Err("expected --prove or --prove=strict".to_owned()),
     }
 }
 

@@ -130,6 +130,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     let mut wire = infra_connect::Settings::new(sockets);
     // Where the limit cannot be known, it shows when it is reached.
     wire.open_files = infra_connect::child::raise_open_files().ok();
+    let inventory = wires.inventory.clone();
     let run = Run {
         inventory: wires.inventory,
         hosts: wires.hosts,
@@ -145,9 +146,18 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             fail_percent: settings.fail_percent,
             max_fail: settings.max_fail,
             earlier: wires.earlier,
+            prove: settings.prove,
+            detailed_exit_code: settings.detailed_exit_code,
             ..Default::default()
         },
-        approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
+        approve: Arc::new(Question {
+            skip: settings.yes,
+            shown: wires.reporting.plan_shown.clone(),
+            interrupts: wires.interrupts.clone(),
+            inventory,
+            // They stand above the plan already.
+            diffs: (!settings.diff).then_some(settings.verbosity),
+        }),
         interrupts: wires.interrupts,
         events: wires.reporting.events.clone(),
         journal: wires.journal.map(|journal| journal as Arc<dyn Journal>),
@@ -259,6 +269,7 @@ fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Opti
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
         verbosity: settings.verbosity,
+        diff: settings.diff,
         terminal,
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
@@ -280,7 +291,11 @@ fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Opti
     let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(out.clone()) };
     let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
     if settings.json {
-        all.push(infra_report::Json::new(Box::new(out.clone()), Some(started)));
+        let out = Box::new(out.clone());
+        all.push(match settings.diff {
+            true => infra_report::Json::with_diffs(out, Some(started)),
+            false => infra_report::Json::new(out, Some(started)),
+        });
     }
     all
 }

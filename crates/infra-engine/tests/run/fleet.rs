@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
-use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{
+    Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic,
+};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};
@@ -53,6 +55,8 @@ pub enum Approval {
     Never,
     Panic,
     YesAndInterrupt,
+    /// Yes, after so many seconds. The first time, `host` has another text at a path by then, where there is one.
+    YesAfter(u64, Option<(&'static str, &'static str, &'static str)>),
 }
 
 /// A host in memory.
@@ -172,6 +176,16 @@ impl Fleet {
 
     pub fn kind(mut self, kind: RunKind) -> Self {
         self.settings.kind = kind;
+        self
+    }
+
+    pub fn answered(mut self, approve: Approval) -> Self {
+        self.approve = approve;
+        self
+    }
+
+    pub fn unreachable(mut self, host: &'static str) -> Self {
+        self.unreachable.push(host);
         self
     }
 
@@ -527,7 +541,8 @@ struct MadeUp {
 impl Approve for MadeUp {
     fn approve(&self, _: Arc<Plan>) -> BoxFuture<'_, bool> {
         *self.asked.lock().unwrap() += 1;
-        Box::pin(async {
+        let first = *self.asked.lock().unwrap() == 1;
+        Box::pin(async move {
             match self.approve {
                 Approval::Yes => true,
                 Approval::No => false,
@@ -535,6 +550,13 @@ impl Approve for MadeUp {
                 Approval::Panic => panic!("the question broke"),
                 Approval::YesAndInterrupt => {
                     self.interrupt.send_replace(1);
+                    true
+                }
+                Approval::YesAfter(seconds, change) => {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    if let Some((host, path, text)) = change.filter(|_| first) {
+                        self.machines[host].texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
+                    }
                     true
                 }
             }
@@ -672,6 +694,11 @@ impl Connection for Wire {
         self.machine.killed.send_modify(|times| *times += 1);
         self.killed.send_modify(|times| *times += 1);
         Box::pin(async {})
+    }
+
+    fn traffic(&self) -> Traffic {
+        let (gathers, commands) = (self.machine.gathers.lock().unwrap().len() as u64, self.machine.performed.lock().unwrap().len() as u64);
+        Traffic { round_trips: gathers + commands, commands }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -14,4 +14,5 @@ mod places;
 mod planning;
 mod resuming;
 mod retries;
+mod second_look;
 mod strategies;

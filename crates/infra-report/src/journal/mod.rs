@@ -11,7 +11,7 @@ mod rendering;
 
 use std::time::Duration;
 
-use infra_core::connection::ConnectError;
+use infra_core::connection::{ConnectError, Traffic};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
@@ -78,6 +78,9 @@ enum Entry {
     WithinCall { op: OpId, host: HostId, kind: String, title: String, location: Option<Location>, result: Box<HostResult> },
     HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
     OperationEnded { op: OpId },
+    Proving,
+    Proved { plan: Plan, strict: bool },
+    Counted { hosts: Vec<(HostId, Traffic)> },
     Stopped { reason: StopReason },
     Interrupted { times: u32, in_flight: Vec<(OpId, HostId, f64)> },
     RunEnded { hosts: Vec<(HostId, Bucket)>, exit_code: u8 },
@@ -113,6 +116,9 @@ impl Entry {
                 Self::HostOperationEnded { op: *op, host: *host, result: Box::new(kept_result(result)) }
             }
             Event::OperationEnded { op } => Self::OperationEnded { op: *op },
+            Event::Proving => Self::Proving,
+            Event::Proved { plan, strict } => Self::Proved { plan: slim_plan(plan), strict: *strict },
+            Event::Counted { hosts } => Self::Counted { hosts: hosts.clone() },
             Event::Stopped { reason } => Self::Stopped { reason: reason.clone() },
             Event::Interrupted { times, in_flight } => {
                 let in_flight = in_flight.iter().map(|(op, host, since)| (*op, *host, since.as_secs_f64())).collect();
@@ -127,6 +133,10 @@ impl Entry {
             | Event::Misused { .. }
             | Event::Log { .. }
             | Event::Declined
+            | Event::DetailedExitCode
+            | Event::Rechecking
+            | Event::PlanStands
+            | Event::TextsChanged { .. }
             | Event::Output { .. }
             | Event::FactAnswered { .. } => return None,
         })

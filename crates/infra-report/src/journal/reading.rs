@@ -136,6 +136,12 @@ impl Record {
             Entry::HostFailed { host, diagnostic } => Event::HostFailed { host, diagnostic },
             Entry::PlanReady { plan } => Event::PlanReady { plan: Arc::new(plan) },
             Entry::Executing => Event::Executing,
+            Entry::Proving => Event::Proving,
+            Entry::Proved { plan, strict } => Event::Proved { plan: Arc::new(plan), strict },
+            Entry::Counted { mut hosts } => {
+                hosts.retain(|(host, _)| self.state.hosts.contains_key(host));
+                Event::Counted { hosts }
+            }
             Entry::HostOperationEnded { op, host, result } => {
                 at_work.remove(&(op, host));
                 Event::HostOperationEnded { op, host, result }

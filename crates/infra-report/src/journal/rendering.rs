@@ -20,7 +20,8 @@ pub fn render_runs(records: &[Record], width: u16, colour: bool) -> String {
     let mut table = Table::new(&["what", ">hosts", "run", "when (UTC)", "kind", "result"]).last_gives_way();
     for record in records {
         let paint: Paint = match record.exit_code {
-            Some(0) => Page::good,
+            // 3 tells of changes, where that was asked for.
+            Some(0 | 3) => Page::good,
             _ => Page::bad,
         };
         table.row(vec![
@@ -163,11 +164,14 @@ fn words(words: &[String]) -> String {
     words.iter().map(|word| one_line(&quote(word))).collect::<Vec<_>>().join(" ")
 }
 
-/// `3 changed, 1 failed`.
+/// `3 changed, 1 failed`, and whether a proof failed.
 fn result(record: &Record) -> String {
     let counts = record.state.account().counts();
     let (well, not): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(bucket, _)| bucket.is_ok());
-    let parts: Vec<_> = well.into_iter().chain(not).map(|(bucket, number)| format!("{number} {}", bucket.label())).collect();
+    let mut parts: Vec<_> = well.into_iter().chain(not).map(|(bucket, number)| format!("{number} {}", bucket.label())).collect();
+    if record.state.proof.as_ref().is_some_and(|proof| !proof.holds()) {
+        parts.push("not proved".to_owned());
+    }
     let cut = if record.cut_off() { "cut off: " } else { "" };
     format!("{cut}{}", parts.join(", "))
 }

@@ -174,7 +174,7 @@ pub fn change(reason: &str, steps: &[&str]) -> Outlook {
 }
 
 pub fn change_text(reason: &str, path: &str, before: &str, after: &str) -> Outlook {
-    let texts = vec![TextChange { path: path.into(), before: before.into(), after: after.into() }];
+    let texts = vec![TextChange { path: path.into(), before: before.into(), after: after.into(), withheld: None }];
     Outlook::Change { reason: reason.into(), steps: vec![format!("write {path}")], texts }
 }
 

@@ -17,7 +17,7 @@ use crate::bench::*;
 
 /// A file that is one in memory: what was written, how often it was synced, and when it is full.
 #[derive(Clone, Default)]
-struct Sheet(Arc<Mutex<Written>>);
+pub struct Sheet(Arc<Mutex<Written>>);
 
 #[derive(Default)]
 struct Written {
@@ -28,7 +28,7 @@ struct Written {
 }
 
 impl Sheet {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().bytes.clone()).unwrap()
     }
 
@@ -89,7 +89,7 @@ fn moment(at: usize) -> Duration {
     Duration::from_secs(1_795_220_130 + at as u64)
 }
 
-fn written(run: &Run) -> Sheet {
+pub fn written(run: &Run) -> Sheet {
     let sheet = Sheet::default();
     let mut recorder = recorder(&sheet);
     for (at, event) in run.events.iter().enumerate() {
@@ -281,6 +281,8 @@ fn a_run_is_shown() {
         failed: web-02, web-04
         unreachable: web-03
         stopped: of the 5 selected hosts 3 are not ok, which is 60 %, and --fail-percent allows 50 %
+        not as planned (drift or a defect):
+            [web-05] Run nginx: was to change, and there was nothing to do: runs already
 
         To go on from there: infra resume 20261121T001530-8000
     ");

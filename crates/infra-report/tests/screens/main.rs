@@ -1,5 +1,6 @@
 //! Every kind of screen, driven by made-up runs.
 
+mod afterwards;
 mod answers;
 mod bench;
 mod calls;
