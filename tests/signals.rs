@@ -1,6 +1,8 @@
 //! Ctrl-C and other signals while hosts are at work over ssh: what is in flight, what is left, and what is said.
 
 mod common;
+#[path = "signals/rounds.rs"]
+mod rounds;
 #[path = "common/terminal.rs"]
 mod terminal;
 
