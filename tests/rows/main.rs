@@ -49,12 +49,8 @@ const ROWS: &[(&str, &str)] = &[
 
 #[test]
 fn each_row_has_its_test_and_each_test_its_row() {
-    let sources = [
-        include_str!("strategies.rs"),
-        include_str!("failures.rs"),
-        include_str!("accounting.rs"),
-        include_str!("conditions.rs"),
-    ];
+    let sources =
+        [include_str!("strategies.rs"), include_str!("failures.rs"), include_str!("accounting.rs"), include_str!("conditions.rs")];
     let mut tests: Vec<&str> = sources
         .iter()
         .flat_map(|source| source.split("#[test]\nfn ").skip(1))

@@ -84,9 +84,13 @@ impl Deployed {
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.ran.code, Some(code), "exit code; stderr:\n{}", self.ran.stderr);
-        let buckets: u64 = self.document["totals"].as_object().expect("totals").iter().filter(|(name, _)| *name != "hosts").map(|(_, count)| {
-            count.as_u64().expect("a count")
-        }).sum();
+        let buckets: u64 = self.document["totals"]
+            .as_object()
+            .expect("totals")
+            .iter()
+            .filter(|(name, _)| *name != "hosts")
+            .map(|(_, count)| count.as_u64().expect("a count"))
+            .sum();
         assert_eq!(self.document["totals"]["hosts"], buckets, "each host stands in one place");
         assert_eq!(self.document["hosts"].as_object().expect("hosts").len() as u64, buckets);
         self

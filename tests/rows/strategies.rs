@@ -184,7 +184,8 @@ fn background_operations() {
         assert!(timeline.span("Load", host).to < timeline.span("Server", host).to, "{timeline:#?}");
         assert_eq!(timeline.outcome("Server", host), Some("changed"));
         let pids = fs::read_to_string(ran.folder.join(format!("pids.{host}"))).expect("it told");
-        let running: Vec<Process> = pids.split_whitespace().filter_map(|pid| Process::of(pid.parse().expect("a pid"))).collect();
+        let found = pids.split_whitespace().filter_map(|pid| Process::of(pid.parse().expect("a pid")));
+        let running: Vec<Process> = found.filter(Process::is_running).collect();
         assert!(running.is_empty(), "{running:#?}");
     }
     assert!(timeline.all_before(&["Server"], &["After"]));
@@ -323,12 +324,24 @@ fn misuse_of_blocks() {
     let stage = Stage::new(2);
     let touch = "server.shell { commands = { 'touch was_here' } }";
     let cases = [
-        ("\nrolling({ batch = 1 }, function()\n  rolling({ batch = 1 }, function() TOUCH end)\nend)", 3, "`rolling` stands inside `rolling`"),
+        (
+            "\nrolling({ batch = 1 }, function()\n  rolling({ batch = 1 }, function() TOUCH end)\nend)",
+            3,
+            "`rolling` stands inside `rolling`",
+        ),
         ("parallel(function()\n  rolling({ batch = 1 }, function() TOUCH end)\nend)", 2, "`rolling` stands inside `parallel`"),
         ("rolling({ batch = host.name == 'a' and 1 or 2 }, function() TOUCH end)", 1, "`batch` of `rolling` is 1 on a and 2 on b"),
         ("rolling({ max_fail = host.name == 'a' and 1 or 2 }, function() TOUCH end)", 1, "`max_fail` of `rolling` is 1 on a and 2 on b"),
-        ("\n\nserver.shell { commands = { 'touch was_here' }, _serial = host.name == 'a' and 1 or 2 }", 3, "`_serial` is 1 on a and 2 on b"),
-        ("server.shell { commands = { 'touch was_here' }, _parallel = host.name == 'a' and 1 or 2 }", 1, "`_parallel` is 1 on a and 2 on b"),
+        (
+            "\n\nserver.shell { commands = { 'touch was_here' }, _serial = host.name == 'a' and 1 or 2 }",
+            3,
+            "`_serial` is 1 on a and 2 on b",
+        ),
+        (
+            "server.shell { commands = { 'touch was_here' }, _parallel = host.name == 'a' and 1 or 2 }",
+            1,
+            "`_parallel` is 1 on a and 2 on b",
+        ),
         ("server.shell { commands = { 'touch was_here' }, _run_once = host.name == 'a' }", 1, "`_run_once` is true on a and false on b"),
         ("server.shell { commands = { 'touch was_here' }, _background = true }", 1, "`_background` stands outside of `parallel`"),
         ("rolling({ batch = 0 }, function() TOUCH end)", 1, "a wave has at least one host"),
