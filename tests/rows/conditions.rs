@@ -83,7 +83,6 @@ fn conditions_are_decided_in_the_plan() {
 #[test]
 fn open_conditions_are_diffed_both_ways() {
     let stage = Stage::new(2);
-    // What a command touches is not known, so what it is asked of must be known beforehand: the operations stand on what no command can have touched.
     let text = "
         local open = server.shell { name = 'Open', commands = { me == 'a' and 'true' or 'exit 3' }, _ignore_errors = true }
         files.file { name = 'Differs', path = 'differs.' .. me, present = open.did_change }
@@ -94,7 +93,7 @@ fn open_conditions_are_diffed_both_ways() {
     let ran = stage.deploy(text, &[]).expect(0);
     assert_eq!(["differs", "then", "else"].map(|name| ran.made_by(name)), ["a", "a", "b"]);
 
-    // `backup` asks for nothing where the file is not there, and `present = false` where there is none, whatever the condition comes to.
+    // Where there is no link that could be in the way, there is nothing to do, whatever the condition comes to.
     let text = "
         local look = files.file { name = 'Look', path = 'changing', touch = true }
         files.link { name = 'Agrees', path = 'no-such-link', target = '/nowhere', present = false, force = look.did_change }";

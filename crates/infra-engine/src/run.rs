@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
@@ -104,6 +105,12 @@ impl<T: Send + 'static> Tasks<T> {
     fn spawn(&mut self, host: HostId, task: impl Future<Output = T> + Send + 'static) {
         let id = self.running.spawn(task).id();
         self.hosts.insert(id, host);
+    }
+
+    /// Abandons what still runs and waits until it has let go of all it held: what a half-made connection has made here, such as sockets and processes,
+    /// must be gone before the program is.
+    async fn abandon(&mut self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.running.shutdown()).await;
     }
 }
 
@@ -221,7 +228,10 @@ impl Ongoing {
                 Err(error) => ConnectError { step: ConnectStep::Connect, message: broken(error), hint: None },
             };
             self.events.emit(Event::HostUnreachable { host, error }).await;
-            self.is_not_ok(host).await?;
+            if let Err(over) = self.is_not_ok(host).await {
+                tasks.abandon(self.run.settings.closing).await;
+                return Err(over);
+            }
         }
         self.some_left(&reached).await?;
         Ok(reached)
@@ -386,7 +396,10 @@ impl Ongoing {
     async fn next<T: Send + 'static>(&mut self, tasks: &mut Tasks<T>) -> Next<T> {
         tokio::select! {
             biased;
-            () = interrupt(&mut self.run.interrupts, &mut self.watching) => Next::Interrupted,
+            () = interrupt(&mut self.run.interrupts, &mut self.watching) => {
+                tasks.abandon(self.run.settings.closing).await;
+                Next::Interrupted
+            }
             ended = tasks.running.join_next_with_id() => match ended {
                 None => Next::AllEnded,
                 Some(ended) => {
