@@ -1,9 +1,12 @@
 //! Ctrl-C and other signals while hosts are at work over ssh: what is in flight, what is left, and what is said.
 
 mod common;
+#[path = "signals/rounds.rs"]
+mod rounds;
 #[path = "common/terminal.rs"]
 mod terminal;
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -208,6 +211,85 @@ fn while_the_inventory_is_read_it_leaves_at_once() {
     terminal.press_control_c();
     let ended = ended(terminal, 130);
     assert!(ended.screen.contains("interrupted"), "{}", ended.screen);
+    stage.nothing_left();
+}
+
+/// `infra … exec -- … | head -1`: what nobody reads any more need not be made.
+#[test]
+fn exec_ends_when_nobody_reads_its_results() {
+    let stage = Stage::new();
+    let marks = stage.path("ended").display().to_string();
+    let endless = format!("trap 'touch {marks}.$$; exit' TERM; while :; do echo line; sleep 0.02; done");
+    let mut command = stage.infra(&["exec"]);
+    command.args(["--", &endless]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("infra starts");
+    let mut results = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    results.read_line(&mut line).expect("a line");
+    assert!(["[one] line\n", "[two] line\n"].contains(&line.as_str()), "{line}");
+    drop(results);
+    let mut said = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    assert_eq!(child.wait().expect("it ends").code(), Some(1), "{said}");
+    let (_, after) = said.split_once("Running on 2 hosts\n").unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(after, "infra: nobody reads the results any more: the run was stopped, and what was in flight was killed\n");
+    // The commands did not just lose their reader: they were told to end.
+    assert_eq!(stage.at("ended"), 2);
+    stage.nothing_left();
+
+    // Who has nothing more to say does not notice, and has lost nothing.
+    let mut command = stage.infra(&["--limit", "one", "exec"]);
+    command.args(["--", &format!("echo first; {}", stage.waits("gate"))]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("infra starts");
+    let mut results = BufReader::new(child.stdout.take().expect("a pipe"));
+    results.read_line(&mut line).expect("a line");
+    drop(results);
+    stage.write("gate", "");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(stage.at("gate.passed"), 1);
+    stage.nothing_left();
+}
+
+/// A deploy goes on when nobody reads of it any more: its hosts must not be left half done.
+#[test]
+fn a_deploy_goes_on_when_nobody_reads_of_it() {
+    let stage = Stage::new();
+    let mut command = deploy(&stage);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    command.arg("--json").stdout(writer.try_clone().expect("a second handle")).stderr(writer);
+    let mut child = command.spawn().expect("infra starts");
+    drop(command);
+    let there = process::wait_for(DEADLINE, || (stage.at("gate") == 2).then_some(()));
+    assert!(there.is_some());
+    drop(reader);
+    stage.write("gate", "");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert!(stage.path("never").exists(), "the second operation ran");
+    stage.nothing_left();
+}
+
+/// A closed terminal is as SIGTERM: nothing new is started, what is in flight is let finish, and the journal has what nobody could be told.
+#[test]
+fn a_closed_terminal_lets_what_is_in_flight_finish() {
+    let stage = Stage::new();
+    let mut terminal = Terminal::start(deploy(&stage), Elsewhere::default());
+    stage.wait_until_at("gate", 2, &terminal);
+    terminal.close();
+    // Its journal says when it has taken notice.
+    let journal = || {
+        let file = std::fs::read_dir(stage.path(".local/state/infra/runs")).into_iter().flatten().flatten().next()?;
+        std::fs::read_to_string(file.path()).ok()
+    };
+    let noticed = process::wait_for(DEADLINE, || journal()?.contains("\"event\":\"interrupted\"").then_some(()));
+    assert!(noticed.is_some(), "{:?}", journal());
+    stage.write("gate", "");
+    ended(terminal, 130);
+    assert_eq!(stage.at("gate.passed"), 2);
+    assert!(!stage.path("never").exists());
+    let journal = journal().expect("a journal");
+    let last = journal.lines().last().expect("a line");
+    assert!(last.contains("\"event\":\"run-ended\"") && last.contains("\"exit_code\":130"), "{last}");
     stage.nothing_left();
 }
 

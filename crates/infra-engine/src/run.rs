@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
@@ -112,6 +113,12 @@ impl<T: Send + 'static> Tasks<T> {
     fn spawn(&mut self, host: HostId, task: impl Future<Output = T> + Send + 'static) {
         let id = self.running.spawn(task).id();
         self.hosts.insert(id, host);
+    }
+
+    /// Abandons what still runs and waits until it has let go of all it held: what a half-made connection has made here, such as sockets and processes,
+    /// must be gone before the program is.
+    async fn abandon(&mut self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.running.shutdown()).await;
     }
 }
 
@@ -229,7 +236,10 @@ impl Ongoing {
             };
             unreachable.insert(host, error.clone());
             self.events.emit(Event::HostUnreachable { host, error }).await;
-            self.is_not_ok(host).await?;
+            if let Err(over) = self.is_not_ok(host).await {
+                tasks.abandon(self.run.settings.closing).await;
+                return Err(over);
+            }
         }
         self.some_left(&reached).await?;
         self.places.selected(&reached, unreachable);
@@ -394,7 +404,10 @@ impl Ongoing {
     async fn next<T: Send + 'static>(&mut self, tasks: &mut Tasks<T>) -> Next<T> {
         tokio::select! {
             biased;
-            () = interrupt(&mut self.run.interrupts, &mut self.watching) => Next::Interrupted,
+            () = interrupt(&mut self.run.interrupts, &mut self.watching) => {
+                tasks.abandon(self.run.settings.closing).await;
+                Next::Interrupted
+            }
             ended = tasks.running.join_next_with_id() => match ended {
                 None => Next::AllEnded,
                 Some(ended) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use infra_core::command::quote;
 use infra_core::event::{Outcome, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::plan::BlockId;
 use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
 
 use crate::outcome;
@@ -54,6 +55,9 @@ pub(crate) fn render(state: &RunState, invocation: &[String], journal: Option<&s
     }
     if let Some(reason) = &state.stopped {
         text.push_str(&format!("    {} {}\n", page.bad("stopped:"), stop_reason(state, reason)));
+        for (block, hosts) in left_inside(state) {
+            text.push_str(&format!("    {} {}: {}\n", page.bad("left inside"), waves_of(state, Waves::Block(block)), names(state, &hosts)));
+        }
     }
     text.push_str(&afterwards::render(state, page));
     if let Some(command) = goes_on(state, &accounting, invocation, journal) {
@@ -160,6 +164,25 @@ fn exits(state: &RunState, page: Page) -> String {
     }
     let lines = endings.into_iter().map(|(message, names)| format!("[{}] {}\n", nodeset::fold_within(names, 60), page.bad(&message)));
     lines.collect()
+}
+
+/// The hosts that went into a block and did not come to its end, by block: what the block takes away from them at its beginning is not given back.
+fn left_inside(state: &RunState) -> BTreeMap<BlockId, Vec<HostId>> {
+    let mut found: BTreeMap<(BlockId, HostId), (bool, bool)> = BTreeMap::new();
+    for operation in state.plan.iter().flat_map(|plan| &plan.operations) {
+        let Some(block) = operation.blocks.first() else { continue };
+        for host in &operation.hosts {
+            let result = state.hosts.get(&host.host).and_then(|host| host.results.get(&operation.id));
+            let (began, left) = found.entry((*block, host.host)).or_default();
+            *began |= result.is_some_and(|result| !matches!(result.outcome, Outcome::Skipped { .. } | Outcome::Elsewhere { .. }));
+            *left |= result.is_none();
+        }
+    }
+    let mut inside: BTreeMap<BlockId, Vec<HostId>> = BTreeMap::new();
+    for ((block, host), _) in found.into_iter().filter(|(_, (began, left))| *began && *left) {
+        inside.entry(block).or_default().push(host);
+    }
+    inside
 }
 
 /// The names of hosts, folded; of very many the first ones and a number.

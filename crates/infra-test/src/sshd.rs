@@ -49,12 +49,13 @@ pub struct SshdOptions {
     aliases: Vec<String>,
     host_key: HostKey,
     configuration: Vec<String>,
+    own_temporary_folder: bool,
 }
 
 impl Default for SshdOptions {
     /// One alias, `sshd-01`, a known host key, and sshd's own defaults.
     fn default() -> Self {
-        Self { aliases: vec!["sshd-01".to_owned()], host_key: HostKey::default(), configuration: Vec::new() }
+        Self { aliases: vec!["sshd-01".to_owned()], host_key: HostKey::default(), configuration: Vec::new(), own_temporary_folder: false }
     }
 }
 
@@ -71,6 +72,13 @@ impl SshdOptions {
     #[must_use]
     pub fn host_key(mut self, host_key: HostKey) -> Self {
         self.host_key = host_key;
+        self
+    }
+
+    /// Sessions get the folder `tmp` of the bench as their `TMPDIR`, so that a test sees the temporary files that are theirs alone.
+    #[must_use]
+    pub fn own_temporary_folder(mut self) -> Self {
+        self.own_temporary_folder = true;
         self
     }
 
@@ -128,6 +136,11 @@ impl Sshd {
         };
         let home = folder.join("home");
         fs::create_dir(&home).map_err(BenchError::file("create", &home))?;
+        let temporary = folder.join("tmp");
+        if options.own_temporary_folder {
+            fs::create_dir(&temporary).map_err(BenchError::file("create", &temporary))?;
+        }
+        let temporary = if options.own_temporary_folder { format!(" TMPDIR={}", temporary.display()) } else { String::new() };
         let authorized_keys = folder.join("authorized_keys");
         fs::write(&authorized_keys, format!("{}\n", files.public_key)).map_err(BenchError::file("write", &authorized_keys))?;
 
@@ -144,7 +157,7 @@ impl Sshd {
                     &format!("HostKey {}", host_key_file.display()),
                     &format!("AuthorizedKeysFile {}", authorized_keys.display()),
                     // A shell of the user's would read the user's own start-up files, and they may do anything.
-                    &format!("SetEnv {MARK}={mark} HOME={}", home.display()),
+                    &format!("SetEnv {MARK}={mark} HOME={}{temporary}", home.display()),
                     "PidFile none",
                     "StrictModes no",
                     "UsePAM no",

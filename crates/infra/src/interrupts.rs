@@ -1,4 +1,6 @@
 //! Ctrl-C and its like, counted: once ends softly, twice kills what is in flight, three times leaves at once.
+//!
+//! SIGTERM and SIGHUP count alike; the kernel sends the latter when the terminal is closed.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,13 +17,29 @@ fn leave() -> ! {
     std::process::exit(130);
 }
 
-/// Starts to count SIGINT, SIGTERM and SIGHUP. After the third the program ends within two seconds, after the fourth at once,
-/// with exit code 130.
+/// Ends the run as an interrupt does.
+#[derive(Clone)]
+pub struct Interrupter(watch::Sender<u32>);
+
+impl Interrupter {
+    /// As the second interrupt, whether or not there was a first: nothing new is started, and what is in flight is killed.
+    pub fn kill(&self) {
+        self.0.send_if_modified(|times| {
+            let sooner = *times < 2;
+            *times = (*times).max(2);
+            sooner
+        });
+    }
+}
+
+/// Starts to count SIGINT, SIGTERM and SIGHUP, and gives what else may interrupt. After the third the program ends within two seconds, after the
+/// fourth at once, with exit code 130.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn count() -> std::io::Result<watch::Receiver<u32>> {
+pub fn count() -> std::io::Result<(Interrupter, watch::Receiver<u32>)> {
     let (sender, receiver) = watch::channel(0);
+    let interrupter = Interrupter(sender.clone());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -47,5 +65,5 @@ pub fn count() -> std::io::Result<watch::Receiver<u32>> {
             }
         }
     });
-    Ok(receiver)
+    Ok((interrupter, receiver))
 }

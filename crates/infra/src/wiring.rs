@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
@@ -24,7 +25,7 @@ use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
-use crate::results::Results;
+use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::settings::{Settings, Source, Task};
 use crate::world::Controller;
@@ -37,7 +38,7 @@ use crate::{ad_hoc, earlier_hosts, interrupts};
 pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Trouble> {
     let started = Instant::now();
     let mut results = Results::new();
-    let interrupts = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
+    let (interrupter, interrupts) = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
     let world = Arc::new(Controller::new(folder.clone()));
     let registry = Arc::new(infra_std::registry());
@@ -84,7 +85,17 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
         .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind, resumes)));
-    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, &results, journal.as_deref())));
+    let silent: Arc<AtomicBool> = Arc::default();
+    // A deploy goes on when nobody reads of it any more: hosts must not be left half done, and the journal has it all.
+    if matches!(kind, RunKind::Exec | RunKind::Fact) {
+        let silent = silent.clone();
+        results.when_gone(move || {
+            silent.store(true, Ordering::SeqCst);
+            interrupter.kill();
+        });
+    }
+    let screen = Box::new(Quiet::new(silent.clone()));
+    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
@@ -94,6 +105,15 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     if results.lost() && state.exit_code() == 0 {
         // Not as trouble, which would write a second document behind half of one.
         let _ = writeln!(std::io::stderr(), "error: {LOST}");
+        return Ok(1);
+    }
+    if silent.load(Ordering::SeqCst) {
+        // Where all hosts were through, nothing was cut short.
+        if state.account().hosts.iter().all(|(_, bucket)| bucket.is_ok()) {
+            return Ok(0);
+        }
+        let cut_short = if state.interrupted > 0 { ": the run was stopped, and what was in flight was killed" } else { "" };
+        let _ = writeln!(std::io::stderr(), "infra: nobody reads the results any more{cut_short}");
         return Ok(1);
     }
     Ok(state.exit_code())
@@ -264,7 +284,13 @@ fn neighbour(full: &Path, typed: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", typed.with_file_name(nearest).display()))
 }
 
-fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Option<&RunJournal>) -> Vec<Box<dyn Reporter>> {
+fn reporters(
+    settings: &Settings,
+    started: Instant,
+    screen_writer: Box<dyn Write + Send>,
+    out: &Results,
+    journal: Option<&RunJournal>,
+) -> Vec<Box<dyn Reporter>> {
     let terminal = std::io::stderr().is_terminal();
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
@@ -289,7 +315,7 @@ fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Opti
     };
     // With --json the results are in the document; the screen shows the run all the same.
     let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(out.clone()) };
-    let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
+    let mut all = vec![infra_report::screen(screen, screen_writer, results)];
     if settings.json {
         let out = Box::new(out.clone());
         all.push(match settings.diff {

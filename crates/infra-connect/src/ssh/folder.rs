@@ -4,12 +4,16 @@ use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use infra_core::connection::{ConnectError, ConnectStep};
 use nix::fcntl::{Flock, FlockArg};
 
 /// A socket's path has 107 bytes at most (unix(7)), and while ssh makes one it appends 17 to its name.
 const LONGEST_SOCKET: usize = 107 - 17;
+
+/// How long after its end a killed master may still make a file.
+const LAST_FILES: Duration = Duration::from_millis(500);
 
 /// The folder of one process below the runtime folder. It goes with the value.
 pub(crate) struct Folder {
@@ -60,7 +64,15 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        // A master that was killed a moment ago may still finish the system call that makes its log or its socket; then the folder is not empty when it
+        // should go. Nobody does so for long.
+        let until = Instant::now() + LAST_FILES;
+        while let Err(error) = std::fs::remove_dir_all(&self.path) {
+            if error.kind() == std::io::ErrorKind::NotFound || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -139,6 +151,32 @@ mod tests {
         let paths = [living.path.clone(), second.path.clone()];
         drop((living, second));
         assert!(paths.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn a_folder_goes_also_while_a_dying_master_makes_its_files() {
+        let runtime = tempfile::tempdir().unwrap();
+        let runtime = runtime.path().join("run");
+        for _ in 0..20 {
+            let folder = open(&runtime).unwrap();
+            let path = folder.path.clone();
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let dying = std::thread::spawn(move || {
+                let until = Instant::now() + Duration::from_millis(20);
+                for number in 0.. {
+                    // Once the folder is gone, there is nowhere to make one.
+                    let made = std::fs::write(path.join(number.to_string()), "");
+                    let _ = begun.send(());
+                    if made.is_err() || Instant::now() > until {
+                        return path;
+                    }
+                }
+                unreachable!("it counts for ever")
+            });
+            has_begun.recv().unwrap();
+            drop(folder);
+            assert!(!dying.join().unwrap().exists());
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Machine {
     held: Mutex<bool>,
     pub opened: Mutex<u32>,
     pub closed: Mutex<u32>,
+    /// How many connections to it were begun and never made, and how many of these have not let go of what they hold.
+    pub half_made: Arc<Mutex<(u32, u32)>>,
     /// As whom each question and command came, and a command's deadline.
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
@@ -81,6 +83,25 @@ pub struct Machine {
 impl Machine {
     pub fn release(&self, command: &str) {
         self.releases.lock().unwrap().entry(command.to_owned()).or_default().notify_one();
+    }
+}
+
+/// A connection that is being made, and what it holds.
+struct HalfMade(Arc<Mutex<(u32, u32)>>);
+
+impl HalfMade {
+    fn begin(count: &Arc<Mutex<(u32, u32)>>) -> Self {
+        let mut counts = count.lock().unwrap();
+        *counts = (counts.0 + 1, counts.1 + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        // It takes a while, as the end of a process does.
+        std::thread::sleep(Duration::from_millis(50));
+        self.0.lock().unwrap().1 -= 1;
     }
 }
 
@@ -568,6 +589,7 @@ impl Connect for MadeUp {
     fn connect<'a>(&'a self, host: &'a Arc<Host>) -> BoxFuture<'a, Result<Arc<dyn Connection>, ConnectError>> {
         Box::pin(async {
             if self.black_holes.contains(&host.name.as_str()) {
+                let _half = HalfMade::begin(&self.machines[&host.name].half_made);
                 std::future::pending::<()>().await;
             }
             if self.unreachable.contains(&host.name.as_str()) {

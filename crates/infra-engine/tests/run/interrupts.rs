@@ -70,6 +70,33 @@ async fn what_cannot_be_killed_is_left_after_a_while_or_at_once_the_third_time()
     }
 }
 
+/// What is abandoned while it connects lets go of its sockets and processes before the run is over: the program may end right after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_half_made_is_gone_before_the_run_is() {
+    let mut fleet = Fleet::new(&["a", "b"], |_| calls([touchless(1, "one")]));
+    fleet.black_holes = vec!["b"];
+    let half_made = fleet.machines["b"].half_made.clone();
+    let (run, mut receiver, interrupt) = fleet.begin();
+    let begun = half_made.clone();
+    let watching = tokio::spawn(async move {
+        let mut events = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            if matches!(event, Event::HostConnected { .. }) {
+                while begun.lock().unwrap().0 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                interrupt.send_replace(1);
+            }
+            events.push(event);
+        }
+        events
+    });
+    let state = run.deploy().await;
+    assert_eq!(*half_made.lock().unwrap(), (1, 0));
+    let ran = fleet.finished(state, watching.await.expect("it does not panic"));
+    assert_eq!(ran.state.exit_code(), 130);
+}
+
 #[tokio::test]
 async fn before_execute_once_is_enough() {
     let mut connecting = Fleet::new(&["a", "b"], |_| calls([touchless(1, "one")]));
