@@ -3,11 +3,12 @@
 //! The grammar of a run, where `*` means any number, `?` at most one, and `|` either:
 //!
 //! ```text
-//! run      = RunStarted Connecting reach* (prepare | answers)? (execute | Declined)? RunEnded
+//! run      = RunStarted Connecting reach* (prepare | answers)? (execute keep* | Declined)? RunEnded
 //! reach    = HostConnected | HostUnreachable
 //! prepare  = Preparing (HostPrepared | HostFailed | Log)* (PlanReady | Misused)
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
+//! keep     = Log | HostFailed                                                                                  of a container that was to be kept
 //! operation= OperationStarted host-op* OperationEnded
 //! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
 //! ```
@@ -80,7 +81,7 @@ pub enum Event {
         /// How many operations it registered.
         operations: usize,
     },
-    /// A host failed outside of any operation: its script, or a fact.
+    /// A host failed outside of any operation: its script, or a fact; or what was to be kept of it was not.
     HostFailed {
         /// Which.
         host: HostId,

@@ -10,7 +10,7 @@ use infra_core::diagnostic::{Diagnostic, Fault};
 use infra_core::event::{Event, RunKind, StopReason};
 use infra_core::facts::Lookup;
 use infra_core::host::{Host, HostId};
-use infra_core::run_state::RunState;
+use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::FactRequest;
 use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -78,7 +78,7 @@ struct Ongoing {
     events: EventStream,
     /// Whether the sender of interrupts is still there.
     watching: bool,
-    connections: Vec<Arc<dyn Connection>>,
+    connections: Vec<(HostId, Arc<dyn Connection>)>,
     /// How many hosts are not ok by now.
     not_ok: usize,
 }
@@ -114,6 +114,7 @@ impl Ongoing {
 
     async fn deploy(mut self) {
         let _ = self.deploy_until_over().await;
+        self.keep().await;
         self.close().await;
     }
 
@@ -204,7 +205,7 @@ impl Ongoing {
             };
             let error = match result {
                 Ok((Ok(connection), took)) => {
-                    self.connections.push(connection.clone());
+                    self.connections.push((host, connection.clone()));
                     let at = HostRun {
                         host: self.run.inventory.by_id(host).clone(),
                         connection,
@@ -428,10 +429,48 @@ impl Ongoing {
         Err(Over)
     }
 
+    /// Has what the hosts were made into kept where their data asks for that, on all hosts at once. Where nothing was executed there is nothing to keep.
+    async fn keep(&mut self) {
+        let state = self.events.state().await;
+        // Interrupts that came before were answered where they came.
+        let interrupts = *self.run.interrupts.borrow_and_update();
+        if !state.executing || interrupts >= 3 {
+            return;
+        }
+        let buckets: HashMap<HostId, Bucket> = state.account().hosts.into_iter().collect();
+        let mut tasks = Tasks::new();
+        for (host, connection) in &self.connections {
+            let (connection, ok) = (connection.clone(), buckets.get(host).is_some_and(|bucket| bucket.is_ok()));
+            tasks.spawn(*host, async move { connection.keep(ok).await });
+        }
+        loop {
+            let (host, result) = match self.next(&mut tasks).await {
+                Next::Ended(host, result) => (host, result.unwrap_or_else(|error| Err(broken(error)))),
+                Next::Interrupted => {
+                    let _ = self.interrupted::<()>().await;
+                    for host in tasks.hosts.into_values() {
+                        let diagnostic = Diagnostic::host("the run was interrupted before it was known whether anything is kept of it");
+                        self.events.emit(Event::HostFailed { host, diagnostic: Box::new(diagnostic) }).await;
+                    }
+                    return;
+                }
+                Next::AllEnded => return,
+            };
+            match result {
+                Ok(kept) => {
+                    for text in kept {
+                        self.events.emit(Event::Log { host, text }).await;
+                    }
+                }
+                Err(message) => self.events.emit(Event::HostFailed { host, diagnostic: Box::new(Diagnostic::host(message)) }).await,
+            }
+        }
+    }
+
     /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
         let mut closing = JoinSet::new();
-        for connection in self.connections.drain(..) {
+        for (_, connection) in self.connections.drain(..) {
             closing.spawn(async move { connection.close().await });
         }
         let all = async { while closing.join_next().await.is_some() {} };

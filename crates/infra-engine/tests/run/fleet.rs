@@ -60,6 +60,8 @@ pub struct Machine {
     pub gathers: Mutex<Vec<Vec<String>>>,
     pub performed: Mutex<Vec<String>>,
     pub closed: Mutex<u32>,
+    /// What it was told when it was asked what is to be kept of it.
+    pub kept: Mutex<Vec<bool>>,
     /// As whom each question and command came, and a command's deadline.
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
@@ -97,6 +99,8 @@ pub struct Fleet {
     pub black_holes: Vec<&'static str>,
     /// Hosts whose connections do not come to their end.
     pub hangs_on_close: Vec<&'static str>,
+    /// What comes of keeping something of a host; nothing is kept of the others. None never comes to its end.
+    pub keeps: HashMap<&'static str, Option<Result<Vec<String>, String>>>,
     pub connector: Connector,
     pub settings: Settings,
     pub approve: Approval,
@@ -131,6 +135,7 @@ impl Fleet {
             unreachable: Vec::new(),
             black_holes: Vec::new(),
             hangs_on_close: Vec::new(),
+            keeps: HashMap::new(),
             connector: Connector::Ssh,
             settings: Settings::default(),
             approve: Approval::Yes,
@@ -186,6 +191,7 @@ impl Fleet {
             unreachable: self.unreachable.clone(),
             black_holes: self.black_holes.clone(),
             hangs_on_close: self.hangs_on_close.clone(),
+            keeps: self.keeps.clone(),
             script: self.script.clone(),
             answers: self.answers.clone(),
             approve: self.approve,
@@ -457,6 +463,7 @@ struct MadeUp {
     behaviours: HashMap<(String, String), Behaviour>,
     unreachable: Vec<&'static str>,
     black_holes: Vec<&'static str>,
+    keeps: HashMap<&'static str, Option<Result<Vec<String>, String>>>,
     hangs_on_close: Vec<&'static str>,
     script: Arc<ScriptOf>,
     answers: Arc<Mutex<Vec<Answer>>>,
@@ -497,7 +504,8 @@ impl Connect for MadeUp {
             };
             let behaviours = self.behaviours.iter().filter_map(of_host).collect();
             let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
-            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours, hangs_on_close }) as Arc<dyn Connection>)
+            let keeps = self.keeps.get(host.name.as_str()).cloned().unwrap_or(Some(Ok(Vec::new())));
+            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours, hangs_on_close, keeps }) as Arc<dyn Connection>)
         })
     }
 }
@@ -506,6 +514,7 @@ struct Wire {
     machine: Arc<Machine>,
     behaviours: HashMap<String, Behaviour>,
     hangs_on_close: bool,
+    keeps: Option<Result<Vec<String>, String>>,
 }
 
 impl Connection for Wire {
@@ -585,6 +594,16 @@ impl Connection for Wire {
     fn kill(&self) -> BoxFuture<'_, ()> {
         self.machine.killed.send_modify(|times| *times += 1);
         Box::pin(async {})
+    }
+
+    fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        self.machine.kept.lock().unwrap().push(ok);
+        Box::pin(async {
+            match &self.keeps {
+                Some(kept) => kept.clone(),
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -61,6 +61,10 @@ pub fn check(events: &[Event], overlapping: bool) {
                 assert!(!stopped, "{}", context());
                 stage = Stage::Preparing;
             }
+            // Nothing is kept of it although that was asked for.
+            Event::HostFailed { host, .. } if stage == Stage::Executing => {
+                assert!(connected.contains(host) && open.is_empty(), "{}", context());
+            }
             Event::HostPrepared { host, .. } | Event::HostFailed { host, .. } => {
                 expect(&[Stage::Preparing]);
                 assert!(connected.contains(host) && prepared.insert(*host), "{}", context());

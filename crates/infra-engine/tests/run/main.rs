@@ -6,6 +6,7 @@ mod fleet;
 mod grammar;
 mod interrupts;
 mod library;
+mod keeping;
 mod misuse;
 mod planning;
 mod retries;
