@@ -23,6 +23,8 @@
 //! - A command that leaves a child behind which holds its outputs open does not hang: it ends with the receipt.
 
 pub mod child;
+mod chroot;
+mod container;
 mod envelope;
 mod exchange;
 mod gather;

@@ -258,6 +258,10 @@ impl Connection for Reached {
         Box::pin(self.inner.kill_in_flight(true))
     }
 
+    fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        self.inner.spawner.keep(ok)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.inner.work.close();

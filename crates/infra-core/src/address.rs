@@ -184,10 +184,7 @@ mod tests {
             ("@docker", "`@docker` needs a container or an image | write @docker/NAME"),
             ("@podman/", "`@podman` needs a container or an image | write @podman/NAME"),
             ("@docker/--privileged", "`--privileged` is no name of a container or an image | write @docker/NAME"),
-            (
-                "@chroot//",
-                "`@chroot` needs a folder | write @chroot/PATH; the path counts from the root: @chroot/srv/root is /srv/root",
-            ),
+            ("@chroot//", "`@chroot` needs a folder | write @chroot/PATH; the path counts from the root: @chroot/srv/root is /srv/root"),
             ("@lcoal", "there is no connector `@lcoal` | did you mean `local`?"),
             ("@dokcer/app", "there is no connector `@dokcer` | did you mean `docker`?"),
             (

@@ -20,7 +20,11 @@ async fn each_host_is_asked_once_and_told_whether_it_came_through() {
     fleet.keeps.insert("a", Some(Ok(vec!["the container is kept".to_owned(), "it is an image now".to_owned()])));
     let ran = fleet.run().await;
     assert_eq!(kept(&fleet), [vec![true], vec![false]]);
-    let said: Vec<_> = ran.events.iter().filter_map(|event| if let Event::Log { host, text } = event { Some((*host, text.as_str())) } else { None }).collect();
+    let said: Vec<_> = ran
+        .events
+        .iter()
+        .filter_map(|event| if let Event::Log { host, text } = event { Some((*host, text.as_str())) } else { None })
+        .collect();
     assert_eq!(said, [(HostId(0), "the container is kept"), (HostId(0), "it is an image now")]);
     assert_eq!(ran.buckets(), [Bucket::Changed, Bucket::Failed]);
 }
