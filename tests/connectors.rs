@@ -269,10 +269,9 @@ fn time_and_interrupts_end_what_runs_in_a_container() {
     let bench = bench();
     of_the_user(&bench, "web");
     let child = endless(&bench, "@podman/web", &["_timeout=3"]);
-    assert!(loops(&bench, "web"));
     let (code, stderr) = said(child);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("timed out after 3 s") && !stderr.contains("still running"), "{stderr}");
+    assert!(stderr.contains("timed out after 3") && !stderr.contains("still running"), "{stderr}");
     assert!(!loops(&bench, "web"));
     bench.podman(&["exec", "web", "rm", "/begun"]).expect("it is removed");
 
@@ -357,7 +356,7 @@ fn a_folder_is_a_host() {
     // Its processes are of this machine: they end when their time is up.
     let mark = format!("mark-{}", std::process::id());
     let ran = run(&["server.shell", &format!("commands=: {mark}; while :; do sleep 0.05; done"), "_timeout=1", "--yes"]).expect(1);
-    assert!(ran.stderr.contains("timed out after 1 s") && !ran.stderr.contains("still running"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("timed out after 1") && !ran.stderr.contains("still running"), "{}", ran.stderr);
     let inside = |process: &Process| std::fs::read_link(format!("/proc/{}/root", process.pid)).is_ok_and(|root| root == system.root());
     let left: Vec<Process> = process::all().into_iter().filter(inside).collect();
     assert!(left.is_empty(), "{left:#?}");
