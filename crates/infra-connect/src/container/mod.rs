@@ -51,9 +51,18 @@ impl Containers {
         let options = Options::of(program, host).map_err(|(message, hint)| failed(ConnectStep::Settings, message, hint))?;
         let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
         let deadline = Instant::now() + self.settings.connect_deadline;
-        let mut step = Doing::Looking;
-        let found = tokio::time::timeout_at(deadline, self.container(client, host, options, &mut step)).await;
-        let container = Arc::new(found.map_err(|_| self.late(client, host, step))??);
+        let mut doing = Doing::Looking;
+        let found = tokio::time::timeout_at(deadline, find(client, host, &options, &mut doing)).await;
+        let found = found.map_err(|_| self.late(client, host, doing))??;
+        let container = match found {
+            Place::Running => Container::new(client, host.address.clone(), None, options.commit),
+            Place::Image(image, own_command) => {
+                let started = Started::start(client, image, &options, own_command, deadline).await;
+                let started = started.map_err(|error| error.unwrap_or_else(|| self.late(client, host, Doing::Starting)))?;
+                Container::new(client, started.name.clone(), Some((started, options.keep)), options.commit)
+            }
+        };
+        let container = Arc::new(container);
         let met = match container.exec() {
             Ok(first) => tokio::time::timeout_at(deadline, Reached::meet(self.settings.clone(), container.clone(), first)).await,
             Err(error) => Ok(Err(error.to_string())),
@@ -71,49 +80,6 @@ impl Containers {
         Err(error)
     }
 
-    async fn container(&self, client: Client, host: &Host, options: Options, doing: &mut Doing) -> Result<Container, ConnectError> {
-        let program = client.program;
-        let name = &host.address;
-        let asked = |said: &Said| {
-            let message = format!("{program} cannot say what {name} is: {}", said.last());
-            client.trouble(said).unwrap_or_else(|| failed(ConnectStep::Connect, message, None))
-        };
-        if options.image.is_none() {
-            match client.find(name).await.map_err(|said| asked(&said))? {
-                Found::Running => return Ok(Container::new(client, name.clone(), None, options.commit)),
-                Found::Idle(state) => {
-                    let message = format!("the container {name} does not run ({state})");
-                    let verb = if state == "paused" { "unpause" } else { "start" };
-                    return Err(failed(ConnectStep::Connect, message, Some(format!("start it: {program} {verb} {name}"))));
-                }
-                Found::Nothing => {}
-            }
-        }
-        if let Some(keep) = &options.keep
-            && client.find(keep).await.map_err(|said| asked(&said))? != Found::Nothing
-        {
-            let hint =
-                format!("go on with it as @{program}/{keep}, choose another name for {program}_keep, or remove it: {program} rm {keep}");
-            return Err(failed(ConnectStep::Settings, format!("there is a container called {keep} already"), Some(hint)));
-        }
-        let image = options.image.as_ref().unwrap_or(name);
-        let own_command = match look(client, image).await {
-            Ok(own) => own,
-            Err(said) if said.no_such() => {
-                *doing = Doing::Pulling;
-                let mut words = vec!["pull"];
-                words.extend(options.platform.iter().flat_map(|platform| ["--platform", platform]));
-                words.push(image);
-                client.ask(words).await.map_err(|said| no_image(client, name, image, &said))?;
-                look(client, image).await.map_err(|said| asked(&said))?
-            }
-            Err(said) => return Err(asked(&said)),
-        };
-        *doing = Doing::Starting;
-        let started = Started::start(client, image, &options, own_command).await?;
-        Ok(Container::new(client, started.name.clone(), Some((started, options.keep)), options.commit))
-    }
-
     fn late(&self, client: Client, host: &Host, doing: Doing) -> ConnectError {
         let (program, seconds) = (client.program, self.settings.connect_deadline.as_secs_f64());
         let image = host.text(&format!("{program}_image")).unwrap_or(&host.address);
@@ -128,6 +94,55 @@ impl Containers {
         };
         failed(step, format!("{what} within {seconds} s"), hint)
     }
+}
+
+/// Where a host is.
+enum Place<'h> {
+    /// In a container of the user's.
+    Running,
+    /// In a container of this image, which runs this by itself; it is still to be started.
+    Image(&'h str, [String; 2]),
+}
+
+/// Finds out what a host's address names. An image is there after that.
+async fn find<'h>(client: Client, host: &'h Host, options: &'h Options, doing: &mut Doing) -> Result<Place<'h>, ConnectError> {
+    let program = client.program;
+    let name = &host.address;
+    let asked = |said: &Said| {
+        let message = format!("{program} cannot say what {name} is: {}", said.last());
+        client.trouble(said).unwrap_or_else(|| failed(ConnectStep::Connect, message, None))
+    };
+    if options.image.is_none() {
+        match client.find(name).await.map_err(|said| asked(&said))? {
+            Found::Running => return Ok(Place::Running),
+            Found::Idle(state) => {
+                let message = format!("the container {name} does not run ({state})");
+                let verb = if state == "paused" { "unpause" } else { "start" };
+                return Err(failed(ConnectStep::Connect, message, Some(format!("start it: {program} {verb} {name}"))));
+            }
+            Found::Nothing => {}
+        }
+    }
+    if let Some(keep) = &options.keep
+        && client.find(keep).await.map_err(|said| asked(&said))? != Found::Nothing
+    {
+        let hint = format!("go on with it as @{program}/{keep}, choose another name for {program}_keep, or remove it: {program} rm {keep}");
+        return Err(failed(ConnectStep::Settings, format!("there is a container called {keep} already"), Some(hint)));
+    }
+    let image = options.image.as_ref().unwrap_or(name);
+    let own_command = match look(client, image).await {
+        Ok(own) => own,
+        Err(said) if said.no_such() => {
+            *doing = Doing::Pulling;
+            let mut words = vec!["pull"];
+            words.extend(options.platform.iter().flat_map(|platform| ["--platform", platform]));
+            words.push(image);
+            client.ask(words).await.map_err(|said| no_image(client, name, image, &said))?;
+            look(client, image).await.map_err(|said| asked(&said))?
+        }
+        Err(said) => return Err(asked(&said)),
+    };
+    Ok(Place::Image(image, own_command))
 }
 
 /// How far connecting has come.
@@ -151,9 +166,6 @@ async fn look(client: Client, image: &str) -> Result<[String; 2], Said> {
 }
 
 fn no_image(client: Client, name: &str, image: &str, said: &Said) -> ConnectError {
-    if let Some(error) = client.trouble(said) {
-        return error;
-    }
     let program = client.program;
     let what = if name == image {
         format!("there is no container {name}, and no image of that name")
@@ -282,5 +294,64 @@ impl Spawn for Container {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use infra_core::Map;
+    use infra_core::host::{Connector, HostId};
+
+    use super::*;
+
+    /// Connects with a client that does what this script says, and gives the error and how often the client was called for what.
+    async fn fails(script: &str) -> (ConnectError, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let calls = folder.path().join("calls");
+        let file = folder.path().join("docker");
+        std::fs::write(&file, format!("#!/bin/sh\necho \"$1 $2\" >>{}\n{script}\n", calls.display())).expect("a script");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        let program: &'static str = file.display().to_string().leak();
+        let mut settings = Settings::new("/nonexistent/never-used");
+        settings.connect_deadline = Duration::from_secs(2);
+        let host = Host {
+            id: HostId(0),
+            name: "@docker/app".to_owned(),
+            connector: Connector::Docker,
+            address: "app".to_owned(),
+            groups: Vec::new(),
+            data: Map::new(),
+        };
+        let Err(error) = Containers::new(Arc::new(settings)).connect(program, &host).await else { panic!("it is reached") };
+        let calls = std::fs::read_to_string(&calls).expect("calls").lines().map(str::to_owned).collect();
+        (error, calls)
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_named_with_its_step() {
+        let no_container = "case \"$1 $2\" in 'container inspect') echo 'Error: No such container: app' >&2; exit 1;; esac";
+        let no_image = "case \"$1 $2\" in 'image inspect') echo 'Error: No such image: app' >&2; exit 1;; esac";
+        let an_image = "case \"$1 $2\" in 'image inspect') echo null; echo null; exit 0;; esac";
+        let a_container = "case \"$1 $2\" in 'container inspect') echo 0123 running /app; exit 0;; esac";
+        let hangs = "[ \"$1\" != rm ] || exit 0; exec sleep 1000";
+        let mut at_once = JoinSet::new();
+        for (script, step, wanted, last) in [
+            (vec![hangs], ConnectStep::Connect, "did not answer within 2 s", "container inspect"),
+            (vec![no_container, no_image, hangs], ConnectStep::Resolve, "the image app could not be pulled within 2 s", "pull app"),
+            (vec![no_container, an_image, hangs], ConnectStep::Connect, "no container of the image app came up within 2 s", "rm --force"),
+            (vec![a_container, hangs], ConnectStep::Shell, "sh in the container did not answer within 2 s", "exec --interactive"),
+        ] {
+            at_once.spawn(async move {
+                let (error, calls) = fails(&script.join("\n")).await;
+                assert_eq!(error.step, step, "{error}");
+                assert!(error.message.contains(wanted), "{error}");
+                assert_eq!(calls.last().map(String::as_str), Some(last), "{calls:?}");
+            });
+        }
+        while let Some(checked) = at_once.join_next().await {
+            checked.expect("it holds");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use infra_core::connection::{ConnectError, ConnectStep};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin};
+use tokio::time::Instant;
 
 use super::client::{Client, Said};
 use super::options::Options;
@@ -40,7 +41,16 @@ pub(crate) struct Started {
 
 impl Started {
     /// Starts a container from an image.
-    pub(crate) async fn start(client: Client, image: &str, options: &Options, own_command: [String; 2]) -> Result<Self, ConnectError> {
+    ///
+    /// # Errors
+    /// In words for a person; none where the deadline has passed, and then nothing is left of it.
+    pub(crate) async fn start(
+        client: Client,
+        image: &str,
+        options: &Options,
+        own_command: [String; 2],
+        deadline: Instant,
+    ) -> Result<Self, Option<ConnectError>> {
         let name = format!("infra-{:016x}", rand::random::<u64>());
         let mut words = vec!["run", "--interactive", "--name", name.as_str(), "--entrypoint", "sh"];
         if options.keep.is_none() {
@@ -50,7 +60,7 @@ impl Started {
             words.extend(["--platform", platform]);
         }
         words.extend([image, "-c", FIRST]);
-        let not_started = |error| explain(client, image, &Said::NotStarted(error));
+        let not_started = |error| Some(explain(client, image, &Said::NotStarted(error)));
         let Piped { child, stdin, stdout, mut stderr } = child::start(client.command(words)).map_err(not_started)?;
         let started = Self {
             client,
@@ -62,8 +72,12 @@ impl Started {
         };
         let mut stdout = BufReader::new(stdout);
         let mut first = String::new();
-        // Who stops waiting drops the input: a container that comes up after that ends at once.
-        if stdout.read_line(&mut first).await.is_ok_and(|read| read > 0) {
+        // Who drops this while it waits drops the input: a container that comes up after that ends at once.
+        let Ok(read) = tokio::time::timeout_at(deadline, stdout.read_line(&mut first)).await else {
+            started.remove().await;
+            return Err(None);
+        };
+        if read.is_ok_and(|read| read > 0) {
             // It says no more; should it, nobody has to wait for us.
             tokio::spawn(async move {
                 let mut nowhere = [tokio::io::sink(), tokio::io::sink()];
@@ -78,7 +92,7 @@ impl Started {
             Some(child) => child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
             None => String::new(),
         };
-        Err(explain(client, image, &Said::of(&words, &ended)))
+        Err(Some(explain(client, image, &Said::of(&words, &ended))))
     }
 
     /// Lets it go on by itself, under this name.
@@ -104,12 +118,19 @@ impl Started {
             // By force, and with the volumes that were made for it alone.
             let _ = tokio::time::timeout(REMOVAL, self.client.ask(["rm", "--force", "--volumes", &self.name])).await;
         }
+        if !gone {
+            let _ = child.kill().await;
+        }
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
         if *self.left.get_mut() {
+            // First who may still be making it.
+            if let Some(child) = self.attached.get_mut() {
+                let _ = child.start_kill();
+            }
             let mut command = self.client.command(["rm", "--force", "--volumes", self.name.as_str()]);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             child::own_session(&mut command);

@@ -171,7 +171,7 @@ impl Fleet {
             Arc::new(Host {
                 id: HostId(id as u32),
                 name: (*name).to_owned(),
-                connector: self.connector.clone(),
+                connector: self.connector,
                 address: (*name).to_owned(),
                 groups: Vec::new(),
                 data: Map::new(),
