@@ -1,10 +1,13 @@
 //! Children of this process, and how many files they and it may have open.
 
 use std::io;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use tokio::process::Command;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use crate::spawn::Process;
 
 /// The soft and the hard limit of open files that this process was started with, where they were changed.
 static BEFORE: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
@@ -42,5 +45,45 @@ pub fn own_session(command: &mut Command) {
             }
             Ok(())
         });
+    }
+}
+
+/// A child in a session of its own, with pipes to it. Dropping it kills nothing.
+pub(crate) struct Piped {
+    pub(crate) child: Child,
+    pub(crate) stdin: ChildStdin,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
+}
+
+/// Starts a program in a session of its own, with pipes for all three of its streams.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn start(mut command: Command) -> io::Result<Piped> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    own_session(&mut command);
+    let mut child = command.spawn()?;
+    let piped = "all three were asked for as pipes";
+    let stdin = child.stdin.take().expect(piped);
+    let stdout = child.stdout.take().expect(piped);
+    let stderr = child.stderr.take().expect(piped);
+    Ok(Piped { child, stdin, stdout, stderr })
+}
+
+/// A child that is itself the `sh` of a command, or becomes it.
+pub(crate) fn shell(piped: Piped) -> Process {
+    let Piped { mut child, stdin, stdout, stderr } = piped;
+    Process {
+        stdin: Box::pin(stdin),
+        stdout: Box::pin(stdout),
+        stderr: Box::pin(stderr),
+        ends: true,
+        ended: Box::pin(async move {
+            match child.wait().await {
+                Ok(status) => format!("the shell of the command ended without a receipt ({status})"),
+                Err(error) => format!("the shell of the command is gone: {error}"),
+            }
+        }),
     }
 }

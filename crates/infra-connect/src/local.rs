@@ -1,6 +1,5 @@
 //! This machine: `sh` as a child.
 
-use std::process::Stdio;
 use std::sync::Arc;
 
 use infra_core::BoxFuture;
@@ -35,22 +34,9 @@ impl Spawn for Local {
 
 fn start() -> Result<Process, SpawnError> {
     let mut command = Command::new("sh");
-    command.arg("-c").arg(BOOT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    child::own_session(&mut command);
-    let mut shell = command.spawn().map_err(|error| SpawnError::Refused(format!("sh cannot be started: {error}")))?;
-    let piped = "all three were asked for as pipes";
-    Ok(Process {
-        stdin: Box::pin(shell.stdin.take().expect(piped)),
-        stdout: Box::pin(shell.stdout.take().expect(piped)),
-        stderr: Box::pin(shell.stderr.take().expect(piped)),
-        ends: true,
-        ended: Box::pin(async move {
-            match shell.wait().await {
-                Ok(status) => format!("the shell of the command ended without a receipt ({status})"),
-                Err(error) => format!("the shell of the command is gone: {error}"),
-            }
-        }),
-    })
+    command.arg("-c").arg(BOOT);
+    let started = child::start(command).map_err(|error| SpawnError::Refused(format!("sh cannot be started: {error}")))?;
+    Ok(child::shell(started))
 }
 
 /// Reaches this machine.

@@ -328,6 +328,10 @@ impl Connection for Reached {
         Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
     }
 
+    fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        self.inner.spawner.keep(ok)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.inner.sessions.close();

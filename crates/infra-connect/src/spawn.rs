@@ -30,6 +30,11 @@ pub trait Spawn: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Keeps what was made for the run, as [`Connection::keep`](infra_core::connection::Connection::keep) says. Most connectors make nothing.
+    fn keep(&self, _ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Ends the connection and removes what it left on this machine.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

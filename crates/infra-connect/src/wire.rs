@@ -6,6 +6,7 @@ use infra_core::BoxFuture;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::host::{Connector, Host};
 
+use crate::container::Containers;
 use crate::settings::Settings;
 use crate::ssh::Ssh;
 
@@ -13,19 +14,23 @@ use crate::ssh::Ssh;
 pub struct Wire {
     settings: Arc<Settings>,
     ssh: Arc<Ssh>,
+    containers: Containers,
 }
 
 impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Arc::new(Ssh::new(settings.clone())), settings }
+        Self { ssh: Arc::new(Ssh::new(settings.clone())), containers: Containers::new(settings.clone()), settings }
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {
         match host.connector {
             Connector::Local => Ok(Arc::new(crate::local::connect(self.settings.clone()).await?)),
             Connector::Ssh => Ok(Arc::new(self.ssh.connect(host).await?)),
+            Connector::Docker => Ok(Arc::new(self.containers.connect("docker", host).await?)),
+            Connector::Podman => Ok(Arc::new(self.containers.connect("podman", host).await?)),
+            Connector::Chroot => Ok(Arc::new(crate::chroot::connect(self.settings.clone(), host).await?)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How a host is spelt: `web-01`, `admin@web-01:2222`, `[::1]:22`, `fe80::1`, `@local`, `@ssh/web-01`.
+//! How a host is spelt: `web-01`, `admin@web-01:2222`, `[::1]:22`, `fe80::1`, `@local`, `@ssh/web-01`, `@docker/app`, `@chroot/srv/root`.
 
 use crate::diagnostic::did_you_mean;
 use crate::host::Connector;
@@ -10,7 +10,8 @@ pub struct Address {
     pub name: String,
     /// How it is reached.
     pub connector: Connector,
-    /// What ssh is given: without `@ssh/`, `user@`, `:port` and the brackets around an IPv6 address.
+    /// What the connector is given: for ssh the name without `@ssh/`, `user@`, `:port` and the brackets around an IPv6 address; for docker and podman the
+    /// name of a container or an image; for chroot an absolute path.
     pub address: String,
     /// The user before the `@`.
     pub user: Option<String>,
@@ -28,9 +29,6 @@ pub struct AddressError {
     pub hint: Option<String>,
 }
 
-/// Connectors of later versions, named so that using one says so rather than *unknown connector*.
-const NOT_YET: &[&str] = &["docker", "podman", "chroot"];
-
 impl Address {
     /// Reads the spelling of one host; ranges were expanded before.
     ///
@@ -47,27 +45,34 @@ impl Address {
         }
         let plain = match text.strip_prefix('@') {
             None => text,
-            Some("local") => {
-                return Ok(Self { name: text.to_owned(), connector: Connector::Local, address: String::new(), user: None, port: None });
-            }
             Some(spelt) => {
                 let (connector, rest) = spelt.split_once('/').unwrap_or((spelt, ""));
-                match connector {
-                    "ssh" if rest.is_empty() => return Err(error("`@ssh` needs a host".to_owned(), Some("write @ssh/HOST"))),
-                    "ssh" => rest,
-                    "local" => return Err(error(format!("`{text}` is no host"), Some("write @local"))),
-                    later if NOT_YET.contains(&later) => {
-                        return Err(error(
-                            format!("the connector `@{later}` is not available yet"),
-                            Some("the connectors of this version are @local and @ssh/HOST"),
-                        ));
+                let found = Connector::ALL.into_iter().find(|one| one.name() == connector).ok_or_else(|| {
+                    let hint = did_you_mean(connector, Connector::ALL.map(Connector::name)).unwrap_or_else(spellings);
+                    error(format!("there is no connector `@{connector}`"), Some(&hint))
+                })?;
+                let write = format!("write {}", found.spelling());
+                let of = |address: String| Self { name: text.to_owned(), connector: found, address, user: None, port: None };
+                match found {
+                    Connector::Local if spelt == connector => return Ok(of(String::new())),
+                    Connector::Local => return Err(error(format!("`{text}` is no host"), Some(&write))),
+                    Connector::Ssh if rest.is_empty() => return Err(error("`@ssh` needs a host".to_owned(), Some(&write))),
+                    Connector::Ssh => rest,
+                    Connector::Docker | Connector::Podman if rest.is_empty() => {
+                        return Err(error(format!("`@{connector}` needs a container or an image"), Some(&write)));
                     }
-                    unknown => {
-                        let known = ["local", "ssh"].iter().chain(NOT_YET).copied();
-                        let hint = did_you_mean(unknown, known).unwrap_or_else(|| {
-                            "the connectors are @local and @ssh/HOST; @docker, @podman and @chroot come later".to_owned()
-                        });
-                        return Err(error(format!("there is no connector `@{unknown}`"), Some(&hint)));
+                    // What starts with a dash would be read as an option.
+                    Connector::Docker | Connector::Podman if rest.starts_with('-') => {
+                        return Err(error(format!("`{rest}` is no name of a container or an image"), Some(&write)));
+                    }
+                    Connector::Docker | Connector::Podman => return Ok(of(rest.to_owned())),
+                    Connector::Chroot => {
+                        let path = rest.trim_start_matches('/');
+                        if path.is_empty() {
+                            let hint = "write @chroot/PATH; the path counts from the root: @chroot/srv/root is /srv/root";
+                            return Err(error("`@chroot` needs a folder".to_owned(), Some(hint)));
+                        }
+                        return Ok(of(format!("/{path}")));
                     }
                 }
             }
@@ -93,6 +98,12 @@ impl Address {
         }
         Ok(Self { name: text.to_owned(), connector: Connector::Ssh, address: address.to_owned(), user: user.map(str::to_owned), port })
     }
+}
+
+/// All connectors, for who spelt one that is not among them.
+fn spellings() -> String {
+    let [first @ .., last] = Connector::ALL.map(Connector::spelling);
+    format!("the connectors are {} and {last}", first.join(", "))
 }
 
 /// The address and the port; none when a bracket lacks its partner. Two colons or more without brackets are an IPv6 address.
@@ -131,7 +142,18 @@ mod tests {
             assert_eq!(read.connector, Connector::Ssh);
             assert_eq!((read.name.as_str(), read.address.as_str(), read.user.as_deref(), read.port), (text, address, user, port));
         }
-        assert_eq!(Address::parse("@local").expect("local").connector, Connector::Local);
+        for (text, connector, address) in [
+            ("@local", Connector::Local, ""),
+            ("@docker/app", Connector::Docker, "app"),
+            ("@docker/registry.example.com:5000/team/app:1.2", Connector::Docker, "registry.example.com:5000/team/app:1.2"),
+            ("@podman/debian@sha256:0123", Connector::Podman, "debian@sha256:0123"),
+            ("@chroot/srv/root", Connector::Chroot, "/srv/root"),
+            ("@chroot//srv/root/", Connector::Chroot, "/srv/root/"),
+        ] {
+            let read = Address::parse(text).expect(text);
+            assert_eq!((read.connector, read.name.as_str(), read.address.as_str()), (connector, text, address));
+            assert_eq!((read.user, read.port), (None, None));
+        }
     }
 
     proptest::proptest! {
@@ -158,11 +180,16 @@ mod tests {
             ("-l@web", "the user before `@` in `-l@web` is no user | write USER@HOST"),
             ("[::1", "`[::1` has a bracket without its partner"),
             ("@ssh", "`@ssh` needs a host | write @ssh/HOST"),
-            ("@docker/app", "the connector `@docker` is not available yet | the connectors of this version are @local and @ssh/HOST"),
+            ("@local/x", "`@local/x` is no host | write @local"),
+            ("@docker", "`@docker` needs a container or an image | write @docker/NAME"),
+            ("@podman/", "`@podman` needs a container or an image | write @podman/NAME"),
+            ("@docker/--privileged", "`--privileged` is no name of a container or an image | write @docker/NAME"),
+            ("@chroot//", "`@chroot` needs a folder | write @chroot/PATH; the path counts from the root: @chroot/srv/root is /srv/root"),
             ("@lcoal", "there is no connector `@lcoal` | did you mean `local`?"),
+            ("@dokcer/app", "there is no connector `@dokcer` | did you mean `docker`?"),
             (
                 "@terraform/x",
-                "there is no connector `@terraform` | the connectors are @local and @ssh/HOST; @docker, @podman and @chroot come later",
+                "there is no connector `@terraform` | the connectors are @local, @ssh/HOST, @docker/NAME, @podman/NAME and @chroot/PATH",
             ),
         ] {
             let error = Address::parse(text).expect_err(text);

@@ -118,6 +118,16 @@ pub trait Connection: Send + Sync {
     /// started any more.
     fn kill(&self) -> BoxFuture<'_, ()>;
 
+    /// Keeps what the host was made into, where its data asks for that: the container that was started for the run, or an image made of it. It is
+    /// asked where execute began, once, before the connection is closed; `ok` says whether the host came through well. Gives what was kept, each
+    /// in words for a person.
+    ///
+    /// # Errors
+    /// When something that was asked for is not kept, as a sentence fragment.
+    fn keep(&self, _ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Ends the connection. Commands in flight are lost.
     fn close(&self) -> BoxFuture<'_, ()>;
 

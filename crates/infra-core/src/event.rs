@@ -3,12 +3,13 @@
 //! The grammar of a run, where `*` means any number, `?` at most one, and `|` either:
 //!
 //! ```text
-//! run      = RunStarted DetailedExitCode? Connecting reach* (prepare again* | answers)? (execute prove? | Declined)? Counted? RunEnded
+//! run      = RunStarted DetailedExitCode? Connecting reach* (prepare again* | answers)? (execute prove? keep* | Declined)? Counted? RunEnded
 //! reach    = HostConnected | HostUnreachable
 //! prepare  = Preparing (HostPrepared | HostFailed | Log)* (PlanReady | Misused)
 //! again    = Rechecking (HostPrepared | HostFailed | Log)* (PlanReady | PlanStands | Misused)
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
+//! keep     = Log | HostFailed                                                                                  of a container that was to be kept
 //! operation= OperationStarted host-op* OperationEnded
 //! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
 //! prove    = Proving (HostPrepared | HostFailed | Log)* Proved
@@ -83,7 +84,7 @@ pub enum Event {
         /// How many operations it registered.
         operations: usize,
     },
-    /// A host failed outside of any operation: its script, or a fact.
+    /// A host failed outside of any operation: its script, or a fact; or what was to be kept of it was not.
     HostFailed {
         /// Which.
         host: HostId,

@@ -17,13 +17,46 @@ impl HostId {
 }
 
 /// How a host is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Connector {
     /// This machine: `sh` as a child process.
     Local,
     /// The user's own ssh.
     Ssh,
+    /// A container of the user's own docker: one that runs, or one that is started from an image.
+    Docker,
+    /// The same with the user's own podman.
+    Podman,
+    /// A folder of this machine that is the root of a system.
+    Chroot,
+}
+
+impl Connector {
+    /// All connectors there are.
+    pub const ALL: [Self; 5] = [Self::Local, Self::Ssh, Self::Docker, Self::Podman, Self::Chroot];
+
+    /// The name that stands behind the `@`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ssh => "ssh",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Chroot => "chroot",
+        }
+    }
+
+    /// How a host of it is spelt.
+    pub fn spelling(self) -> &'static str {
+        match self {
+            Self::Local => "@local",
+            Self::Ssh => "@ssh/HOST",
+            Self::Docker => "@docker/NAME",
+            Self::Podman => "@podman/NAME",
+            Self::Chroot => "@chroot/PATH",
+        }
+    }
 }
 
 /// A machine to manage.
@@ -35,7 +68,8 @@ pub struct Host {
     pub name: String,
     /// How it is reached.
     pub connector: Connector,
-    /// What ssh is given: the name without `@ssh/`, `user@` and `:port`.
+    /// What the connector is given: for ssh the name without `@ssh/`, `user@` and `:port`; for docker and podman a container or an image; for chroot an
+    /// absolute path.
     pub address: String,
     /// The groups it is in, in the inventory's order; never `all`.
     pub groups: Vec<String>,

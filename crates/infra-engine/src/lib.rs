@@ -3,6 +3,10 @@
 //! The engine knows neither the language of deploys nor the wire: scripts come from a [`Language`], hosts are reached through a [`Connect`], and
 //! what happens goes out as [`Event`]s in the order that [`infra_core::event`] states. It prints nothing and reads no setting by itself.
 //!
+//! A program makes a [`Run`] of an inventory, a registry, a language and a wire, reads the events while it waits for [`Run::deploy`] (or [`Run::facts`]), and
+//! gets the record of the run back, from which the exit code and the accounting come. `examples/own_language.rs` does so with all of these made by itself; the
+//! wire to real hosts is `infra-connect`'s, the operations of the standard library are `infra-std`'s.
+//!
 //! Where to look:
 //!
 //! - `run`: the phases, and the ways out of them; `run::second_look`: preparing again after the question and after the run;

@@ -13,7 +13,7 @@ use infra_core::diagnostic::{Diagnostic, Fault};
 use infra_core::event::{Event, RunKind, StopReason};
 use infra_core::facts::Lookup;
 use infra_core::host::{Host, HostId};
-use infra_core::run_state::RunState;
+use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::FactRequest;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -130,6 +130,7 @@ impl Ongoing {
 
     async fn deploy(mut self) {
         let _ = self.deploy_until_over().await;
+        self.keep().await;
         self.close().await;
     }
 
@@ -451,6 +452,44 @@ impl Ongoing {
         }
         self.events.stopped(StopReason::NoHostLeft).await;
         Err(Over)
+    }
+
+    /// Has what the hosts were made into kept where their data asks for that, on all hosts at once. Where nothing was executed there is nothing to keep.
+    async fn keep(&mut self) {
+        let state = self.events.state().await;
+        // Interrupts that came before were answered where they came.
+        let interrupts = *self.run.interrupts.borrow_and_update();
+        if !state.executing || interrupts >= 3 {
+            return;
+        }
+        let buckets: HashMap<HostId, Bucket> = state.account().hosts.into_iter().collect();
+        let mut tasks = Tasks::new();
+        for (host, connection) in &self.connections {
+            let (connection, ok) = (connection.clone(), buckets.get(host).is_some_and(|bucket| bucket.is_ok()));
+            tasks.spawn(*host, async move { connection.keep(ok).await });
+        }
+        loop {
+            let (host, result) = match self.next(&mut tasks).await {
+                Next::Ended(host, result) => (host, result.unwrap_or_else(|error| Err(broken(error)))),
+                Next::Interrupted => {
+                    let _ = self.interrupted::<()>().await;
+                    for host in tasks.hosts.into_values() {
+                        let diagnostic = Diagnostic::host("the run was interrupted before it was known whether anything is kept of it");
+                        self.events.emit(Event::HostFailed { host, diagnostic: Box::new(diagnostic) }).await;
+                    }
+                    return;
+                }
+                Next::AllEnded => return,
+            };
+            match result {
+                Ok(kept) => {
+                    for text in kept {
+                        self.events.emit(Event::Log { host, text }).await;
+                    }
+                }
+                Err(message) => self.events.emit(Event::HostFailed { host, diagnostic: Box::new(Diagnostic::host(message)) }).await,
+            }
+        }
     }
 
     /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.

@@ -467,7 +467,7 @@ async fn inventories_that_are_wrong() {
     let text = inventories(&[
         "web = {\n  \"web-1\",\n  \"web-[1-3]\",\n}",
         "web = { \"web[a]\" }",
-        "web = { \"@docker/app\" }",
+        "web = { \"@dokcer/app\" }",
         "web = { \"@lcoal\" }",
         "web = { \"web:ssh\" }",
         "web = { \"web 1\" }",

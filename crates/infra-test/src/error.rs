@@ -24,6 +24,12 @@ pub enum BenchError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The cached image that containers are made of is not there.
+    #[error("the container image in {} is not there", path.display())]
+    NoImage {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A program that the bench needs is not installed.
     #[error("the program {program} was not found")]
     NoProgram {
@@ -92,7 +98,7 @@ impl BenchError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotRoot { .. } => Some("run the tests as root, for instance with `sudo -E cargo test`"),
-            Self::NoMachineRoot { .. } => {
+            Self::NoMachineRoot { .. } | Self::NoImage { .. } => {
                 Some("run `tests/setup` as root with the same HOME or XDG_CACHE_HOME: it builds the root in about a minute")
             }
             Self::NoProgram { .. } => Some("run `tests/setup` as root: it installs what the tests need"),

@@ -199,10 +199,14 @@ impl Drop for Fleet {
     }
 }
 
+/// The script that gets a machine ready for the tests, and knows where it puts things.
+pub(crate) fn setup() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/setup")
+}
+
 /// Where the machine root is, as the recipe in `tests/setup` names it.
-fn machine_root() -> Result<PathBuf, BenchError> {
-    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/setup");
-    let path = run_well(Command::new(setup).arg("--where"), Duration::from_secs(20))?;
+pub(crate) fn machine_root() -> Result<PathBuf, BenchError> {
+    let path = run_well(Command::new(setup()).arg("--where"), Duration::from_secs(20))?;
     let path = PathBuf::from(path.trim_end());
     usable_folder(&path)?;
     if path.is_dir() { Ok(path) } else { Err(BenchError::NoMachineRoot { path }) }
@@ -210,7 +214,7 @@ fn machine_root() -> Result<PathBuf, BenchError> {
 
 /// A folder that only root can look into, beside the machine root: an overlay cannot lie on every kind of file system, and
 /// where the root could be built it most likely can.
-fn fleet_folder(root: &Path, guardian: &Guardian) -> Result<PathBuf, BenchError> {
+pub(crate) fn fleet_folder(root: &Path, guardian: &Guardian) -> Result<PathBuf, BenchError> {
     let parent = root.with_file_name("fleets");
     fs::create_dir_all(&parent).map_err(BenchError::file("create", &parent))?;
     let folder = parent.join(format!("{:08x}", rand::random::<u32>()));

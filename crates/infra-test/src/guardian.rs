@@ -52,6 +52,8 @@ pub(crate) enum Duty<'a> {
     Link(&'a str),
     /// A control group, with those in it.
     ControlGroup(&'a Path),
+    /// The folder of a podman of its own ([`crate::containers`]), with its containers.
+    Containers(&'a Path),
     /// A folder, with all that is in it.
     Folder(&'a Path),
 }
@@ -96,6 +98,7 @@ impl Guardian {
             Duty::Bridge(name, hardware) => format!("bridge {name} {hardware}\n"),
             Duty::Link(name) => format!("link {name}\n"),
             Duty::ControlGroup(folder) => format!("group {}\n", folder.display()),
+            Duty::Containers(folder) => format!("containers {}\n", folder.display()),
             Duty::Folder(folder) => format!("folder {}\n", folder.display()),
         };
         let mut duties = self.duties.lock().expect("no holder panics");

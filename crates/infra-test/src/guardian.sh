@@ -8,6 +8,7 @@
 #   bridge NAME MAC a bridge, deleted if it has this hardware address: else it is somebody else's
 #   link NAME       a network interface, deleted
 #   group FOLDER    a control group, removed, with those in it; the processes in them are killed
+#   containers FOLDER  all containers of the podman whose configuration is there, killed and removed
 #   folder FOLDER   removed, with all that is in it
 #
 # What could not be tidied away is said on stdout, and the exit code is 1.
@@ -20,7 +21,7 @@ cd /
 
 newline='
 '
-orderly='' trees='' marks='' mounts='' namespaces='' bridges='' links='' groups='' folders='' status=0
+orderly='' trees='' marks='' mounts='' namespaces='' bridges='' links='' groups='' containers='' folders='' status=0
 
 left() { echo "$*" && status=1; }
 
@@ -85,6 +86,7 @@ while IFS= read -r line; do
     'bridge '*) bridges="$bridges$value$newline" ;;
     'link '*) links="$value$newline$links" ;;
     'group '*) groups="$groups$value$newline" ;;
+    'containers '*) containers="$containers$value$newline" ;;
     'folder '*) folders="$folders$value$newline" ;;
     esac
 done
@@ -140,6 +142,15 @@ for group in $groups; do
 done
 
 IFS=$newline
+for folder in $containers; do
+    if [ -e "$folder/storage.conf" ]; then
+        CONTAINERS_STORAGE_CONF=$folder/storage.conf CONTAINERS_CONF=$folder/containers.conf podman rm --force --all --time 0 >/dev/null ||
+            left "containers not removed: those of $folder"
+    fi
+    while IFS=' ' read -r _ mount _; do
+        case $mount in "$folder"/*) umount -l "$mount" || left "still mounted: $mount" ;; esac
+    done </proc/self/mounts
+done
 for mount in $mounts; do
     rounds=50
     while mountpoint -q "$mount" && ! umount "$mount" 2>/dev/null && [ "$rounds" -gt 0 ]; do

@@ -1,7 +1,8 @@
 //! The bench: what tests of the other crates and of the binary stand on.
 //!
 //! Everything here that is started is real: sshd processes of the test's own on loopback addresses ([`sshd`]), and Debian
-//! machines with systemd, apt and sudo ([`fleet`], [`machine`]). They end with the value that stands for them, and also when the test
+//! machines with systemd, apt and sudo ([`fleet`], [`machine`]), containers of a podman of the test's own ([`containers`]), and
+//! systems for `chroot` ([`system_folder`]). They end with the value that stands for them, and also when the test
 //! process is killed ([`guardian`]).
 //!
 //! [`relay`] is a wire of a given length between two of them, which counts round trips.
@@ -13,6 +14,7 @@
 //! skipped test.
 
 pub mod black_hole;
+pub mod containers;
 mod control_group;
 pub mod error;
 pub mod examples;
@@ -27,11 +29,14 @@ pub mod relay;
 pub mod snapshot;
 mod ssh_files;
 pub mod sshd;
+pub mod system_folder;
 
 pub use black_hole::BlackHole;
+pub use containers::Containers;
 pub use error::BenchError;
 pub use fleet::Fleet;
 pub use machine::Machine;
 pub use relay::Relay;
 pub use snapshot::Snapshot;
 pub use sshd::{HostKey, Sshd, SshdOptions};
+pub use system_folder::SystemFolder;

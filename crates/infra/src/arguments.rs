@@ -16,6 +16,8 @@ What comes after INVENTORY says what to do:
 
 INVENTORY is a Lua file, a host, a list of hosts, or a connector:
   inventory.lua   web-01.example.com   admin@web-01:2222,web-02   web-[01-20]   @local   @ssh/HOST
+  @docker/NAME    @podman/NAME         a container that runs, or an image of which one is started
+  @chroot/PATH                         the system in a folder of this machine
 
 Examples:
   infra inventory.lua deploy.lua --dry

@@ -71,6 +71,8 @@ pub struct Machine {
     pub closed: Mutex<u32>,
     /// How many connections to it were begun and never made, and how many of these have not let go of what they hold.
     pub half_made: Arc<Mutex<(u32, u32)>>,
+    /// What it was told when it was asked what is to be kept of it.
+    pub kept: Mutex<Vec<bool>>,
     /// As whom each question and command came, and a command's deadline.
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
@@ -137,6 +139,8 @@ pub struct Fleet {
     pub black_holes: Vec<&'static str>,
     /// Hosts whose connections do not come to their end.
     pub hangs_on_close: Vec<&'static str>,
+    /// What comes of keeping something of a host; nothing is kept of the others. None never comes to its end.
+    pub keeps: HashMap<&'static str, Option<Result<Vec<String>, String>>>,
     pub connector: Connector,
     pub settings: Settings,
     pub approve: Approval,
@@ -173,6 +177,7 @@ impl Fleet {
             unreachable: Vec::new(),
             black_holes: Vec::new(),
             hangs_on_close: Vec::new(),
+            keeps: HashMap::new(),
             connector: Connector::Ssh,
             settings: Settings::default(),
             approve: Approval::Yes,
@@ -230,7 +235,7 @@ impl Fleet {
             Arc::new(Host {
                 id: HostId(id as u32),
                 name: (*name).to_owned(),
-                connector: self.connector.clone(),
+                connector: self.connector,
                 address: (*name).to_owned(),
                 groups: Vec::new(),
                 data: Map::new(),
@@ -250,6 +255,7 @@ impl Fleet {
             unreachable: self.unreachable.clone(),
             black_holes: self.black_holes.clone(),
             hangs_on_close: self.hangs_on_close.clone(),
+            keeps: self.keeps.clone(),
             script: self.script.clone(),
             functions: self.functions.clone(),
             answers: self.answers.clone(),
@@ -550,6 +556,7 @@ struct MadeUp {
     behaviours: HashMap<(String, String), Behaviour>,
     unreachable: Vec<&'static str>,
     black_holes: Vec<&'static str>,
+    keeps: HashMap<&'static str, Option<Result<Vec<String>, String>>>,
     hangs_on_close: Vec<&'static str>,
     script: Arc<ScriptOf>,
     functions: Vec<Made>,
@@ -601,8 +608,9 @@ impl Connect for MadeUp {
             let behaviours = self.behaviours.iter().filter_map(of_host).collect();
             *self.machines[&host.name].opened.lock().unwrap() += 1;
             let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
-            Ok(Arc::new(Wire { killed: watch::Sender::default(), machine: self.machines[&host.name].clone(), behaviours, hangs_on_close })
-                as Arc<dyn Connection>)
+            let keeps = self.keeps.get(host.name.as_str()).cloned().unwrap_or(Some(Ok(Vec::new())));
+            let machine = self.machines[&host.name].clone();
+            Ok(Arc::new(Wire { killed: watch::Sender::default(), machine, behaviours, hangs_on_close, keeps }) as Arc<dyn Connection>)
         })
     }
 }
@@ -625,6 +633,7 @@ struct Wire {
     machine: Arc<Machine>,
     behaviours: HashMap<String, Behaviour>,
     hangs_on_close: bool,
+    keeps: Option<Result<Vec<String>, String>>,
 }
 
 impl Connection for Wire {
@@ -721,6 +730,16 @@ impl Connection for Wire {
     fn traffic(&self) -> Traffic {
         let (gathers, commands) = (self.machine.gathers.lock().unwrap().len() as u64, self.machine.performed.lock().unwrap().len() as u64);
         Traffic { round_trips: gathers + commands, commands }
+    }
+
+    fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
+        self.machine.kept.lock().unwrap().push(ok);
+        Box::pin(async {
+            match &self.keeps {
+                Some(kept) => kept.clone(),
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -92,6 +92,10 @@ pub fn check(events: &[Event], overlapping: bool) {
                 assert!(stage > Stage::Started && stage != Stage::Counted, "{}", context());
                 stage = Stage::Counted;
             }
+            // Nothing is kept of it although that was asked for.
+            Event::HostFailed { host, .. } if matches!(stage, Stage::Executing | Stage::Proved) => {
+                assert!(connected.contains(host) && open.is_empty(), "{}", context());
+            }
             Event::HostPrepared { host, .. } | Event::HostFailed { host, .. } => {
                 expect(&[Stage::Preparing, Stage::Rechecking, Stage::Proving]);
                 assert!(connected.contains(host) && prepared.insert(*host), "{}", context());

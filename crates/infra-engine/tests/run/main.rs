@@ -7,6 +7,7 @@ mod fleet;
 mod functions;
 mod grammar;
 mod interrupts;
+mod keeping;
 mod late_values;
 mod library;
 mod misuse;
