@@ -41,6 +41,7 @@ pub mod registry;
 pub mod resources;
 pub mod run_state;
 pub mod script;
+pub mod secret;
 pub mod selection;
 pub mod template;
 pub mod waves;
