@@ -325,7 +325,7 @@ impl Connection for Reached {
 
     fn traffic(&self) -> Traffic {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
+        Traffic { round_trips: of(&self.inner.round_trips) + self.inner.sessions.asked(), commands: of(&self.inner.commands) }
     }
 
     fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
