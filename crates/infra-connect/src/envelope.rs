@@ -4,7 +4,7 @@
 //! Nothing is run before the end line has come, so half a script is no script. A shell may start another one, which reads its own loader
 //! from the same input; what remains after the last of them is the payload of the command.
 
-use infra_core::command::quote;
+use infra_core::command::{Shell, quote};
 
 use crate::receipts::{Marks, Tag};
 use crate::spawn::BOOT;
@@ -14,6 +14,8 @@ use crate::spawn::BOOT;
 pub(crate) enum Mark {
     /// The first shell has its script; its process id.
     Up,
+    /// The lock of the machine has answered; a number of [`crate::lock_script`].
+    Lock,
     /// The shell of the command is there; its process id, which is that of its process group.
     Group,
     /// The command begins: what was printed before is not its output.
@@ -67,9 +69,24 @@ pub(crate) fn hello(marks: &mut Marks<Mark>) -> String {
     ))
 }
 
-/// Everything to be written to have `script` run by a shell in a process group of its own, as `user` where given.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, user: Option<&str>, script: &str) -> String {
+/// What stands before the command in the first shell, which is that of the user who is logged in: the lock, whose status is in `infra_k`. Unless that is
+/// `go_on`, nothing more is done.
+fn before(marks: &mut Marks<Mark>, lock: Option<&Shell>, go_on: &str) -> String {
+    let Some(lock) = lock else { return String::new() };
+    let answer = marks.add(Mark::Lock).print("$infra_k");
+    format!("{lock}{answer}\ncase $infra_k in {go_on}) ;; *) exit 0;; esac\nunset infra_k\n")
+}
+
+/// Everything to be written to have a script of the lock run, and nothing else.
+pub(crate) fn lock_alone(marks: &mut Marks<Mark>, lock: &Shell) -> String {
     let up = marks.add(Mark::Up).say("$$");
+    load(&format!("{up}\n{}exit 0", before(marks, Some(lock), "0")))
+}
+
+/// Everything to be written to have `script` run by a shell in a process group of its own, as `user` where given; after `lock`, where that has nothing against it.
+pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, user: Option<&str>, lock: Option<&Shell>, script: &str) -> String {
+    let up = marks.add(Mark::Up).say("$$") + "\n" + before(marks, lock, "0").trim_end();
+    let up = up.trim_end();
     let boot = quote(BOOT);
     let start = if abilities.setsid { "setsid sh" } else { "sh" };
     let end = marks.add(Mark::End).say("$?");

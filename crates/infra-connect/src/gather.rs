@@ -157,7 +157,8 @@ impl Inner {
         for (place, question) in texts.iter().enumerate() {
             text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
         }
-        let text = envelope::command(&mut marks, self.abilities, user, &text);
+        let guarded = self.lock.before_facts(self);
+        let text = envelope::command(&mut marks, self.abilities, user, guarded.as_ref().map(|guarded| &guarded.script), &text);
         let session = tokio::select! {
             session = self.session() => session,
             _ = kills.changed() => return Ok(all(killed)),
@@ -169,7 +170,7 @@ impl Inner {
         };
         let mut exchange = Exchange::new(process, marks, text, Payload::none());
         let mut answers = Answers {
-            ear: Ear::new(None),
+            ear: Ear::new(None).guarded(guarded.map(|guarded| guarded.answer)),
             limit: self.settings.fact_limit,
             current: [0; 2],
             partial: vec![Output::default(); texts.len()],

@@ -7,11 +7,13 @@ use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::Shell;
 use infra_core::connection::{Ending, OutputSink, Perform};
+use infra_core::lock::Locked;
 use infra_core::output::Stream;
 use tokio::time::Instant;
 
 use crate::envelope::{self, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::lock::Awaited;
 use crate::payload::Payload;
 use crate::reached::{Inner, Refusal};
 use crate::receipts::{Marks, Piece};
@@ -51,6 +53,10 @@ pub(crate) struct Ear {
     group: Option<u32>,
     end: Option<i32>,
     down: Option<i32>,
+    /// Who hears what the lock answers.
+    awaited: Option<Awaited>,
+    /// What the lock answered.
+    locked: Option<Option<Locked>>,
 }
 
 fn side(stream: Stream) -> usize {
@@ -62,7 +68,18 @@ fn side(stream: Stream) -> usize {
 
 impl Ear {
     pub(crate) fn new(sink: Option<OutputSink>) -> Self {
-        Self { sink, prelude: [Vec::new(), Vec::new()], begun: [false; 2], over: [false; 2], up: None, group: None, end: None, down: None }
+        let (prelude, begun, over) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
+        Self { sink, prelude, begun, over, up: None, group: None, end: None, down: None, awaited: None, locked: None }
+    }
+
+    /// The same, which hands on what the lock answers.
+    pub(crate) fn guarded(self, awaited: Option<Awaited>) -> Self {
+        Self { awaited, ..self }
+    }
+
+    /// What the lock answered, once it has: why the command is not run.
+    pub(crate) fn locked(&self) -> Option<Option<&Locked>> {
+        self.locked.as_ref().map(Option::as_ref)
     }
 
     /// Whether nothing more is waited for.
@@ -141,6 +158,10 @@ impl Listener for Ear {
                 self.up = u32::try_from(pid).ok();
                 self.prelude[at].clear();
             }
+            Piece::Mark(Mark::Lock, number) => {
+                let said = String::from_utf8_lossy(&std::mem::take(&mut self.prelude[at])).into_owned();
+                self.locked = self.awaited.take().map(|awaited| awaited.answered(number, &said));
+            }
             Piece::Mark(Mark::Group, pid) => self.group = u32::try_from(pid).ok(),
             Piece::Mark(Mark::Begin, _) => self.begun[at] = true,
             Piece::Mark(Mark::End, status) => {
@@ -181,11 +202,17 @@ impl Inner {
         };
         let mut kills = self.kills();
         let _flight = self.flight();
-        let scripts = |mut marks: Marks<Mark>, script: &str| {
-            let text = envelope::command(&mut marks, self.abilities, user, script);
-            (marks, text)
+        let guarded = tokio::select! {
+            biased;
+            _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
+            guarded = self.lock.before_step(self, step.as_of) => match guarded {
+                Ok(guarded) => guarded,
+                Err(locked) => return Ending::Locked(locked),
+            },
         };
-        let (marks, text) = scripts(task.marks, &task.script);
+        let mut marks = task.marks;
+        let lock = guarded.as_ref().map(|guarded| &guarded.script);
+        let text = envelope::command(&mut marks, self.abilities, user, lock, &task.script);
         let session = tokio::select! {
             biased;
             _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
@@ -198,7 +225,7 @@ impl Inner {
         };
         let started = Instant::now();
         let mut exchange = Exchange::new(process, marks, text, task.payload);
-        let mut ear = Ear::new(Some(sink));
+        let mut ear = Ear::new(Some(sink)).guarded(guarded.map(|guarded| guarded.answer));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
@@ -306,6 +333,9 @@ impl Inner {
     }
 
     async fn judge(&self, exchange: &mut Exchange, ear: &Ear, user: Option<&str>, dest: Option<&str>) -> Ending {
+        if let Some(Some(locked)) = ear.locked() {
+            return Ending::Locked(locked.clone());
+        }
         let begun = exchange.progress().begun();
         let refused = |reason: String| {
             Ending::Refused(match dest {

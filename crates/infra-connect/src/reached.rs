@@ -7,6 +7,7 @@ use std::time::Duration;
 use infra_core::BoxFuture;
 use infra_core::command::Shell;
 use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::envelope::{self, Abilities, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::lock::Lock;
 use crate::payload::Payload;
 use crate::perform::Ear;
 use crate::receipts::{Marks, Piece};
@@ -51,6 +53,7 @@ pub(crate) struct Inner {
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+    pub(crate) lock: Lock,
 }
 
 /// Why a command was not started.
@@ -142,6 +145,7 @@ impl Reached {
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            lock: Lock::default(),
         };
         let outputs = exchange.into_outputs();
         let drain = tokio::spawn(async move {
@@ -212,14 +216,19 @@ impl Inner {
         }
     }
 
+    /// A shell in the session that is kept aside, for what must be done while all others are at work.
+    pub(crate) async fn aside(&self) -> Option<(Process, SemaphorePermit<'_>)> {
+        let permit = self.control.acquire().await.ok()?;
+        Some((self.spawner.spawn().await.ok()?, permit))
+    }
+
     /// Kills a process group by a shell of `user`. Says whether it is gone.
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
-            let _permit = self.control.acquire().await.ok()?;
-            let process = self.spawner.spawn().await.ok()?;
+            let (process, _permit) = self.aside().await?;
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
-            let text = envelope::command(&mut marks, self.abilities, user, script.as_str());
+            let text = envelope::command(&mut marks, self.abilities, user, None, script.as_str());
             let mut exchange = Exchange::new(process, marks, text, Payload::none());
             let mut ear = Ear::new(None);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
@@ -248,6 +257,28 @@ impl Connection for Reached {
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
+    }
+
+    fn claim(&self, claim: Option<Claim>) {
+        self.inner.lock.claim(claim, &self.inner.settings.run_key);
+    }
+
+    fn moves(&self) -> u64 {
+        self.inner.lock.moves()
+    }
+
+    fn take_lock(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                ending = self.inner.take_lock() => ending,
+                () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: false },
+            }
+        })
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.inner.release())
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

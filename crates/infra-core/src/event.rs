@@ -9,7 +9,7 @@
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Lock | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
 //! ```
 //!
 //! Operations follow one another; inside a `parallel` or `rolling` block, and with `--serial` and `--no-wait`, they overlap: an operation then begins with its
@@ -28,6 +28,7 @@ use crate::Value;
 use crate::connection::{ConnectError, Ending};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::host::HostId;
+use crate::lock::LockNews;
 use crate::output::Stream;
 use crate::plan::{BlockId, OpId, Plan};
 
@@ -177,6 +178,15 @@ pub enum Event {
         waves: usize,
         /// The hosts that enter it.
         hosts: Vec<HostId>,
+    },
+    /// There is something to say about the lock of a host; each thing is said once.
+    Lock {
+        /// The operation that wants to change it.
+        op: OpId,
+        /// Which host.
+        host: HostId,
+        /// What there is to say.
+        news: LockNews,
     },
     /// A failed operation will be tried again on a host.
     Retrying {

@@ -169,6 +169,7 @@ impl RunState {
             | Event::Output { .. }
             | Event::OperationEnded { .. }
             | Event::WaveStarted { .. }
+            | Event::Lock { .. }
             | Event::Retrying { .. }
             | Event::WithinCall { .. }
             | Event::RunEnded => {}

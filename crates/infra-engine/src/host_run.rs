@@ -11,6 +11,7 @@ use infra_core::template::InventoryScope;
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
+use crate::locking::HostLock;
 
 /// One host of a run that was reached.
 pub(crate) struct HostRun {
@@ -20,6 +21,7 @@ pub(crate) struct HostRun {
     pub(crate) locals: Arc<LocalFiles>,
     pub(crate) inventory: InventoryScope,
     pub(crate) facts: Mutex<FactStore>,
+    pub(crate) lock: HostLock,
 }
 
 impl HostRun {

@@ -26,7 +26,8 @@ pub(crate) struct JointDiff {
 enum State {
     /// The calls that take part.
     Waiting(Vec<CallIndex>),
-    Diffed(BTreeMap<CallIndex, Diffed>),
+    /// And on how old facts the diffs rest, as the connection counts.
+    Diffed(u64, BTreeMap<CallIndex, Diffed>),
 }
 
 impl JointDiff {
@@ -35,18 +36,19 @@ impl JointDiff {
         Self { known, state: Mutex::new(State::Waiting(calls)) }
     }
 
-    /// What this call is to do; none where it took no part or has taken it before.
+    /// What this call is to do, and on how old facts that rests; none where it took no part or has taken it before.
     ///
     /// # Errors
     /// When the connection broke.
-    pub(crate) async fn take(&self, run: &HostRun, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
+    pub(crate) async fn take(&self, run: &HostRun, calls: &[OperationCall], call: CallIndex) -> Result<Option<(u64, Diffed)>, Setback> {
         let mut state = self.state.lock().await;
         if let State::Waiting(waiting) = &*state {
+            let as_of = run.connection.moves();
             let diffed = self.diff_all(run, calls, waiting).await?;
-            *state = State::Diffed(diffed);
+            *state = State::Diffed(as_of, diffed);
         }
         match &mut *state {
-            State::Diffed(diffed) => Ok(diffed.remove(&call)),
+            State::Diffed(as_of, diffed) => Ok(diffed.remove(&call).map(|diffed| (*as_of, diffed))),
             State::Waiting(_) => Ok(None),
         }
     }

@@ -10,7 +10,7 @@
 //! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
 //! - `policy`: who may start, and when to stop;
-//! - `execute`, `operation_run`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `execute`, `operation_run`, `joint_diff`, `locking`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `describe`: the words for steps and endings.
 
 mod any_host;
@@ -23,6 +23,7 @@ mod host_run;
 mod joint_diff;
 mod judgement;
 mod local_files;
+mod locking;
 mod operation_run;
 mod output_lines;
 mod overlay;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub handshakes: usize,
     /// How many hosts are prepared at once.
     pub preparing: usize,
+    /// How machines are kept to one run at a time; not at all where not given.
+    pub lock: Option<LockSettings>,
     /// How long closing all connections may take, and how long killed commands may take to end.
     pub closing: Duration,
 }
@@ -82,9 +85,27 @@ impl Default for Settings {
             no_wait: false,
             handshakes: 64,
             preparing: 256,
+            lock: None,
             closing: Duration::from_secs(10),
         }
     }
+}
+
+/// How machines are kept to one run at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockSettings {
+    /// The name of this run, which another one is told.
+    pub run: String,
+    /// Who started it.
+    pub user: String,
+    /// The name of this machine.
+    pub controller: String,
+    /// How long a lock holds after the last sign of life of its run.
+    pub lease: Duration,
+    /// How long a host waits for another run to end there, once.
+    pub wait: Duration,
+    /// Whether a host on which no lock can be kept fails.
+    pub required: bool,
 }
 
 /// A run that has not begun.

@@ -11,6 +11,7 @@ use infra_core::connection::{Ending, OutputSink, Perform};
 use infra_core::event::{Event, Failure, HostResult, Outcome};
 use infra_core::facts::DiffError;
 use infra_core::host::Connector;
+use infra_core::lock::Locked;
 use infra_core::operation::SharedOperation;
 use infra_core::plan::OpId;
 use infra_core::resources::Resources;
@@ -76,6 +77,8 @@ enum SetbackKind {
     Lost,
     /// What came of it is not known.
     Indeterminate,
+    /// The facts on which it rests may be old, and nothing was done: it is diffed again.
+    Moved,
 }
 
 impl Setback {
@@ -100,6 +103,7 @@ impl OperationRun {
         let ended = loop {
             done.kept = Kept::default();
             match self.diff_and_perform(&mut done).await {
+                Err(Setback { kind: SetbackKind::Moved, .. }) => self.drop_touched(&Resources::everything()),
                 Err(setback) if setback.kind == SetbackKind::Failed && self.tries_again(&setback, &mut done).await => {}
                 ended => break ended,
             }
@@ -110,7 +114,7 @@ impl OperationRun {
             Ok(outcome) => outcome,
             Err(Setback { failure, kind }) => match kind {
                 SetbackKind::Failed => Outcome::Failed { failure, ignored: self.call().globals.ignores_errors() },
-                SetbackKind::Lost => Outcome::Failed { failure, ignored: false },
+                SetbackKind::Lost | SetbackKind::Moved => Outcome::Failed { failure, ignored: false },
                 SetbackKind::Indeterminate => Outcome::Indeterminate { failure },
             },
         };
@@ -156,12 +160,16 @@ impl OperationRun {
     }
 
     async fn diff_and_perform(&self, done: &mut Done) -> Result<Outcome, Setback> {
+        let mut as_of = self.run.connection.moves();
         let joint = match &self.joint {
             Some(joint) => joint.take(&self.run, &self.calls, self.call).await?,
             None => None,
         };
         let (operation, change) = match joint {
-            Some(diffed) => diffed?,
+            Some((joint_as_of, diffed)) => {
+                as_of = joint_as_of;
+                diffed?
+            }
             None => {
                 let operation = bind(&self.run, self.call(), &self.known)?;
                 let change = self.diff(&operation).await?;
@@ -173,7 +181,7 @@ impl OperationRun {
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;
-        let performed = self.perform(&change, done).await;
+        let performed = self.perform(&change, as_of, done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
         let ended_well =
@@ -192,14 +200,14 @@ impl OperationRun {
         Err(Setback::failed(format!("after {ROUNDS} rounds it still asks for facts that were not asked before")))
     }
 
-    async fn perform(&self, change: &Change, done: &mut Done) -> Result<(), Setback> {
+    async fn perform(&self, change: &Change, as_of: u64, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let mut first: Option<Setback> = None;
         for action in &change.actions {
             if *self.ending.borrow() {
                 break;
             }
-            let Err(setback) = self.step(action, done).await else { continue };
+            let Err(setback) = self.step(action, as_of, done).await else { continue };
             if setback.kind != SetbackKind::Failed || !globals.continue_on_error.unwrap_or(false) {
                 return Err(first.unwrap_or(setback));
             }
@@ -208,7 +216,7 @@ impl OperationRun {
         first.map_or(Ok(()), Err)
     }
 
-    async fn step(&self, action: &Action, done: &mut Done) -> Result<(), Setback> {
+    async fn step(&self, action: &Action, as_of: u64, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let context = globals.context();
         let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -219,7 +227,7 @@ impl OperationRun {
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());
-        let ending = self.until_ended(Perform { action, context: &context, timeout }, sink).await;
+        let ending = self.under_lock(Perform { action, context: &context, timeout, as_of }, sink).await;
         end.end().await;
         done.kept = match splitting.join_next().await {
             Some(Ok(kept)) => kept,
@@ -236,17 +244,19 @@ impl OperationRun {
                 done.steps += 1;
                 return Ok(());
             }
+            Ending::Locked(Locked::Moved { .. }) => SetbackKind::Moved,
             _ if ended_by_us => {
                 done.steps += 1;
                 return Ok(());
             }
             Ending::Exited(_) | Ending::TimedOut { .. } | Ending::Refused(_) => SetbackKind::Failed,
-            Ending::Lost { begun: false, .. } => SetbackKind::Lost,
+            // It is not the operation that failed: what it would have is of no use to a host that another run changes.
+            Ending::Lost { begun: false, .. } | Ending::Locked(_) => SetbackKind::Lost,
             Ending::Lost { begun: true, .. } | Ending::Killed => SetbackKind::Indeterminate,
         };
         let failure = Failure {
             message: describe::ending(&ending),
-            hint: None,
+            hint: describe::hint(&ending),
             step: Some(text),
             ending: Some(ending),
             last_output: done.kept.last_lines(),
@@ -255,7 +265,7 @@ impl OperationRun {
     }
 
     /// Waits for the end of a step, and kills it when it is to be ended. A kill that came before the command had a process to kill is sent again.
-    async fn until_ended(&self, perform: Perform<'_>, sink: OutputSink) -> Ending {
+    pub(crate) async fn until_ended(&self, perform: Perform<'_>, sink: OutputSink) -> Ending {
         let mut performing = self.run.connection.perform(perform, sink);
         let mut ending = self.ending.clone();
         tokio::select! {

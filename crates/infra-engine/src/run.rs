@@ -16,13 +16,14 @@ use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::Run;
+use crate::{LockSettings, Run};
 use crate::any_host;
 use crate::event_stream::EventStream;
 use crate::execute::{Execution, HostExecution, defect};
 use crate::fact_store::Asked;
 use crate::host_run::HostRun;
 use crate::local_files::LocalFiles;
+use crate::locking::HostLock;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
@@ -166,6 +167,12 @@ impl Ongoing {
         execution.run().await;
     }
 
+    /// What only looks takes no lock.
+    fn lock(&self) -> Option<LockSettings> {
+        let changes = matches!(self.run.settings.kind, RunKind::Deploy | RunKind::Exec);
+        self.run.settings.lock.clone().filter(|_| changes)
+    }
+
     fn rules(&self) -> Rules {
         let settings = &self.run.settings;
         Rules {
@@ -205,6 +212,8 @@ impl Ongoing {
             let error = match result {
                 Ok((Ok(connection), took)) => {
                     self.connections.push(connection.clone());
+                    let lock = self.lock();
+                    connection.claim(lock.as_ref().map(|lock| HostLock::claim(lock, self.run.inventory.by_id(host))));
                     let at = HostRun {
                         host: self.run.inventory.by_id(host).clone(),
                         connection,
@@ -212,6 +221,7 @@ impl Ongoing {
                         locals: locals.clone(),
                         inventory: inventory.clone(),
                         facts: Mutex::default(),
+                        lock: HostLock::new(lock),
                     };
                     reached.insert(host, Arc::new(at));
                     self.events.emit(Event::HostConnected { host, took }).await;
@@ -428,11 +438,14 @@ impl Ongoing {
         Err(Over)
     }
 
-    /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
+    /// Gives the locks back and ends all connections, at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
         let mut closing = JoinSet::new();
         for connection in self.connections.drain(..) {
-            closing.spawn(async move { connection.close().await });
+            closing.spawn(async move {
+                connection.release().await;
+                connection.close().await;
+            });
         }
         let all = async { while closing.join_next().await.is_some() {} };
         let mut watching = self.watching;

@@ -8,6 +8,7 @@ use infra_core::connection::{ConnectError, Ending};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::lock::LockNews;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::{BlockKind, Rolling};
@@ -28,6 +29,7 @@ pub struct Json {
     failed: BTreeMap<HostId, Diagnostic>,
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
+    locks: BTreeMap<HostId, Vec<Value>>,
 }
 
 impl Json {
@@ -44,6 +46,7 @@ impl Json {
             failed: BTreeMap::new(),
             misuse: Vec::new(),
             facts: BTreeMap::new(),
+            locks: BTreeMap::new(),
         })
     }
 }
@@ -52,7 +55,8 @@ impl Json {
 pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     let mut state = RunState::default();
     state.fold(&Event::Misused { host: None, diagnostic: Box::new(diagnostic.clone()) });
-    let document = Document { state: &state, unreachable: &BTreeMap::new(), failed: &BTreeMap::new(), facts: &BTreeMap::new() };
+    let (unreachable, failed, facts, locks) = (&BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new());
+    let document = Document { state: &state, unreachable, failed, facts, locks };
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
@@ -66,7 +70,7 @@ pub(crate) fn text(document: &Value) -> String {
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
     let Record { state, unreachable, failed_outside, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new() }.value(&[], Some(record.took()))
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), locks: &BTreeMap::new() }.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -83,6 +87,7 @@ impl Reporter for Json {
                 Some((_, hosts)) => hosts.extend(host),
                 None => self.misuse.push(((**diagnostic).clone(), host.iter().copied().collect())),
             },
+            Event::Lock { host, news, .. } => self.locks.entry(*host).or_default().push(lock_news(news)),
             Event::FactAnswered { host, fact, question, answer } => {
                 let mut one = Map::new();
                 one.insert("fact".into(), json!(fact));
@@ -94,7 +99,8 @@ impl Reporter for Json {
                 self.facts.entry(*host).or_default().push(Value::Object(one));
             }
             Event::RunEnded => {
-                let document = Document { state: &self.state, unreachable: &self.unreachable, failed: &self.failed, facts: &self.facts };
+                let Self { state, unreachable, failed, facts, locks, .. } = &*self;
+                let document = Document { state, unreachable, failed, facts, locks };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -109,6 +115,7 @@ struct Document<'r> {
     unreachable: &'r BTreeMap<HostId, ConnectError>,
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
+    locks: &'r BTreeMap<HostId, Vec<Value>>,
 }
 
 impl Document<'_> {
@@ -190,6 +197,9 @@ impl Document<'_> {
         }
         if let Some(diagnostic) = self.failed.get(&id) {
             value.insert("failed".into(), Value::Object(wrong(diagnostic)));
+        }
+        if let Some(news) = self.locks.get(&id) {
+            value.insert("lock".into(), json!(news));
         }
         if self.state.kind == Some(RunKind::Fact) {
             value.insert("facts".into(), json!(self.facts.get(&id).map_or(&[][..], Vec::as_slice)));
@@ -288,6 +298,15 @@ fn outlook(host: &HostOutlook) -> Value {
     }
 }
 
+fn lock_news(news: &LockNews) -> Value {
+    match news {
+        LockNews::Waiting { holder, at_most } => json!({ "news": "waiting", "holder": holder, "at_most": seconds(*at_most) }),
+        LockNews::Moved => json!({ "news": "moved" }),
+        LockNews::SameMachine { other } => json!({ "news": "same-machine", "other": other }),
+        LockNews::Unavailable { reason } => json!({ "news": "unavailable", "reason": reason }),
+    }
+}
+
 fn wrong(diagnostic: &Diagnostic) -> Map {
     let Diagnostic { message, location, source_line, hint, chain, .. } = diagnostic;
     let members = [
@@ -313,6 +332,7 @@ fn ending(ending: &Ending) -> Value {
         }
         Ending::Killed => json!({ "how": "killed" }),
         Ending::Refused(reason) => json!({ "how": "refused", "reason": reason }),
+        Ending::Locked(locked) => json!({ "how": "locked", "why": locked }),
         Ending::Lost { reason, begun } => json!({ "how": "lost", "reason": reason, "begun": begun }),
     }
 }

@@ -14,6 +14,7 @@ use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::lock::LockNews;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation};
 use infra_core::run_state::Bucket;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,7 @@ enum Entry {
     OperationStarted { op: OpId },
     HostOperationStarted { op: OpId, host: HostId },
     CommandStarted { op: OpId, host: HostId, text: String },
+    Lock { op: OpId, host: HostId, news: LockNews },
     Retrying { op: OpId, host: HostId, retry: u32, retries: u32, after: f64, failure: Box<Failure> },
     WithinCall { op: OpId, host: HostId, kind: String, title: String, result: Box<HostResult> },
     HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
@@ -92,6 +94,7 @@ impl Entry {
             Event::OperationStarted { op } => Self::OperationStarted { op: *op },
             Event::HostOperationStarted { op, host } => Self::HostOperationStarted { op: *op, host: *host },
             Event::CommandStarted { op, host, text } => Self::CommandStarted { op: *op, host: *host, text: text.clone() },
+            Event::Lock { op, host, news } => Self::Lock { op: *op, host: *host, news: news.clone() },
             Event::Retrying { op, host, retry, retries, after, failure } => Self::Retrying {
                 op: *op,
                 host: *host,

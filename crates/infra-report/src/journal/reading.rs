@@ -142,6 +142,7 @@ impl Record {
             | Entry::WaveStarted { .. }
             | Entry::OperationStarted { .. }
             | Entry::OperationEnded { .. }
+            | Entry::Lock { .. }
             | Entry::Retrying { .. }
             | Entry::WithinCall { .. } => return,
         };
