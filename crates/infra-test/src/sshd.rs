@@ -143,8 +143,8 @@ impl Sshd {
                 [
                     &format!("HostKey {}", host_key_file.display()),
                     &format!("AuthorizedKeysFile {}", authorized_keys.display()),
-                    // A shell of the user's would read the user's own start-up files, and they may do anything.
-                    &format!("SetEnv {MARK}={mark} HOME={}", home.display()),
+                    // Each sshd is a machine of its own, also for locks. A shell of the user's would read the user's own start-up files, and they may do anything.
+                    &format!("SetEnv {MARK}={mark} HOME={} INFRA_LOCK_FOLDER={mark}", home.display()),
                     "PidFile none",
                     "StrictModes no",
                     "UsePAM no",

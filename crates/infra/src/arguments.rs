@@ -80,6 +80,22 @@ pub struct Arguments {
     #[arg(long, value_name = "N|P%", value_parser = Share::parse)]
     pub max_fail: Option<Share>,
 
+    /// Seconds that a host waits for another run to end there before it fails [default: 0].
+    #[arg(long, value_name = "S", conflicts_with = "no_lock", value_parser = seconds)]
+    pub lock_wait: Option<f64>,
+
+    /// `required`: fail a host on which no lock can be kept, instead of going on without one.
+    #[arg(long, value_name = "MODE", value_parser = ["required"])]
+    pub lock: Option<String>,
+
+    /// Let another run change the same machines at the same time.
+    #[arg(long, conflicts_with = "lock")]
+    pub no_lock: bool,
+
+    /// Seconds that a lock holds after the last sign of life of its run [default: 60].
+    #[arg(long, value_name = "S", hide_short_help = true, hide_long_help = true, value_parser = clap::value_parser!(u32).range(2..=86400))]
+    pub lock_lease: Option<u32>,
+
     /// Only these hosts: names, groups, globs, ranges, `!` for not; comma-separated, repeatable. @failed and @unreached are the hosts that the last run left so,
     /// @RUN:failed those of an earlier one.
     #[arg(long, value_name = "HOSTS")]
@@ -151,6 +167,12 @@ pub enum RunsVerb {
         #[arg(long, short = 'v', action = clap::ArgAction::Count)]
         verbose: u8,
     },
+}
+
+/// A time in seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim().parse().map_err(|_| "expected a number of seconds such as 300".to_owned())?;
+    if (0.0..=31_536_000.0).contains(&number) { Ok(number) } else { Err("between nothing and a year of seconds".to_owned()) }
 }
 
 /// A percentage, with or without its sign.

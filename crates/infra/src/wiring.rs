@@ -24,7 +24,7 @@ use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::Results;
-use crate::settings::{Settings, Source, Task};
+use crate::settings::{Lock, Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
 
@@ -134,6 +134,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             fail_fast: settings.fail_fast,
             fail_percent: settings.fail_percent,
             max_fail: settings.max_fail,
+            lock: settings.lock.zip(wires.journal.as_ref()).map(|(lock, journal)| claims(lock, journal)),
             ..Default::default()
         },
         approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
@@ -145,6 +146,15 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         Work::Operations(_) => run.deploy().await,
         Work::Facts(questions) => run.facts(questions).await,
     }
+}
+
+/// What this run tells another one that wants the same machine.
+fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let controller = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+    let Lock { wait, required, lease } = lock;
+    infra_engine::LockSettings { run: journal.run.clone(), user, controller, lease, wait, required }
 }
 
 /// The hosts that an earlier run left so, as its journal tells.
