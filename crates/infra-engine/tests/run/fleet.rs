@@ -1,6 +1,7 @@
 //! A fleet in memory: hosts whose commands do what the test says, scripts that are lists, and runs over them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
 use infra_core::inventory::Inventory;
 use infra_core::late::Late;
+use infra_core::lock::{Claim, Locked};
 use infra_core::output::{Output, Stream};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
@@ -64,10 +66,28 @@ pub struct Machine {
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
     pub killed: watch::Sender<u32>,
+    /// What its lock answers to the next steps; after that it is free, or held by the run.
+    pub locked: Mutex<VecDeque<Locked>>,
+    /// How often a claim was laid on it, or lifted, and how often its lock was given back.
+    pub claims: Mutex<Vec<Option<Claim>>>,
+    pub released: Mutex<u32>,
+    moves: AtomicU64,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
 }
 
 impl Machine {
+    /// Whether the lock lets a step be done that rests on facts of that age.
+    fn under_lock(&self, as_of: u64) -> Option<Ending> {
+        if !self.claims.lock().unwrap().last().is_some_and(Option::is_some) {
+            return None;
+        }
+        if let Some(locked) = self.locked.lock().unwrap().pop_front() {
+            self.moves.fetch_add(u64::from(matches!(locked, Locked::Moved { .. })), Ordering::SeqCst);
+            return Some(Ending::Locked(locked));
+        }
+        (as_of != self.moves.load(Ordering::SeqCst)).then_some(Ending::Locked(Locked::Moved { same_machine: None }))
+    }
+
     pub fn release(&self, command: &str) {
         self.releases.lock().unwrap().entry(command.to_owned()).or_default().notify_one();
     }
@@ -540,6 +560,9 @@ impl Connection for Wire {
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
             };
+            if let Some(ending) = self.machine.under_lock(step.as_of) {
+                return ending;
+            }
             self.machine.performed.lock().unwrap().push(command.clone());
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
             let blocked = async {
@@ -576,6 +599,24 @@ impl Connection for Wire {
                 }
             }
         })
+    }
+
+    fn claim(&self, claim: Option<Claim>) {
+        self.machine.claims.lock().unwrap().push(claim);
+    }
+
+    fn moves(&self) -> u64 {
+        self.machine.moves.load(Ordering::SeqCst)
+    }
+
+    fn take_lock(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(async { self.machine.under_lock(self.moves()).unwrap_or(Ending::Exited(0)) })
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        assert_eq!(*self.machine.closed.lock().unwrap(), 0, "the lock is given back through a connection that stands");
+        *self.machine.released.lock().unwrap() += 1;
+        Box::pin(async {})
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

@@ -6,6 +6,7 @@ mod fleet;
 mod grammar;
 mod interrupts;
 mod library;
+mod locks;
 mod misuse;
 mod planning;
 mod retries;
