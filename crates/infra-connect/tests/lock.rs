@@ -173,7 +173,11 @@ async fn one_run_has_a_machine_and_the_other_is_told_who_does() {
         assert_eq!(touch(&first, &file).await, DONE, "{shell}");
         assert_eq!(touch(&first, &file).await, DONE, "{shell}");
         let told = holder(touch(&second, &file).await);
-        assert_eq!((told.run.as_str(), told.user.as_str(), told.controller.as_str()), ("first", "first the user's \\n name", "ctl"), "{shell}");
+        assert_eq!(
+            (told.run.as_str(), told.user.as_str(), told.controller.as_str()),
+            ("first", "first the user's \\n name", "ctl"),
+            "{shell}"
+        );
         assert!(told.since.ends_with(" UTC") && told.since.len() == "2026-03-01 12:30:00 UTC".len(), "{shell}: {}", told.since);
         let upload = Action::Upload(upload(vec![b'x'; 3_000_000], &machine.path("uploaded")));
         for action in [&upload, &script("exit 0", &[])] {

@@ -100,10 +100,13 @@ fn locked(locked: &Locked) -> String {
 pub(crate) fn hint(ending: &Ending) -> Option<String> {
     let Ending::Locked(locked) = ending else { return None };
     Some(match locked {
-        Locked::Held { .. } => "wait for it with --lock-wait SECONDS; the lock of a run that was killed is free when its lease has run out".to_owned(),
+        Locked::Held { .. } => {
+            "wait for it with --lock-wait SECONDS; the lock of a run that was killed is free when its lease has run out".to_owned()
+        }
         Locked::Moved { .. } | Locked::TakenOver { .. } => "run it again: what is done already is found done".to_owned(),
         Locked::Unavailable { .. } => {
-            "name a folder of the user's own in INFRA_LOCK_FOLDER in the environment of its sessions, or leave `--lock required` out".to_owned()
+            "name a folder of the user's own in INFRA_LOCK_FOLDER in the environment of its sessions, or leave `--lock required` out"
+                .to_owned()
         }
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use infra_core::connection::{Ending, OutputSink, Perform};
 use infra_core::event::Event;
 use infra_core::host::Host;
-use infra_core::lock::{Claim, Locked, LockNews};
+use infra_core::lock::{Claim, LockNews, Locked};
 use tokio::time::Instant;
 
 use crate::LockSettings;

@@ -16,7 +16,6 @@ use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::{LockSettings, Run};
 use crate::any_host;
 use crate::event_stream::EventStream;
 use crate::execute::{Execution, HostExecution, defect};
@@ -27,6 +26,7 @@ use crate::locking::HostLock;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
+use crate::{LockSettings, Run};
 
 /// The run is over before its end; what was to be said has been said.
 struct Over;

@@ -70,7 +70,8 @@ pub(crate) fn text(document: &Value) -> String {
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
     let Record { state, unreachable, failed_outside, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), locks: &BTreeMap::new() }.value(&[], Some(record.took()))
+    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), locks: &BTreeMap::new() }
+        .value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {

@@ -93,7 +93,7 @@ pub struct Arguments {
     pub no_lock: bool,
 
     /// Seconds that a lock holds after the last sign of life of its run [default: 60].
-    #[arg(long, value_name = "S", hide_short_help = true, hide_long_help = true, value_parser = clap::value_parser!(u32).range(2..=86400))]
+    #[arg(long, value_name = "S", hide = true, value_parser = clap::value_parser!(u32).range(2..=86400))]
     pub lock_lease: Option<u32>,
 
     /// Only these hosts: names, groups, globs, ranges, `!` for not; comma-separated, repeatable. @failed and @unreached are the hosts that the last run left so,

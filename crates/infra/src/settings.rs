@@ -279,7 +279,13 @@ mod tests {
         let wait = Duration::from_millis(2500);
         assert_eq!(lock(&["--lock-wait", "2.5", "--lock", "required"]), Ok(Some(Lock { wait, required: true, ..usual })));
         assert_eq!(lock(&["--lock-lease=5"]), Ok(Some(Lock { lease: Duration::from_secs(5), ..usual })));
-        for wrong in [&["--no-lock", "--lock", "required"][..], &["--no-lock", "--lock-wait=1"], &["--lock=none"], &["--lock-wait=-1"], &["--lock-wait=x"]] {
+        for wrong in [
+            &["--no-lock", "--lock", "required"][..],
+            &["--no-lock", "--lock-wait=1"],
+            &["--lock=none"],
+            &["--lock-wait=-1"],
+            &["--lock-wait=x"],
+        ] {
             assert!(lock(wrong).is_err(), "{wrong:?}");
         }
     }
