@@ -240,6 +240,31 @@ fn an_interrupted_run_gives_its_locks_back_and_one_without_locks_takes_none() {
 }
 
 #[test]
+fn a_lock_costs_one_request_at_the_end_and_nothing_where_nothing_changes() {
+    let bench = Bench::new();
+    let file = bench.path("file").display().to_string();
+    let deploy = bench.deploy(
+        "deploy.lua",
+        &format!(
+            "for _, line in ipairs {{ 'a', 'b', 'c' }} do\n  files.line {{ path = '{file}' .. line, line = line .. tostring(host:get('round')) }}\nend\nserver.wait {{ file = '{file}a' }}\n"
+        ),
+    );
+    let mut seen = bench.sshd.sessions();
+    let mut sessions = |round: &str, more: &[&str]| {
+        let data = format!("round={round}");
+        bench.run(&[&["--data", &data, "one", &deploy, "--yes"], more].concat()).expect(0);
+        let before = std::mem::replace(&mut seen, bench.sshd.sessions());
+        seen - before
+    };
+    let changing = [sessions("1", &["--no-lock"]), sessions("2", &[])];
+    assert_eq!(changing[1], changing[0] + 1, "{changing:?}");
+    assert_eq!(bench.lock(), ["lock.1"]);
+    let converged = [sessions("2", &["--no-lock"]), sessions("2", &[])];
+    assert_eq!(converged[1], converged[0], "{converged:?}");
+    assert_eq!(bench.lock(), ["lock.1"], "nothing was taken");
+}
+
+#[test]
 fn two_names_of_one_machine_do_not_block_each_other() {
     let bench = Bench::new();
     let ran = bench.run(&["one,@ssh/one", "exec", "--", "true"]).expect(0);

@@ -129,11 +129,12 @@ impl Lock {
         Some(Guarded { script: lock_script::read(), answer: Awaited { inner: inner.clone(), kind: Kind::Read } })
     }
 
-    /// What stands before a step whose facts are `as_of` that many moves.
+    /// What stands before a step whose facts are `as_of` that many moves; nothing before one that changes nothing.
     ///
     /// # Errors
     /// Why the step is not to be done.
-    pub(crate) async fn before_step(&self, inner: &Arc<Inner>, as_of: u64) -> Result<Option<Guarded>, Locked> {
+    pub(crate) async fn before_step(&self, inner: &Arc<Inner>, as_of: Option<u64>) -> Result<Option<Guarded>, Locked> {
+        let Some(as_of) = as_of else { return Ok(None) };
         if let Some(known) = self.known(inner, as_of)? {
             return Ok(known);
         }
@@ -261,7 +262,7 @@ impl Inner {
 
     /// Takes the lock, and does nothing else.
     pub(crate) async fn take_lock(self: &Arc<Self>) -> Ending {
-        match self.lock.before_step(self, self.lock.moves()).await {
+        match self.lock.before_step(self, Some(self.lock.moves())).await {
             Err(locked) => Ending::Locked(locked),
             Ok(None) => Ending::Exited(0),
             Ok(Some(guarded)) => {

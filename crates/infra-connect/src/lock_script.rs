@@ -53,9 +53,11 @@ infra_who() { printf '%s\\n' \"$hs\" \"$hr\" \"$hh\" \"$hw\" \"$hc\"; }
 ")
 }
 
-/// Sets `d` to the folder: the first place where there is one of this user's alone, and which is made there for `make`.
+/// Sets `d` to the folder: the first place where there is one of this user's alone, and which is made there for `make`. Who only reads looks no further than
+/// where one could be made.
 fn place(make: bool) -> Shell {
-    let makes = if make { sh!("mkdir -m 700 \"$d\" 2>/dev/null") } else { sh!(":") };
+    let makes =
+        if make { sh!("mkdir -m 700 \"$d\" 2>/dev/null") } else { sh!("[ -e \"$d\" ] || { [ -d \"$p\" ] && [ -w \"$p\" ] && return 1; }") };
     let usable = if make { sh!("[ -w \"$d\" ]") } else { sh!(":") };
     sh!(
         "infra_place() { u=$(id -u)

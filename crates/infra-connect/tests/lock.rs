@@ -143,7 +143,7 @@ async fn touch(host: &Arc<dyn Connection>, path: &Path) -> Ending {
 /// Does a step on facts that are as new as can be.
 async fn change(host: &Arc<dyn Connection>, action: &Action) -> Ending {
     let (context, heard) = (Context::default(), Arc::new(Heard::default()));
-    host.perform(Perform { action, context: &context, timeout: None, as_of: host.moves() }, heard.sink()).await
+    host.perform(Perform { action, context: &context, timeout: None, as_of: Some(host.moves()) }, heard.sink()).await
 }
 
 fn holder(ending: Ending) -> Holder {
@@ -209,6 +209,13 @@ async fn nothing_is_asked_of_a_host_for_its_lock_alone_but_giving_it_back() {
     assert_eq!(machine.shells(), 3);
     host.release().await;
     assert_eq!(machine.shells(), 1);
+    // A step that changes nothing, such as waiting, goes by any lock.
+    let waits = Run::new("third").reach(&machine).await;
+    let (action, context, heard) = (run("echo waited"), Context::default(), Arc::new(Heard::default()));
+    let step = Perform { action: &action, context: &context, timeout: None, as_of: None };
+    assert_eq!((waits.perform(step, heard.sink()).await, machine.files().len()), (DONE, 1));
+    assert_eq!((heard.stdout().as_str(), machine.files()[0].as_str()), ("waited\n", "lock.1"));
+    machine.shells();
     // Where nothing was taken, there is nothing to give back.
     let other = Run::new("second").reach(&machine).await;
     fact(&other).await;
@@ -317,7 +324,7 @@ async fn who_waits_takes_the_lock_alone() {
     assert_eq!((second.take_lock().await, second.moves()), (DONE, 1));
     // A step that rests on older facts is not done.
     let (action, context, heard) = (run("echo no"), Context::default(), Arc::new(Heard::default()));
-    let old = Perform { action: &action, context: &context, timeout: None, as_of: 0 };
+    let old = Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     assert_eq!((second.perform(old, heard.sink()).await, heard.stdout()), (MOVED, String::new()));
 }
 
@@ -330,7 +337,7 @@ async fn several_steps_at_once_take_it_once() {
     first.release().await;
     machine.shells();
     let (action, context, heard) = (run("echo no"), Context::default(), Arc::new(Heard::default()));
-    let old = || second.perform(Perform { action: &action, context: &context, timeout: None, as_of: 0 }, heard.sink());
+    let old = || second.perform(Perform { action: &action, context: &context, timeout: None, as_of: Some(0) }, heard.sink());
     assert_eq!(tokio::join!(old(), old(), old()), (MOVED, MOVED, MOVED), "all of them rest on the same facts");
     assert_eq!((heard.stdout(), machine.shells()), (String::new(), 1));
     let fresh = || touch(&second, Path::new("/dev/null"));

@@ -154,8 +154,8 @@ pub struct Perform<'a> {
     /// When its process group is killed; an upload counts from its last progress.
     pub timeout: Option<Duration>,
     /// What [`Connection::moves`] said when the facts were read on which the step rests: where it says something else by now, the step is not done and
-    /// ends as [`Locked::Moved`].
-    pub as_of: u64,
+    /// ends as [`Locked::Moved`]. None for a step that changes nothing, such as waiting: it needs no lock.
+    pub as_of: Option<u64>,
 }
 
 /// The connection broke.

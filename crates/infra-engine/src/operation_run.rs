@@ -181,7 +181,7 @@ impl OperationRun {
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;
-        let performed = self.perform(&change, as_of, done).await;
+        let performed = self.perform(&change, change.changes.then_some(as_of), done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
         let ended_well =
@@ -200,7 +200,7 @@ impl OperationRun {
         Err(Setback::failed(format!("after {ROUNDS} rounds it still asks for facts that were not asked before")))
     }
 
-    async fn perform(&self, change: &Change, as_of: u64, done: &mut Done) -> Result<(), Setback> {
+    async fn perform(&self, change: &Change, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let mut first: Option<Setback> = None;
         for action in &change.actions {
@@ -216,7 +216,7 @@ impl OperationRun {
         first.map_or(Ok(()), Err)
     }
 
-    async fn step(&self, action: &Action, as_of: u64, done: &mut Done) -> Result<(), Setback> {
+    async fn step(&self, action: &Action, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let context = globals.context();
         let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());

@@ -77,7 +77,8 @@ pub struct Machine {
 
 impl Machine {
     /// Whether the lock lets a step be done that rests on facts of that age.
-    fn under_lock(&self, as_of: u64) -> Option<Ending> {
+    fn under_lock(&self, as_of: Option<u64>) -> Option<Ending> {
+        let as_of = as_of?;
         if !self.claims.lock().unwrap().last().is_some_and(Option::is_some) {
             return None;
         }
@@ -610,7 +611,7 @@ impl Connection for Wire {
     }
 
     fn take_lock(&self) -> BoxFuture<'_, Ending> {
-        Box::pin(async { self.machine.under_lock(self.moves()).unwrap_or(Ending::Exited(0)) })
+        Box::pin(async { self.machine.under_lock(Some(self.moves())).unwrap_or(Ending::Exited(0)) })
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
