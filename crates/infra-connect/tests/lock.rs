@@ -362,6 +362,31 @@ async fn two_names_of_one_machine_do_not_block_each_other() {
     assert_eq!(other.take_lock().await, DONE);
 }
 
+/// What stands in for sudo: it says that it was there, and does what it is asked.
+const OBLIGING: &str = "#!/bin/sh\necho x >>\"${0%/*}/asked\"\nshift 5; exec \"$@\"\n";
+
+#[tokio::test]
+async fn the_lock_is_that_of_who_is_logged_in_whoever_a_command_runs_as() {
+    for shell in SHELLS {
+        let machine = Machine::new(shell);
+        machine.program("sudo", OBLIGING);
+        let asked = || std::fs::read_to_string(machine.path("bin/asked")).unwrap_or_default().lines().count();
+        let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
+        let (action, heard) = (run("echo done"), Arc::new(Heard::default()));
+        let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+        let privileged = |host: &Arc<dyn Connection>| {
+            let (host, action, context, heard) = (host.clone(), action.clone(), context.clone(), heard.clone());
+            async move { host.perform(Perform { action: &action, context: &context, timeout: None, as_of: Some(0) }, heard.sink()).await }
+        };
+        assert_eq!((privileged(&first).await, privileged(&first).await), (DONE, DONE), "{shell}");
+        assert_eq!((heard.stdout().as_str(), asked()), ("done\ndone\n", 2), "{shell}");
+        assert_eq!(holder(privileged(&second).await).run, "first", "{shell}");
+        assert_eq!(asked(), 2, "{shell}: nobody becomes anybody for a host that is not to be had");
+        first.release().await;
+        assert_eq!(touch(&second, &machine.path("file")).await, DONE, "{shell}");
+    }
+}
+
 #[tokio::test]
 async fn a_place_that_is_not_safe_is_none() {
     // Busybox takes its own id and mkdir, whatever stands in the PATH.
