@@ -22,6 +22,18 @@ fn sessions() {
     }
 }
 
+/// Sessions in which the last run matters: each has a journal of its own.
+#[test]
+fn sessions_alone() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home_path = home.path().to_str().expect("a path in UTF-8");
+    let cases = trycmd::TestCases::new();
+    cases.env("HOME", home_path).env("XDG_STATE_HOME", format!("{home_path}/state"));
+    cases.case("../../tests/command_line/alone/resume.trycmd");
+    cases.register_bin("infra", std::path::Path::new(env!("CARGO_BIN_EXE_infra")));
+    cases.run();
+}
+
 /// Results that are lost must not look like success; a reader that has read enough loses nothing.
 #[test]
 fn lost_results_are_no_success() {

@@ -115,7 +115,12 @@ fn the_quickstart_needs_no_privilege() {
 }
 
 /// Each deploy and the inventory that it is for. A deploy that stands nowhere here fails [`every_deploy_is_planned`].
-const INVENTORIES: &[(&str, &str)] = &[("nginx.lua", "fleet.lua"), ("quickstart.lua", "local.lua"), ("rolling_restart.lua", "app.lua")];
+const INVENTORIES: &[(&str, &str)] = &[
+    ("experiment.lua", "experiment.lua"),
+    ("nginx.lua", "fleet.lua"),
+    ("quickstart.lua", "local.lua"),
+    ("rolling_restart.lua", "app.lua"),
+];
 
 #[test]
 fn every_deploy_is_planned() {
@@ -135,14 +140,16 @@ fn every_deploy_is_planned() {
         let ran = common::run(&common::repository(), &[&inventory, "hosts", "--json"]).expect(0);
         assert!(ran.json().as_object().is_some_and(|hosts| !hosts.is_empty()), "{inventory}");
     }
-    // On this machine, under the data of the inventory's first host: what a plan needs is there without its machines.
+    // On this machine, under the data and in the groups of the inventory's first host: what a plan needs is there without its machines.
     for (deploy, inventory) in INVENTORIES {
         let clone = clone();
         let ran = common::run(clone.path(), &[&format!("inventories/{inventory}"), "hosts", "--json"]).expect(0).json();
         let (_, first) = ran.as_object().and_then(|hosts| hosts.iter().next()).expect("a host");
         let data = first["data"].as_object().expect("data");
         let lua: Vec<String> = data.iter().map(|(key, value)| format!("{key} = json.decode([==[{value}]==])")).collect();
-        std::fs::write(clone.path().join("here.lua"), format!("here = {{ \"@local\", data = {{ {} }} }}\n", lua.join(", ")))
+        let groups = first["groups"].as_array().expect("groups").iter().filter_map(Value::as_str);
+        let groups: String = groups.map(|group| format!("{group} = {{ \"@local\" }}\n")).collect();
+        std::fs::write(clone.path().join("here.lua"), format!("{groups}here = {{ \"@local\", data = {{ {} }} }}\n", lua.join(", ")))
             .expect("a file");
         let ran = common::run(clone.path(), &["here.lua", &format!("deploys/{deploy}"), "--dry", "--json"]).expect(0).json();
         let planned = ran["plan"]["operations"].as_array().map_or(0, Vec::len);

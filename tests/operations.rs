@@ -17,7 +17,7 @@ struct Row {
     ground: &'static str,
     /// The call that is made on the fresh machine.
     wanted: &'static str,
-    /// A command, and what it prints when the wish is fulfilled.
+    /// A command, and what it prints when the wish is fulfilled. It runs on the machine, for `files.get` beside the deploy.
     look: (&'static str, &'static str),
     /// What a second run does.
     again: Again,
@@ -103,6 +103,14 @@ const ROWS: &[Row] = &[
             "stat -c '%a %U' \"/srv/put/it's here.txt\"; cat \"/srv/put/it's here.txt\"; ls -A /srv/put | wc -l",
             "640 plain\nWelcome.\n1",
         ),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
+        operation: "files.get",
+        ground: "printf 'a,b\\nc' > \"/srv/it's a report.csv\"",
+        wanted: r#"files.get { src = "/srv/it's a report.csv", dest = "results/" .. host.name .. "/", create_local_dir = true }"#,
+        look: ("cat \"results/web-01/it's a report.csv\"; ls -A results/web-01 | wc -l", "a,b\nc1"),
         again: Again::Nothing,
         away: None,
     },
@@ -263,13 +271,26 @@ fn text(value: &Value, document: &Value) -> String {
 }
 
 fn infra(folder: &Path, config: &str, dry: bool) -> Value {
-    let way = if dry { "--dry" } else { "--yes" };
-    let ran = common::run(folder, &["web-01", "deploy.lua", "--json", way, "--data", config]);
-    ran.expect(0).json()
+    run(folder, config, &[if dry { "--dry" } else { "--yes" }])
+}
+
+/// Runs the deploy, which keeps to its plan.
+fn run(folder: &Path, config: &str, way: &[&str]) -> Value {
+    let ran = common::run(folder, &[&["web-01", "deploy.lua", "--json", "--data", config], way].concat());
+    let document = ran.expect(0).json();
+    assert_eq!(document["departures"], Value::Array(Vec::new()), "{document:#}");
+    document
 }
 
 fn look(machine: &Machine, command: &str) -> String {
     machine.check(["sh", "-c", command]).unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+/// The same in a folder of this machine.
+fn look_here(folder: &Path, command: &str) -> String {
+    let mut shell = std::process::Command::new("sh");
+    let printed = infra_test::process::run_well(shell.args(["-c", command]).current_dir(folder), std::time::Duration::from_secs(20));
+    printed.unwrap_or_else(|error| panic!("{command}: {error}")).trim_end().to_owned()
 }
 
 /// One direction of a row: predicted, done, seen; and then nothing more to do.
@@ -283,10 +304,13 @@ fn direction(folder: &Path, config: &str, machine: &Machine, row: &Row, call: &s
         return;
     }
     assert_eq!(outlook(&infra(folder, config, true)), "change", "{operation}: the plan on a fresh machine: {call}");
-    let document = infra(folder, config, false);
+    // It proves itself, with no operation of its kind counted that works at every run.
+    let document = run(folder, config, &["--yes", "--prove"]);
+    assert_eq!(document["proof"]["holds"], true, "{operation}: {call}");
     assert_eq!(outlook(&document), "change", "{operation}: the plan of the run: {call}");
     assert_eq!(outcome(&document), "changed", "{operation}: {call}");
-    assert_eq!(look(machine, seen.0), seen.1, "{operation}: an independent look: {call}");
+    let found = if operation == "files.get" { look_here(folder, seen.0) } else { look(machine, seen.0) };
+    assert_eq!(found, seen.1, "{operation}: an independent look: {call}");
 
     let before = machine.snapshot().expect("a snapshot");
     if row.again == Again::Changes {
@@ -336,6 +360,23 @@ fn every_operation_on_a_real_machine() {
         assert!(outcomes.iter().all(|operation| operation["outcome"] == "changed"), "{}: {document:#}", chain.deploy);
         assert_eq!(look(machine, chain.look.0), chain.look.1, "{}", chain.deploy);
     }
+    // What is fetched may be made by the same deploy; and it is waited for from this machine, at the address of the machine.
+    let deploy = r#"
+        server.shell { commands = "echo made > /srv/made" }
+        files.get { src = "/srv/made", dest = "made" }
+        server.wait { port = 22, from = "controller", timeout = 30 }
+    "#;
+    std::fs::write(folder.join("deploy.lua"), deploy).expect("a deploy");
+    assert_eq!(outlooks(&infra(folder, &config, true)), ["change", "depends", "no-change"]);
+    infra(folder, &config, false);
+    assert_eq!(look_here(folder, "cat made"), "made");
+    std::fs::write(folder.join("deploy.lua"), r#"server.wait { port = 1, from = "controller", timeout = 1 }"#).expect("a deploy");
+    let waited = common::run(folder, &["web-01", "deploy.lua", "--yes", "--data", &config]).expect(1);
+    assert!(waited.stderr.contains("gave up waiting after 1 s: not yet that the host takes connections on port 1"), "{}", waited.stderr);
+    std::fs::write(folder.join("deploy.lua"), r#"files.get { src = "/srv/none", dest = "none" }"#).expect("a deploy");
+    let refused = common::run(folder, &["web-01", "deploy.lua", "--yes", "--data", &config]).expect(1);
+    assert!(refused.stderr.contains("there is no file /srv/none on the host"), "{}", refused.stderr);
+
     // What apt would refuse is refused before anything is done.
     look(machine, "apt-get -qq install infra-probe=1.0 --allow-downgrades >/dev/null 2>&1; apt-mark -qq hold infra-probe");
     for (arguments, message) in [

@@ -78,7 +78,7 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     assert_eq!(file, format!("{first}.jsonl"));
     let shown = run(folder, &["runs", "show"]).expect(0).stdout;
     for part in
-        [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "--limit b,c,d"]
+        [&first, "[b] Restart the app: failed: exited with 3", "| no port", "not reached: c, d", "stopped: of the 1 host", "infra resume "]
     {
         assert!(shown.contains(part), "{part} in:\n{shown}");
     }

@@ -69,15 +69,25 @@ fn a_rolling_restart_stops_before_it_hurts_and_goes_on_from_there() {
         "Wave 3 of 6 of «Restart infra-probe»: app-3",
         "of the 1 host that entered wave 3 of «Restart infra-probe» 1 is not ok, and 0 may be",
         "not reached: app-[4-6]",
-        "--limit app-3,app-4,app-5,app-6",
+        "To go on from there: infra resume ",
     ] {
         assert!(ran.stderr.contains(said), "`{said}` is not in:\n{}", ran.stderr);
     }
     assert_eq!(document["stopped"]["wave"], 3, "{:#}", document["stopped"]);
 
-    // Mended, it goes on with those that are left, as the journal has them.
+    // Mended, it goes on with those that are left, as the journal has them; the third is not drained again, and the first two are not touched.
     look(fleet.machine("app-3"), "rm /srv/broken");
-    let ran = restart(folder, &config, &["--limit", "@failed,@unreached"]).expect(0);
+    let before: Vec<String> = fleet.machines().iter().map(started).collect();
+    let connections = "journalctl -u ssh -u 'ssh@*' | grep -c Accepted || true";
+    let reached = || NAMES[..2].iter().map(|name| look(fleet.machine(name), connections)).collect::<Vec<_>>();
+    let reached_before = reached();
+    let ran = common::run(folder, &["resume", "--yes", "--json"]).expect(0);
+    for said in ["with 4 of 6 hosts; all is done on app-[1-2]", "not run again: «Leave the load balancer» on app-3"] {
+        assert!(ran.stderr.contains(said), "`{said}` is not in:\n{}", ran.stderr);
+    }
+    let restarted: Vec<bool> = fleet.machines().iter().zip(&before).map(|(machine, before)| started(machine) != *before).collect();
+    assert_eq!(restarted, [false, false, true, true, true, true]);
+    assert_eq!(reached(), reached_before, "nobody logged in on the first two");
     let left: Vec<(String, String)> = NAMES[2..].iter().map(|name| ((*name).to_owned(), "changed".to_owned())).collect();
     assert_eq!(states(&ran.json()), left);
     assert!(fleet.machines().iter().all(|machine| look(machine, "ls /run/draining 2>/dev/null || true").is_empty()));

@@ -77,6 +77,45 @@ fn only_yes_goes_ahead() {
 }
 
 #[test]
+fn differences_of_files_are_offered_at_the_question() {
+    let place = Place::new();
+    let offer = "(d shows what changes in files)";
+    let terminal = place.ask(Elsewhere::default());
+    assert!(!terminal.screen().contains(offer), "no text is known to change:\n{}", terminal.screen());
+    drop(terminal);
+    std::fs::write(place.path().join("deploy.lua"), "files.put { name = 'Write it', dest = 'made', content = 'one\\ntwo\\n' }")
+        .expect("a deploy");
+    let mut terminal = place.ask(Elsewhere::default());
+    assert!(terminal.screen().contains(offer) && !terminal.screen().contains("+two"), "{}", terminal.screen());
+    terminal.press("d\r");
+    terminal.wait_for("+two");
+    terminal.wait_for(&format!("+two\n{QUESTION}"));
+    assert!(!place.made());
+    terminal.press("y\r");
+    let shown = ended(terminal, 0);
+    assert!(place.made());
+    for line in ["[@local] Write it", "--- made", "+++ made", "@@ -0,0 +1,2 @@", "+one"] {
+        assert!(shown.screen.contains(line), "«{line}» is missing:\n{}", shown.screen);
+    }
+    assert!(shown.raw.contains("\x1b[32m+one"), "what is added is green: {:?}", shown.raw);
+
+    // With --diff they stand above the plan already, and where standard error goes elsewhere the terminal shows them.
+    std::fs::remove_file(place.path().join("made")).expect("a file");
+    let mut terminal = Terminal::start(place.infra(&["deploy.lua", "--diff"]), Elsewhere::default());
+    terminal.wait_for(QUESTION);
+    assert!(terminal.screen().contains("+two") && !terminal.screen().contains(offer), "{}", terminal.screen());
+    terminal.press("\r");
+    ended(terminal, 1);
+    let log = Some(Stdio::from(File::create(place.path().join("log")).expect("a log")));
+    let mut terminal = place.ask(Elsewhere { stderr: log, ..Elsewhere::default() });
+    terminal.press("d\r");
+    terminal.wait_for("+two");
+    terminal.press("n\r");
+    ended(terminal, 1);
+    assert!(!place.made());
+}
+
+#[test]
 fn where_standard_error_goes_elsewhere_the_terminal_is_asked() {
     let place = Place::new();
     let log = || Some(Stdio::from(File::create(place.path().join("log")).expect("a log")));

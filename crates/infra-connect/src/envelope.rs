@@ -1,8 +1,11 @@
 //! What is written to a `sh` of ours: scripts within scripts, none of which is ever an argument.
 //!
-//! Each shell runs [`BOOT`](crate::spawn::BOOT) and is given a loader (one line), its script (as many lines as it has) and a random end line.
-//! Nothing is run before the end line has come, so half a script is no script. A shell may start another one, which reads its own loader
-//! from the same input; what remains after the last of them is the payload of the command.
+//! Each shell runs [`BOOT`](crate::spawn::BOOT), which takes one line. A shell that serves commands is given a loop ([`open`]), which takes frames; any other one is
+//! given a loader (one line), its script (as many lines as it has) and a random end line. Nothing is run before the end line has come, so half a
+//! script is no script. A shell may start another one, which reads its own loader from the same input; what remains after the last of them is the
+//! payload of the command.
+//!
+//! A frame begins with the tag of its shell, which has 128 random bits. Lines that do not are let go: what a command left of its payload is never run.
 
 use infra_core::command::{Shell, quote};
 
@@ -12,10 +15,12 @@ use crate::spawn::BOOT;
 /// What the marks of a conversation say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The first shell has its script; its process id.
+    /// The shell that changes the user is there; its process id.
     Up,
     /// The lock of the machine has answered; a number of [`crate::lock_script`].
     Lock,
+    /// The shell that serves the command takes it; its process id.
+    Ready,
     /// The shell of the command is there; its process id, which is that of its process group.
     Group,
     /// The command begins: what was printed before is not its output.
@@ -24,6 +29,8 @@ pub(crate) enum Mark {
     Answer(usize),
     /// The command ended; the exit status.
     End,
+    /// The shell that serves is done with a frame, however that ended; which frame, from 1.
+    Over,
     /// The change of user ended; its exit status. Without a [`Mark::Begin`] it never happened.
     Down,
 }
@@ -35,12 +42,14 @@ pub(crate) struct Abilities {
     pub(crate) setsid: bool,
     /// There is the locale `C.UTF-8`.
     pub(crate) utf8: bool,
+    /// Its tools read no more of their input than they are told to, so that one shell can serve many commands.
+    pub(crate) serves: bool,
 }
 
 impl Abilities {
     /// From the number of the hello.
     pub(crate) fn from_number(number: i64) -> Self {
-        Self { setsid: number & 1 != 0, utf8: number & 2 != 0 }
+        Self { setsid: number & 1 != 0, utf8: number & 2 != 0, serves: number & 4 != 0 }
     }
 
     /// The locale for what is parsed.
@@ -60,46 +69,86 @@ fn load(script: &str) -> String {
     )
 }
 
-/// The first words of a host: what it can do. Then it reads until its input ends.
-pub(crate) fn hello(marks: &mut Marks<Mark>) -> String {
+/// What makes a shell that runs `BOOT` serve frames with this tag until its input ends, as `user` where given.
+/// `lock` is what the shell of the user who is logged in does for the lock before it becomes that user's; it never keeps it from that.
+pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag, lock: Option<&Shell>) -> String {
+    let over = tag.say("$infra_k");
+    let tag = tag.as_str();
+    // Each frame has a subshell: what it sets, and where it ends, is its own.
+    let serve = format!(
+        "infra_k=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_k=$((infra_k+1));{over};;esac;done\n"
+    );
+    let Some(user) = user else { return serve };
+    let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
+    let locking = locking(marks, lock);
+    let (sudo, boot) = (crate::privilege::sudo(user), quote(BOOT));
+    // The locale is for sudo's own messages, which are read.
+    load(&format!("{up}\n{locking}unset infra_k\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + "unset LC_ALL;" + &serve
+}
+
+/// A frame. What the one before left of a line is ended first.
+fn frame(tag: &Tag, script: &str) -> String {
+    format!("\n{}{}", tag.as_str(), load(script))
+}
+
+/// The first words of a host: what it can do.
+pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
     let up = marks.add(Mark::Up).print("$infra_c");
-    load(&format!(
-        "infra_c=0\ncommand -v setsid >/dev/null 2>&1 && infra_c=1\n\
-         case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n{up}\nexec cat >/dev/null 2>&1"
-    ))
+    // A tool that reads ahead takes what is meant for the next one: the loop would wait for ever.
+    frame(
+        tag,
+        &format!(
+            "infra_c=0\ncommand -v setsid >/dev/null 2>&1 && infra_c=1\n\
+             case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n\
+             infra_x=$(printf 'l\\na\\0\\377bX' | {{ IFS= read -r infra_y; head -c 4 | od -An -tx1 | tr -d ' \\n'; cat; }} 2>/dev/null)\n\
+             [ \"$infra_x\" = 6100ff62X ] && infra_c=$((infra_c+4))\n{up}\nunset infra_c infra_r infra_x infra_y"
+        ),
+    )
 }
 
-/// What stands before the command in the first shell, which is that of the user who is logged in: the lock, whose status is in `infra_k`. Unless that is
-/// `go_on`, nothing more is done.
-fn before(marks: &mut Marks<Mark>, lock: Option<&Shell>, go_on: &str) -> String {
-    let Some(lock) = lock else { return String::new() };
-    let answer = marks.add(Mark::Lock).print("$infra_k");
-    format!("{lock}{answer}\ncase $infra_k in {go_on}) ;; *) exit 0;; esac\nunset infra_k\n")
+/// What stands before a command in the shell that serves it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Before<'b> {
+    /// What concerns the lock, with its status in `infra_k`; unless that is 0, the command is not run.
+    pub(crate) lock: Option<&'b Shell>,
+    /// The user that is changed to for this command alone.
+    pub(crate) user: Option<&'b str>,
 }
 
-/// Everything to be written to have a script of the lock run, and nothing else.
-pub(crate) fn lock_alone(marks: &mut Marks<Mark>, lock: &Shell) -> String {
-    let up = marks.add(Mark::Up).say("$$");
-    load(&format!("{up}\n{}exit 0", before(marks, Some(lock), "0")))
+/// A script of the lock, and what tells its answer.
+fn locking(marks: &mut Marks<Mark>, lock: Option<&Shell>) -> String {
+    lock.map_or_else(String::new, |lock| format!("{lock}{}\n", marks.add(Mark::Lock).print("$infra_k")))
 }
 
-/// Everything to be written to have `script` run by a shell in a process group of its own, as `user` where given; after `lock`, where that has nothing against it.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, user: Option<&str>, lock: Option<&Shell>, script: &str) -> String {
-    let up = marks.add(Mark::Up).say("$$") + "\n" + before(marks, lock, "0").trim_end();
-    let up = up.trim_end();
+/// A frame that begins with this mark: `run`, which starts another shell, unless the lock is against it.
+fn guarded(marks: &mut Marks<Mark>, [first, last]: [Mark; 2], tag: &Tag, lock: Option<&Shell>, run: &str) -> String {
+    let first = marks.add(first).say("$$");
+    let locking = locking(marks, lock);
+    let run = if lock.is_some() { format!("case $infra_k in 0) unset infra_k\n{run}\n;; esac") } else { run.to_owned() };
+    let last = marks.add(last).say("$?");
+    // The lines of the other shell are let go where it was not started.
+    frame(tag, &format!("{first}\n{locking}{run}\n{last}"))
+}
+
+/// Everything to be written to a shell that serves frames with this tag to have a script of the lock run, and nothing else.
+pub(crate) fn lock_alone(marks: &mut Marks<Mark>, tag: &Tag, lock: &Shell) -> String {
+    guarded(marks, [Mark::Ready, Mark::End], tag, Some(lock), ":")
+}
+
+/// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
+pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, before: Before<'_>, script: &str) -> String {
     let boot = quote(BOOT);
     let start = if abilities.setsid { "setsid sh" } else { "sh" };
-    let end = marks.add(Mark::End).say("$?");
     // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
     // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let run = format!("{start} -c {boot}\n{end}");
-    let mut text = match user {
-        None => load(&format!("{up}\n{run}")),
+    let start = format!("{start} -c {boot}");
+    let mut text = match before.user {
+        None => guarded(marks, [Mark::Ready, Mark::End], tag, before.lock, &start),
         Some(user) => {
-            let down = marks.add(Mark::Down).say("$?");
-            let sudo = crate::privilege::sudo(user);
-            // The locale is for sudo's own messages, which are read.
-            load(&format!("{up}\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + &load(&format!("unset LC_ALL\n{run}"))
+            let sudo = format!("LC_ALL=C {} sh -c {boot}", crate::privilege::sudo(user));
+            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, &sudo);
+            let (ready, end) = (marks.add(Mark::Ready).say("$$"), marks.add(Mark::End).say("$?"));
+            outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}"))
         }
     };
     let group = if abilities.setsid { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };

@@ -8,7 +8,7 @@ use infra_core::output::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::envelope::Mark;
-use crate::payload::{Payload, Progress, send};
+use crate::payload::{Input, Payload, Progress, send};
 use crate::receipts::{Marks, Piece, Scanner};
 use crate::spawn::Process;
 
@@ -63,22 +63,27 @@ impl Side {
 pub(crate) struct Exchange {
     stdout: Side,
     stderr: Side,
-    writing: Option<BoxFuture<'static, ()>>,
+    writing: Option<BoxFuture<'static, Option<Input>>>,
+    /// The input, once all was sent, where it is kept.
+    input: Option<Input>,
+    ends: bool,
     progress: Arc<Progress>,
     ended: Option<BoxFuture<'static, String>>,
 }
 
 impl Exchange {
-    /// Begins to send `scripts` and `payload` to `process`, in whose outputs these marks may come.
-    pub(crate) fn new(process: Process, marks: Marks<Mark>, scripts: String, payload: Payload) -> Self {
+    /// Begins to send `scripts` and `payload` to `process`, in whose outputs these marks may come, and then ends its input, unless that is to be kept.
+    pub(crate) fn new(process: Process, marks: Marks<Mark>, scripts: String, payload: Payload, keep: bool) -> Self {
         let marks = Arc::new(marks);
         let progress = Arc::new(Progress::new());
         let side = |stream| Side { stream: Some(stream), scanner: Scanner::new(marks.clone()), buffer: vec![0; BUFFER].into_boxed_slice() };
         Self {
             stdout: side(process.stdout),
             stderr: side(process.stderr),
-            writing: Some(Box::pin(send(process.stdin, scripts, payload, progress.clone()))),
+            writing: Some(Box::pin(send(process.stdin, scripts, payload, progress.clone(), keep))),
             progress,
+            input: None,
+            ends: process.ends,
             ended: Some(process.ended),
         }
     }
@@ -95,9 +100,15 @@ impl Exchange {
         }
         listener.room().await;
         tokio::select! {
-            read = self.stdout.read() => self.stdout.take(read, Stream::Stdout, listener),
+            read = self.stdout.read() => {
+                self.progress.advance();
+                self.stdout.take(read, Stream::Stdout, listener);
+            }
             read = self.stderr.read() => self.stderr.take(read, Stream::Stderr, listener),
-            () = async { match &mut self.writing { Some(writing) => writing.await, None => std::future::pending().await } } => self.writing = None,
+            input = async { match &mut self.writing { Some(writing) => writing.await, None => std::future::pending().await } } => {
+                self.writing = None;
+                self.input = input;
+            }
         }
         Step::Moved
     }
@@ -105,13 +116,23 @@ impl Exchange {
     /// How the connector says that it ended, once the outputs are at their end; it is given a moment to find out.
     pub(crate) async fn reason(&mut self) -> String {
         self.writing = None;
+        self.input = None;
         let unknown = || "the shell on the host ended without a receipt".to_owned();
         let Some(ended) = self.ended.take() else { return unknown() };
         tokio::time::timeout(std::time::Duration::from_secs(2), ended).await.unwrap_or_else(|_| unknown())
     }
 
-    /// The outputs as they stand, for a connector whose first shell goes on living, and the input once nothing is to be sent any more.
-    pub(crate) fn into_outputs(self) -> [Option<Pin<Box<dyn AsyncRead + Send>>>; 2] {
-        [self.stdout.stream, self.stderr.stream]
+    /// The process, as it was before, when all that was sent to it has been read by it and all that it said has been heard. None where that is not so.
+    pub(crate) async fn into_process(mut self) -> Option<Process> {
+        if let Some(writing) = &mut self.writing {
+            // It may have been done for a while, and nobody looked.
+            tokio::select! {
+                biased;
+                input = writing => self.input = input,
+                () = std::future::ready(()) => {}
+            }
+        }
+        let whole = |side: Side| side.stream.filter(|_| side.scanner.is_clear());
+        Some(Process { stdin: self.input?, stdout: whole(self.stdout)?, stderr: whole(self.stderr)?, ends: self.ends, ended: self.ended? })
     }
 }

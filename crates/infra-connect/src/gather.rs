@@ -8,12 +8,13 @@ use infra_core::sh;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::envelope::{self, Mark};
-use crate::exchange::{Exchange, Listener, Step};
+use crate::envelope::Mark;
+use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
 use crate::perform::{Ear, until};
-use crate::reached::{Inner, Refusal};
+use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
+use crate::sessions::Use;
 use crate::{privilege, script};
 
 type Answer = Result<Output, String>;
@@ -158,19 +159,21 @@ impl Inner {
             text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
         }
         let guarded = self.lock.before_facts(self);
-        let text = envelope::command(&mut marks, self.abilities, user, guarded.as_ref().map(|guarded| &guarded.script), &text);
         let session = tokio::select! {
-            session = self.session() => session,
+            session = self.session(user, Use::Again) => session,
             _ = kills.changed() => return Ok(all(killed)),
         };
-        let (process, _permit) = match session {
+        let mut session = match session {
             Ok(session) => session,
             Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
-        let mut exchange = Exchange::new(process, marks, text, Payload::none());
+        self.goes_out();
+        let lock = guarded.as_ref().map(|guarded| &guarded.script);
+        let request = Request { user, lock, script: &text, marks, payload: Payload::none() };
+        let mut exchange = self.begin(&mut session, request, Use::Again);
         let mut answers = Answers {
-            ear: Ear::new(None).guarded(guarded.map(|guarded| guarded.answer)),
+            ear: Ear::new(None, session.frame).guarded(guarded.map(|guarded| guarded.answer)),
             limit: self.settings.fact_limit,
             current: [0; 2],
             partial: vec![Output::default(); texts.len()],
@@ -211,11 +214,14 @@ impl Inner {
         {
             // Nobody reads its outputs any more; and the questions that are left need the place.
             drop(exchange);
+            drop(session);
             self.kill_group(group, user.filter(|_| privileged), &sh!(":")).await;
-        } else if spoilt.is_some() && !answers.ear.up() {
+        } else if spoilt.is_some() && !answers.ear.taken() {
             return Err(Lost { reason: format!("the host did not start a shell within {} s", deadline.as_secs_f64()) });
         } else if spoilt.is_none() && !interrupted && answers.ear.end().is_none() && answers.ear.refused_by().is_none() {
             return Err(Lost { reason: exchange.reason().await });
+        } else {
+            self.end(session, exchange, &answers.ear, Use::Again).await;
         }
         if interrupted {
             spoilt = Some(killed.to_owned());

@@ -24,6 +24,10 @@ impl Spawn for Local {
         16
     }
 
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
@@ -39,6 +43,7 @@ fn start() -> Result<Process, SpawnError> {
         stdin: Box::pin(shell.stdin.take().expect(piped)),
         stdout: Box::pin(shell.stdout.take().expect(piped)),
         stderr: Box::pin(shell.stderr.take().expect(piped)),
+        ends: true,
         ended: Box::pin(async move {
             match shell.wait().await {
                 Ok(status) => format!("the shell of the command ended without a receipt ({status})"),

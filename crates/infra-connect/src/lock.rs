@@ -10,13 +10,14 @@ use infra_core::output::printable;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
-use crate::envelope;
+use crate::envelope::{self, Mark};
 use crate::exchange::{Exchange, Step};
 use crate::lock_script::{self, HELD, LOST, MOVED, OTHERS, Place};
 use crate::payload::Payload;
 use crate::perform::Ear;
 use crate::reached::Inner;
-use crate::receipts::Marks;
+use crate::receipts::{Marks, Tag};
+use crate::sessions::Use;
 
 /// How long the lock alone may take to be taken, renewed or given back.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,6 +39,8 @@ struct State {
     /// How the lock stood when the first facts were read.
     seen: Option<String>,
     moves: u64,
+    /// Whether it was asked for, and no answer has come yet.
+    unanswered: bool,
     renewal: Option<JoinHandle<()>>,
 }
 
@@ -142,10 +145,11 @@ impl Lock {
         if let Some(known) = self.known(inner, as_of)? {
             return Ok(known);
         }
-        let state = self.state();
+        let mut state = self.state();
+        let again = std::mem::replace(&mut state.unanswered, true);
         let Some(claimed) = &state.claim else { return Ok(None) };
         let seen = state.seen.as_deref().unwrap_or_default();
-        let script = lock_script::take(&claimed.claim, &claimed.key, seen, &temporary());
+        let script = lock_script::take(&claimed.claim, &claimed.key, seen, again, &temporary());
         Ok(Some(Guarded { script, answer: Awaited { inner: inner.clone(), kind: Kind::Take(taking) } }))
     }
 
@@ -167,10 +171,16 @@ impl Lock {
 }
 
 impl Awaited {
+    /// Whether a step waits for it, or the lock itself.
+    pub(crate) fn is_of_a_step(&self) -> bool {
+        !matches!(self.kind, Kind::Read)
+    }
+
     /// The shell of the host has answered: with this number, and what it printed. Gives why the step is not done.
     pub(crate) fn answered(self, number: i64, said: &str) -> Option<Locked> {
         let lines: Vec<&str> = said.lines().collect();
         let lock = &self.inner.lock;
+        lock.state().unanswered = false;
         let unavailable = || Locked::Unavailable { reason: shown(lines.last().copied().unwrap_or("its script ended too soon")) };
         match self.kind {
             Kind::Read => {
@@ -244,20 +254,41 @@ impl Inner {
         let _ = tokio::time::timeout(DEADLINE, self.on_its_own(guarded)).await;
     }
 
-    /// Runs what concerns the lock and nothing else, in the session that is kept aside.
+    /// Runs what concerns the lock and nothing else, in a session that nobody uses, else in the one that is kept aside.
     async fn on_its_own(self: &Arc<Self>, guarded: Guarded) -> Ending {
         let lost = |reason: &str| Ending::Lost { reason: reason.to_owned(), begun: false };
-        let Some((process, _permit)) = self.aside().await else { return lost("no shell could be started for the lock") };
         let mut marks = Marks::new();
-        let text = envelope::lock_alone(&mut marks, &guarded.script);
-        let mut exchange = Exchange::new(process, marks, text, Payload::none());
-        let mut ear = Ear::new(None).guarded(Some(guarded.answer));
+        // One that is open and idle saves the time to open another.
+        let mut idle = self.idle_session();
+        let mut kept = None;
+        let (process, tag, frame) = match &mut idle {
+            Some(session) => {
+                let process = session.process.take().expect("a session that was just taken has its process");
+                (process, session.tag.clone().expect("an idle session serves"), session.frame)
+            }
+            None => {
+                let Some((process, permit)) = self.aside().await else { return lost("no shell could be started for the lock") };
+                kept = Some(permit);
+                (process, Tag::random(), 1)
+            }
+        };
+        self.goes_out();
+        let opened = if idle.is_none() { envelope::open(&mut marks, None, &tag, None) } else { String::new() };
+        marks.know(&tag, Mark::Over);
+        let text = opened + &envelope::lock_alone(&mut marks, &tag, &guarded.script);
+        let mut exchange = Exchange::new(process, marks, text, Payload::none(), idle.is_some());
+        let mut ear = Ear::new(None, frame).guarded(Some(guarded.answer));
         while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
-        match ear.locked() {
+        let ending = match ear.locked() {
             Some(Some(locked)) => Ending::Locked(locked.clone()),
             Some(None) => Ending::Exited(0),
             None => lost(&exchange.reason().await),
+        };
+        if let Some(session) = idle {
+            self.end(session, exchange, &ear, Use::Again).await;
         }
+        drop(kept);
+        ending
     }
 
     /// Takes the lock, and does nothing else.

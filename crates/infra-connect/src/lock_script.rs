@@ -113,7 +113,11 @@ infra_end 0",
 
 /// Takes the lock, where it is free, its lease has run out, or this run has it. `seen` is what [`read`] printed when the first facts were read, empty where none
 /// were: a lock that was held then may have covered a change since, so no answer here is `held`. It prints the folder and the epoch, and the name of the host through which this run had it already, or who has it.
-pub(crate) fn take(claim: &Claim, key: &str, seen: &str, temporary: &str) -> Shell {
+///
+/// Where another connection of this run to the same host has it, they hold it together: what that one does is known to whoever diffs for the host. Not so where
+/// it may have been taken by this one before (`again`), whose answer was lost.
+pub(crate) fn take(claim: &Claim, key: &str, seen: &str, again: bool, temporary: &str) -> Shell {
+    let own = if again { String::new() } else { line(&claim.host) };
     apart(&sh!(
         "{}{}{}infra_place || { echo 'neither /run/lock nor a temporary folder has a place for it that is safe'; infra_end {}; }
 i=0; w=0
@@ -124,7 +128,7 @@ infra_now; infra_top; o=$e; st=free
 if [ \"$o\" != 0 ]; then
 infra_look || { [ \"$i\" -lt 100 ] && continue; hu=free; hb=; hk=; st=over; }
 if [ \"$hk\" = {} ] && [ \"$hb\" = \"$b\" ] && [ \"$hu\" != free ]; then
-printf '%s\\n' \"$d\" \"$o\" \"$hh\"; infra_end {}
+printf '%s\\n' \"$d\" \"$o\" \"$hh\"; [ \"$hh\" != {} ] || infra_end {}; infra_end {}
 fi
 if infra_live; then infra_who; infra_end {}; fi
 [ \"$hu\" = free ] || st=over
@@ -159,6 +163,8 @@ infra_end {}",
         NO_PLACE,
         NO_PLACE,
         key,
+        own,
+        HELD,
         MOVED,
         OTHERS,
         seconds(claim),

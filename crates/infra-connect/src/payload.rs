@@ -25,6 +25,11 @@ impl Payload {
     pub(crate) fn none() -> Self {
         Self::Stream(Arc::default())
     }
+
+    /// Whether the command reads its input to the end.
+    pub(crate) fn reads_to_the_end(&self) -> bool {
+        matches!(self, Self::Stream(bytes) if !bytes.is_empty())
+    }
 }
 
 /// How far the sending is.
@@ -63,13 +68,14 @@ impl Progress {
         *self.fault.lock().expect("nothing panics while it holds this lock") = Some(fault);
     }
 
-    fn advance(&self) {
+    /// Something moved.
+    pub(crate) fn advance(&self) {
         *self.moved.lock().expect("nothing panics while it holds this lock") = Instant::now();
     }
 }
 
 struct Writer {
-    stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    stdin: Input,
     progress: Arc<Progress>,
 }
 
@@ -83,8 +89,12 @@ impl Writer {
     }
 }
 
-/// Sends the scripts and the payload, and ends the input. A host that does not want to read all of it is no error here: its receipt tells.
-pub(crate) async fn send(stdin: Pin<Box<dyn AsyncWrite + Send>>, scripts: String, payload: Payload, progress: Arc<Progress>) {
+/// The input of a shell.
+pub(crate) type Input = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// Sends the scripts and the payload, and ends the input, unless it is to be kept and all went well. A host that does not want to read all of it is no
+/// error here: its receipt tells.
+pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progress: Arc<Progress>, keep: bool) -> Option<Input> {
     let mut writer = Writer { stdin, progress };
     // The last line is the one that lets the last shell begin.
     let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
@@ -109,10 +119,17 @@ pub(crate) async fn send(stdin: Pin<Box<dyn AsyncWrite + Send>>, scripts: String
                 }
             }
         }
-        writer.stdin.shutdown().await
+        // With too few bytes a host would wait for the others.
+        if keep && writer.progress.fault().is_none() {
+            writer.stdin.flush().await?;
+            return Ok(true);
+        }
+        writer.stdin.shutdown().await?;
+        Ok(false)
     };
     // Broken pipes show as the end of the outputs.
-    let _: std::io::Result<()> = sent.await;
+    let sent: std::io::Result<bool> = sent.await;
+    sent.unwrap_or(false).then_some(writer.stdin)
 }
 
 /// Sends a file of this machine. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.

@@ -11,12 +11,14 @@ use infra_core::lock::Locked;
 use infra_core::output::Stream;
 use tokio::time::Instant;
 
-use crate::envelope::{self, Mark};
+use crate::download::Incoming;
+use crate::envelope::Mark;
 use crate::exchange::{Exchange, Listener, Step};
 use crate::lock::Awaited;
 use crate::payload::Payload;
-use crate::reached::{Inner, Refusal};
+use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
+use crate::sessions::Use;
 use crate::{privilege, script, upload};
 
 /// How long the second output may lag behind the first one's receipt or end.
@@ -33,6 +35,18 @@ struct Task {
     cleanup: Shell,
     /// The destination, for an upload: it has no output, and 0 is its only good end.
     dest: Option<String>,
+    /// Whether it may leave processes behind, whose outputs must reach no other command.
+    leaves_processes: bool,
+}
+
+impl Task {
+    fn how(&self) -> Use {
+        match (self.payload.reads_to_the_end(), self.leaves_processes) {
+            (true, _) => Use::ToItsEnd,
+            (false, true) => Use::Once,
+            (false, false) => Use::Again,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +63,12 @@ pub(crate) struct Ear {
     prelude: [Vec<u8>; 2],
     begun: [bool; 2],
     over: [bool; 2],
+    /// The streams that are over by the command's own receipt.
+    ended: [bool; 2],
     up: Option<u32>,
+    ready: Option<u32>,
+    /// The number of its frame in the shell that serves it.
+    frame: i64,
     group: Option<u32>,
     end: Option<i32>,
     down: Option<i32>,
@@ -57,6 +76,8 @@ pub(crate) struct Ear {
     awaited: Option<Awaited>,
     /// What the lock answered.
     locked: Option<Option<Locked>>,
+    /// Whether a change of user is part of the command, so that the shell which serves it goes on where that ends.
+    within: bool,
 }
 
 fn side(stream: Stream) -> usize {
@@ -67,14 +88,29 @@ fn side(stream: Stream) -> usize {
 }
 
 impl Ear {
-    pub(crate) fn new(sink: Option<OutputSink>) -> Self {
-        let (prelude, begun, over) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
-        Self { sink, prelude, begun, over, up: None, group: None, end: None, down: None, awaited: None, locked: None }
+    pub(crate) fn new(sink: Option<OutputSink>, frame: i64) -> Self {
+        Self {
+            sink,
+            frame,
+            prelude: [Vec::new(), Vec::new()],
+            begun: [false; 2],
+            over: [false; 2],
+            ended: [false; 2],
+            up: None,
+            ready: None,
+            group: None,
+            end: None,
+            down: None,
+            awaited: None,
+            locked: None,
+            within: false,
+        }
     }
 
     /// The same, which hands on what the lock answers.
     pub(crate) fn guarded(self, awaited: Option<Awaited>) -> Self {
-        Self { awaited, ..self }
+        let within = awaited.as_ref().is_some_and(Awaited::is_of_a_step);
+        Self { awaited, within, ..self }
     }
 
     /// What the lock answered, once it has: why the command is not run.
@@ -99,7 +135,8 @@ impl Ear {
 
     /// The process group to kill, and whether it is that of the user we changed to.
     pub(crate) fn target(&self) -> Option<(u32, bool)> {
-        self.group.map(|group| (group, true)).or_else(|| self.up.map(|group| (group, self.begun[0])))
+        let serving = self.ready.map(|group| (group, true));
+        self.group.map(|group| (group, true)).or(serving).or_else(|| self.up.map(|group| (group, false)))
     }
 
     /// What was said before the command began: a reason on the first output, words of some tool on the second.
@@ -124,9 +161,14 @@ impl Ear {
         self.group.is_some() || self.done()
     }
 
-    /// Whether the first shell was there.
-    pub(crate) fn up(&self) -> bool {
-        self.up.is_some()
+    /// Whether some shell took the command.
+    pub(crate) fn taken(&self) -> bool {
+        self.up.is_some() || self.ready.is_some()
+    }
+
+    /// Whether both outputs came to their end by the command's own receipt.
+    pub(crate) fn ended_whole(&self) -> bool {
+        self.ended == [true; 2]
     }
 
     /// The exit status of a change of user that never came to its command, and what was printed.
@@ -162,16 +204,24 @@ impl Listener for Ear {
                 let said = String::from_utf8_lossy(&std::mem::take(&mut self.prelude[at])).into_owned();
                 self.locked = self.awaited.take().map(|awaited| awaited.answered(number, &said));
             }
+            Piece::Mark(Mark::Ready, pid) => {
+                self.ready = u32::try_from(pid).ok();
+                self.prelude[at].clear();
+            }
             Piece::Mark(Mark::Group, pid) => self.group = u32::try_from(pid).ok(),
             Piece::Mark(Mark::Begin, _) => self.begun[at] = true,
             Piece::Mark(Mark::End, status) => {
                 self.end = self.end.or(i32::try_from(status).ok());
                 self.over[at] = true;
+                self.ended[at] = true;
             }
             Piece::Mark(Mark::Down, status) => {
                 self.down = i32::try_from(status).ok();
                 self.over[at] = true;
+                self.ended[at] |= self.within;
             }
+            // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
+            Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
             Piece::Mark(Mark::Answer(_), _) => {}
         }
     }
@@ -195,9 +245,24 @@ enum Stopped {
 impl Inner {
     /// Does one step of a change.
     pub(crate) async fn perform(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink) -> Ending {
+        let Action::Download(download) = step.action else { return self.perform_within(step, sink, None).await };
+        let incoming = match Incoming::open(download, &temporary_name()).await {
+            Ok(incoming) => incoming,
+            Err(reason) => return Ending::Refused(reason),
+        };
+        let read = Action::Run(incoming.command());
+        let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
+        // It changes this machine and only reads the host, whose lock it does not need.
+        let reading = Perform { action: &read, as_of: None, ..step };
+        let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
+        incoming.end(ending).await
+    }
+
+    /// Does one step; `limit` in place of the one that steps of its kind have.
+    async fn perform_within(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink, limit: Option<Limit>) -> Ending {
         let user = step.context.sudo.as_deref();
         let task = match self.prepare(&step).await {
-            Ok(task) => task,
+            Ok(task) => Task { limit: limit.unwrap_or(task.limit), ..task },
             Err(reason) => return Ending::Refused(reason),
         };
         let mut kills = self.kills();
@@ -210,22 +275,26 @@ impl Inner {
                 Err(locked) => return Ending::Locked(locked),
             },
         };
-        let mut marks = task.marks;
         let lock = guarded.as_ref().map(|guarded| &guarded.script);
-        let text = envelope::command(&mut marks, self.abilities, user, lock, &task.script);
+        // The lock is that of the user who is logged in, so that a shell of that user has a look at it and then changes the user, all in one round trip.
+        let serving = user.filter(|_| lock.is_none());
+        let how = task.how();
         let session = tokio::select! {
             biased;
             _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
-            session = self.session() => session,
+            session = self.session(serving, how) => session,
         };
-        let (process, _permit) = match session {
+        let mut session = match session {
             Ok(session) => session,
             Err(Refusal::Refused(reason)) => return Ending::Refused(reason),
             Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
         };
         let started = Instant::now();
-        let mut exchange = Exchange::new(process, marks, text, task.payload);
-        let mut ear = Ear::new(Some(sink)).guarded(guarded.map(|guarded| guarded.answer));
+        self.command_goes_out();
+        let frame = session.frame;
+        let request = Request { user, lock, script: &task.script, marks: task.marks, payload: task.payload };
+        let mut exchange = self.begin(&mut session, request, how);
+        let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
@@ -241,37 +310,49 @@ impl Inner {
                 }
             };
         }
-        self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await
+        let ending = self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await;
+        self.end(session, exchange, &ear, how).await;
+        ending
     }
 
     async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
         let mut marks = Marks::new();
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
-        // 64 random bits: not to be guessed by who would put something in its place.
-        let name = format!(".infra-{:016x}", rand::random::<u64>());
+        let name = temporary_name();
         let task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
                 let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
-                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None }
+                let leaves_processes = command.leaves_processes;
+                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None, leaves_processes }
             }
             Action::Script(run) => {
                 let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;
                 let begin = marks.add(Mark::Begin);
                 let place = script::place(&name);
-                let script = script::program(run, &interpreter, &place, step.context, &begin)?;
+                let script = script::program(run, &interpreter, &place, step.context, &begin, self.abilities.serves)?;
                 let cleanup = infra_core::sh!("{}; rm -f -- \"$infra_t\"", place);
-                Task { script, marks, payload: Payload::Checked(run.content.clone()), limit: whole, cleanup, dest: None }
+                Task {
+                    script,
+                    marks,
+                    payload: Payload::Checked(run.content.clone()),
+                    limit: whole,
+                    cleanup,
+                    dest: None,
+                    leaves_processes: true,
+                }
             }
             Action::Upload(wanted) => Task {
-                script: upload::script(wanted, &name).as_str().to_owned(),
+                script: upload::script(wanted, &name, self.abilities.serves).as_str().to_owned(),
                 marks,
                 payload: Payload::Checked(wanted.content.clone()),
                 limit: Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall)),
                 cleanup: upload::cleanup(wanted, &name),
                 dest: Some(wanted.dest.clone()),
+                leaves_processes: false,
             },
+            Action::Download(_) | Action::Controller(_) => return Err("it is no step of a host".to_owned()),
         };
         if task.script.contains('\0') {
             return Err("a command cannot hold a NUL character".to_owned());
@@ -360,6 +441,11 @@ impl Inner {
             None => Ending::Lost { reason: exchange.reason().await, begun },
         }
     }
+}
+
+/// The name of a temporary file: with 64 random bits it is not to be guessed by who would put something in its place.
+fn temporary_name() -> String {
+    format!(".infra-{:016x}", rand::random::<u64>())
 }
 
 /// Waits for a moment, or for ever.

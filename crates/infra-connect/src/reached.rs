@@ -1,26 +1,27 @@
 //! A host that was reached: everything above [`Spawn`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
-use infra_core::command::Shell;
-use infra_core::connection::{Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
+use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
+use infra_core::global_arguments::Context;
 use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
-use crate::envelope::{self, Abilities, Mark};
+use crate::envelope::{self, Abilities, Before, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::lock::Lock;
 use crate::payload::Payload;
 use crate::perform::Ear;
-use crate::receipts::{Marks, Piece};
+use crate::receipts::{Marks, Piece, Tag};
+use crate::sessions::{Session, Sessions, Use};
 use crate::settings::Settings;
-use crate::spawn::{Process, Spawn, SpawnError};
+use crate::spawn::{Process, Spawn};
 
 /// How long the killing of a process group may take, on a host that may not answer.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -31,14 +32,8 @@ const CLOSED: &str = "the connection was closed";
 /// A host that was reached, by whatever connector.
 pub struct Reached {
     inner: Arc<Inner>,
-    /// Reads what the first shell still prints, so that it never waits for us.
-    drain: JoinHandle<()>,
-}
-
-impl Drop for Reached {
-    fn drop(&mut self) {
-        self.drain.abort();
-    }
+    /// This machine, where something that belongs to the host is done there.
+    controller: OnceCell<Box<Reached>>,
 }
 
 /// What several tasks share.
@@ -46,13 +41,14 @@ pub(crate) struct Inner {
     spawner: Arc<dyn Spawn>,
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
-    work: Semaphore,
-    /// One session is kept for killing what runs in the others.
+    sessions: Arc<Sessions>,
+    /// One session of each connection is kept for killing what runs in the others.
     control: Semaphore,
-    busy: AtomicUsize,
     kills: watch::Sender<Kills>,
     flights: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+    round_trips: AtomicU64,
+    commands: AtomicU64,
     pub(crate) lock: Lock,
 }
 
@@ -62,17 +58,15 @@ pub(crate) enum Refusal {
     Lost(String),
 }
 
-/// A place among the sessions of a host.
-pub(crate) struct Permit<'a> {
-    inner: &'a Inner,
-    permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.inner.busy.fetch_sub(1, Ordering::AcqRel);
-        self.permit = None;
-    }
+/// What a shell is to do.
+pub(crate) struct Request<'r> {
+    /// As whom; where the shell that serves it is another user's, the user is changed for this alone.
+    pub(crate) user: Option<&'r str>,
+    /// What concerns the lock of the user who is logged in, before it. A shell of another user does it when it is opened, and never again.
+    pub(crate) lock: Option<&'r Shell>,
+    pub(crate) script: &'r str,
+    pub(crate) marks: Marks<Mark>,
+    pub(crate) payload: Payload,
 }
 
 /// What was said about killing what is in flight.
@@ -103,7 +97,7 @@ impl Listener for Hello {
         match piece {
             Piece::Bytes(bytes) if self.said.len() < 4096 => self.said.extend_from_slice(bytes),
             Piece::Bytes(_) => {}
-            Piece::Mark(_, number) if stream == Stream::Stdout => self.number = Some(number),
+            Piece::Mark(Mark::Up, number) if stream == Stream::Stdout => self.number = Some(number),
             Piece::Mark(..) => {}
         }
     }
@@ -116,14 +110,13 @@ impl Listener for Hello {
 impl Reached {
     /// Hears the first words of a host from the first of its shells, and takes it over.
     ///
-    /// A connector whose connection lives as long as its first shell keeps a second handle of that shell's input.
-    ///
     /// # Errors
     /// When it is no shell, with what it said instead, as a sentence fragment. There is no deadline here: the caller has one.
     pub async fn meet(settings: Arc<Settings>, spawner: Arc<dyn Spawn>, first: Process) -> Result<Self, String> {
         let mut marks = Marks::new();
-        let text = envelope::hello(&mut marks);
-        let mut exchange = Exchange::new(first, marks, text, Payload::none());
+        let tag = Tag::random();
+        let text = envelope::open(&mut marks, None, &tag, None) + &envelope::hello(&mut marks, &tag);
+        let mut exchange = Exchange::new(first, marks, text, Payload::none(), true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
             if exchange.step(&mut hello).await == Step::Closed && hello.number.is_none() {
@@ -134,32 +127,56 @@ impl Reached {
             }
         }
         let abilities = Abilities::from_number(hello.number.unwrap_or_default());
-        let sessions = spawner.sessions().max(2);
+        let most = spawner.sessions().max(2);
+        let sessions = Sessions::new(spawner.clone(), most - 1);
+        if let Some(process) = exchange.into_process().await {
+            if abilities.serves {
+                sessions.add(process, tag);
+            } else {
+                sessions.add_spent(process);
+            }
+        }
         let inner = Inner {
             spawner,
             abilities,
             settings,
-            work: Semaphore::new(sessions - 1),
+            sessions,
             control: Semaphore::new(1),
-            busy: AtomicUsize::new(0),
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            round_trips: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
             lock: Lock::default(),
         };
-        let outputs = exchange.into_outputs();
-        let drain = tokio::spawn(async move {
-            let [stdout, stderr] = outputs;
-            tokio::join!(discard(stdout), discard(stderr));
-        });
-        Ok(Self { inner: Arc::new(inner), drain })
+        Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
     }
-}
 
-async fn discard(stream: Option<std::pin::Pin<Box<dyn AsyncRead + Send>>>) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = [0; 4096];
-    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    async fn kill_everywhere(&self, for_good: bool) {
+        let here = async {
+            if let Some(controller) = self.controller.get() {
+                controller.inner.kill_in_flight(for_good).await;
+            }
+        };
+        tokio::join!(self.inner.kill_in_flight(for_good), here);
+    }
+
+    /// Runs a command on this machine. It is killed and closed with those of the host.
+    async fn perform_on_controller(&self, command: &Command, step: &Perform<'_>, sink: OutputSink) -> Ending {
+        let connecting = async { crate::local::connect(self.inner.settings.clone()).await.map(Box::new) };
+        let controller = match self.controller.get_or_try_init(|| connecting).await {
+            Ok(controller) => controller,
+            Err(error) => return Ending::Refused(format!("no shell can be started on this machine: {}", error.message)),
+        };
+        if self.inner.kills.borrow().for_good {
+            return Ending::Refused("the run was interrupted before it began".to_owned());
+        }
+        let mut env = step.context.env.clone();
+        env.insert("INFRA_ADDRESS".to_owned(), self.inner.spawner.address());
+        let context = Context { env, ..Context::default() };
+        let action = Action::Run(command.clone());
+        controller.inner.perform(Perform { action: &action, context: &context, timeout: step.timeout, as_of: None }, sink).await
+    }
 }
 
 impl Inner {
@@ -189,48 +206,91 @@ impl Inner {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
+    /// Counts a request for whose answer is waited: to open a shell, or what is asked of one.
+    pub(crate) fn goes_out(&self) {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a step of a change that is sent.
+    pub(crate) fn command_goes_out(&self) {
+        self.goes_out();
+        self.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a command as in flight.
     pub(crate) fn flight(&self) -> Flight<'_> {
         self.flights.send_modify(|flights| *flights += 1);
         Flight(self)
     }
 
-    /// A shell for a command, once there is a place for it.
-    ///
-    /// A host that wants fewer sessions than we would use gets fewer: the place is given up, and another one waited for.
-    pub(crate) async fn session(&self) -> Result<(Process, Permit<'_>), Refusal> {
-        loop {
-            let permit = self.work.acquire().await.map_err(|_| Refusal::Lost(CLOSED.to_owned()))?;
-            let others = self.busy.fetch_add(1, Ordering::AcqRel);
-            let mut permit = Permit { inner: self, permit: Some(permit) };
-            match self.spawner.spawn().await {
-                Ok(process) => return Ok((process, permit)),
-                Err(SpawnError::Refused(_)) if others > 0 => {
-                    if let Some(permit) = permit.permit.take() {
-                        permit.forget();
-                    }
-                }
-                Err(SpawnError::Refused(reason)) => return Err(Refusal::Refused(reason)),
-                Err(SpawnError::Lost(reason)) => return Err(Refusal::Lost(reason)),
-            }
+    /// A shell that serves `user`, once there is one.
+    pub(crate) async fn session(&self, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
+        self.sessions.take(user, how).await
+    }
+
+    /// Begins to have a script run by a shell. The shell is kept where it is to be used again.
+    pub(crate) fn begin(&self, session: &mut Session, request: Request<'_>, how: Use) -> Exchange {
+        let Request { user, lock, script, mut marks, payload } = request;
+        let mut text = String::new();
+        let serving = session.user.as_deref();
+        let tag = session.tag.get_or_insert_with(|| {
+            let tag = Tag::random();
+            text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
+            tag
+        });
+        marks.know(tag, Mark::Over);
+        let before = Before { lock: lock.filter(|_| serving.is_none()), user: user.filter(|_| serving != user) };
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, script));
+        let process = session.process.take().expect("a session that was just taken has its process");
+        Exchange::new(process, marks, text, payload, self.keeps(how))
+    }
+
+    fn keeps(&self, how: Use) -> bool {
+        how == Use::Again && self.abilities.serves
+    }
+
+    /// Gives a shell back whose command came to its end by its own receipt.
+    pub(crate) async fn end(&self, session: Session, exchange: Exchange, ear: &Ear, how: Use) {
+        if ear.ended_whole()
+            && self.keeps(how)
+            && let Some(process) = exchange.into_process().await
+        {
+            session.give_back(process);
         }
     }
 
     /// A shell in the session that is kept aside, for what must be done while all others are at work.
     pub(crate) async fn aside(&self) -> Option<(Process, SemaphorePermit<'_>)> {
         let permit = self.control.acquire().await.ok()?;
+        self.goes_out();
         Some((self.spawner.spawn().await.ok()?, permit))
+    }
+
+    /// A shell of the user who is logged in that nobody uses, if there is one.
+    pub(crate) fn idle_session(&self) -> Option<Session> {
+        self.sessions.take_idle()
+    }
+
+    /// Opens as many shells as there are to be commands at once, on as many connections as that takes: what a host does not bear shows before anything ran.
+    async fn prepare_for(&self, commands: usize) -> Result<(), Crowded> {
+        let opened = self.sessions.prepare_for(commands).await?;
+        self.control.add_permits(opened);
+        Ok(())
     }
 
     /// Kills a process group by a shell of `user`. Says whether it is gone.
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
             let (process, _permit) = self.aside().await?;
+            self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
-            let text = envelope::command(&mut marks, self.abilities, user, None, script.as_str());
-            let mut exchange = Exchange::new(process, marks, text, Payload::none());
-            let mut ear = Ear::new(None);
+            let tag = Tag::random();
+            let open = envelope::open(&mut marks, user, &tag, None);
+            marks.know(&tag, Mark::Over);
+            let text = open + &envelope::command(&mut marks, self.abilities, &tag, Before::default(), script.as_str());
+            let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
+            let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
             ear.end()
         };
@@ -249,11 +309,26 @@ impl Connection for Reached {
         })
     }
 
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                prepared = self.inner.prepare_for(commands) => prepared,
+                () = self.inner.closed() => Err(Crowded { message: CLOSED.to_owned(), hint: None }),
+            }
+        })
+    }
+
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ending = self.inner.perform(step, sink) => ending,
+                ending = async {
+                    match step.action {
+                        Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
+                        _ => self.inner.perform(step, sink).await,
+                    }
+                } => ending,
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
@@ -282,20 +357,27 @@ impl Connection for Reached {
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(false))
+        Box::pin(self.kill_everywhere(false))
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.inner.kill_in_flight(true))
+        Box::pin(self.kill_everywhere(true))
+    }
+
+    fn traffic(&self) -> Traffic {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.inner.work.close();
+            self.inner.sessions.close();
             self.inner.control.close();
             self.inner.closed.send_replace(true);
+            if let Some(controller) = self.controller.get() {
+                controller.close().await;
+            }
             self.inner.spawner.close().await;
-            self.drain.abort();
         })
     }
 }

@@ -51,10 +51,15 @@ impl<M: Copy> Marks<M> {
         Self { known: HashMap::new() }
     }
 
+    /// Has a tag that was there before stand for `mark`.
+    pub(crate) fn know(&mut self, tag: &Tag, mark: M) {
+        self.known.insert(tag.0.as_bytes().try_into().expect("a tag has 32 digits"), mark);
+    }
+
     /// A fresh tag that stands for `mark`.
     pub(crate) fn add(&mut self, mark: M) -> Tag {
         let tag = Tag::random();
-        self.known.insert(tag.0.as_bytes().try_into().expect("a tag has 32 digits"), mark);
+        self.know(&tag, mark);
         tag
     }
 }
@@ -120,6 +125,11 @@ impl<M: Copy> Scanner<M> {
         if start < text.len() {
             each(Piece::Bytes(&text[start..]));
         }
+    }
+
+    /// Whether nothing is held back.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// The stream is at its end: what was held back was no mark.

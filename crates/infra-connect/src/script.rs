@@ -23,16 +23,23 @@ else infra_no 'there is no sha256sum on the host'; fi; infra_h=${infra_h%% *}; }
 }
 
 /// Makes the file `$infra_t` of this content from the input, for this user alone, and removes it on every way out.
-pub(crate) fn receive(sha256: &str) -> Shell {
+pub(crate) fn receive(content: &Content, bounded: bool) -> Shell {
+    // From a shell that serves other commands after this one, no more is read than there is.
+    let read = match (bounded, content.size()) {
+        (false, _) => sh!("cat"),
+        (true, 0) => sh!(":"),
+        (true, size) => sh!("head -c {}", size),
+    };
     sh!(
         "trap 'rm -f -- \"$infra_t\"' EXIT
 trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 141' PIPE; trap 'exit 143' TERM
 ( set -C; : >\"$infra_t\" ) || infra_no 'no file can be made there'
-cat >\"$infra_t\" || infra_no 'the content cannot be written'
+{} >\"$infra_t\" || infra_no 'the content cannot be written'
 infra_sum <\"$infra_t\"
 [ \"$infra_h\" = {} ] || infra_no 'what arrived is not what was sent'
 ",
-        sha256
+        read,
+        content.sha256()
     )
 }
 
@@ -137,6 +144,7 @@ pub(crate) fn program(
     place: &Shell,
     context: &Context,
     begin: &Tag,
+    bounded: bool,
 ) -> Result<String, String> {
     let missing = format!("there is no {} on the host, which its first line asks for", interpreter[0]);
     let head = sh!(
@@ -144,7 +152,7 @@ pub(crate) fn program(
         refuse(),
         digest(),
         place,
-        receive(&program.content.sha256())
+        receive(&program.content, bounded)
     );
     let check = sh!("command -v {} >/dev/null 2>&1 || infra_no {}\n", interpreter[0], missing);
     let run = sh!("{} \"$infra_t\" {}", interpreter.to_vec(), program.args);

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use infra_core::BoxFuture;
+use infra_core::connection::ConnectError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The script of every `sh` that a connector starts: it reads one line from its standard input and does what that says.
@@ -17,14 +18,23 @@ pub trait Spawn: Send + Sync + 'static {
     /// Starts `sh -c BOOT` in a session or process group of its own, with [`BOOT`] as it stands.
     fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>>;
 
-    /// How many of these may run at once.
+    /// How many of these may run at once on one connection, the first of them included.
     fn sessions(&self) -> usize;
+
+    /// The name or address at which this machine reaches the host.
+    fn address(&self) -> String;
+
+    /// Opens so many connections in all, each for [`sessions`](Self::sessions) more, where a connection bears so few.
+    fn widen(&self, connections: usize) -> BoxFuture<'_, Result<(), ConnectError>> {
+        let _ = connections;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Ends the connection and removes what it left on this machine.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A `sh` on a host. Dropping it closes its input and outputs, and kills nothing.
+/// A `sh` on a host. Dropping it closes its input and outputs, and kills nothing; see [`ends`](Self::ends).
 pub struct Process {
     /// Its standard input. Shut down, it is at its end.
     pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
@@ -32,6 +42,8 @@ pub struct Process {
     pub stdout: Pin<Box<dyn AsyncRead + Send>>,
     /// Its standard error.
     pub stderr: Pin<Box<dyn AsyncRead + Send>>,
+    /// Whether it ends when it is dropped, and its input with it. The first shell of a connection may be held open by the connection, whose end it would be.
+    pub ends: bool,
     /// How it ended, as the connector tells it: a sentence fragment for messages, such as *the connection was closed by the host*. It is asked for
     /// once the outputs are at their end. No decision rests on it.
     pub ended: BoxFuture<'static, String>,

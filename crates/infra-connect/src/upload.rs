@@ -26,7 +26,7 @@ pub(crate) fn cleanup(upload: &Upload, name: &str) -> Shell {
 }
 
 /// The script of an upload; its content is on its input. It ends with 0 when the file is in place, and says why when it is not.
-pub(crate) fn script(upload: &Upload, name: &str) -> Shell {
+pub(crate) fn script(upload: &Upload, name: &str, bounded: bool) -> Shell {
     let current = match &upload.replaces {
         Replaces::Anything => Shell::default(),
         Replaces::Digest(sha256) => sh!(
@@ -51,7 +51,7 @@ exit 0",
         refuse(),
         digest(),
         place(upload, name),
-        receive(&upload.content.sha256()),
+        receive(&upload.content, bounded),
         ownership(upload),
         current
     )

@@ -12,14 +12,14 @@ use crate::ssh::Ssh;
 /// Reaches hosts, each by its own connector.
 pub struct Wire {
     settings: Arc<Settings>,
-    ssh: Ssh,
+    ssh: Arc<Ssh>,
 }
 
 impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Ssh::new(settings.clone()), settings }
+        Self { ssh: Arc::new(Ssh::new(settings.clone())), settings }
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {

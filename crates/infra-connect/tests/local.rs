@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::*;
 use infra_connect::Settings;
-use infra_core::connection::Ending;
+use infra_core::change::Action;
+use infra_core::connection::{Ending, Traffic};
 use infra_core::global_arguments::Context;
 use infra_core::output::Output;
 
@@ -27,6 +28,26 @@ async fn a_command_gives_its_status_and_its_outputs_apart() {
         let (ending, heard) = perform(&host, &run(script)).await;
         assert_eq!((ending, heard.stdout().as_str(), heard.stderr().as_str()), (Ending::Exited(status), stdout, stderr), "{script}");
     }
+}
+
+#[tokio::test]
+async fn requests_are_counted_and_what_they_hold_is_not() {
+    let host = local().await;
+    let traffic = |round_trips, commands| Traffic { round_trips, commands };
+    assert_eq!(host.traffic(), traffic(0, 0), "making the connection is not in it");
+    // Each request opens a shell and asks it.
+    host.gather(vec![question("echo 1"), question("echo 2"), question("echo 3")]).await.expect("answers");
+    assert_eq!(host.traffic(), traffic(2, 0));
+    perform(&host, &run("true")).await;
+    let folder = tempfile::tempdir().unwrap();
+    perform(&host, &Action::Upload(upload("x", &folder.path().join("file")))).await;
+    assert_eq!(host.traffic(), traffic(6, 2));
+    // A question that spoils the request is one more.
+    host.gather(vec![question("kill -9 $$"), question("echo 2")]).await.expect("answers");
+    assert_eq!(host.traffic(), traffic(10, 2));
+    // What cannot be sent is not counted.
+    perform(&host, &run("echo \0")).await;
+    assert_eq!(host.traffic(), traffic(10, 2));
 }
 
 #[tokio::test]

@@ -80,6 +80,7 @@ impl Machine {
             stdin: Box::pin(child.stdin.take().unwrap()),
             stdout: Box::pin(child.stdout.take().unwrap()),
             stderr: Box::pin(child.stderr.take().unwrap()),
+            ends: true,
             ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
         }
     }
@@ -99,6 +100,10 @@ impl Spawn for Door {
 
     fn sessions(&self) -> usize {
         8
+    }
+
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -200,28 +205,28 @@ async fn one_run_has_a_machine_and_the_other_is_told_who_does() {
 async fn nothing_is_asked_of_a_host_for_its_lock_alone_but_giving_it_back() {
     let machine = Machine::new("/bin/sh");
     let host = Run::new("first").reach(&machine).await;
+    let asked = || host.traffic().round_trips;
     fact(&host).await;
     fact(&host).await;
-    assert_eq!(machine.shells(), 2);
+    assert_eq!(asked(), 2);
     for _ in 0..3 {
         assert_eq!(touch(&host, &machine.path("file")).await, DONE);
     }
-    assert_eq!(machine.shells(), 3);
+    assert_eq!(asked(), 5);
     host.release().await;
-    assert_eq!(machine.shells(), 1);
+    assert_eq!((asked(), machine.shells()), (6, 0), "one shell does all of it");
     // A step that changes nothing, such as waiting, goes by any lock.
     let waits = Run::new("third").reach(&machine).await;
     let (action, context, heard) = (run("echo waited"), Context::default(), Arc::new(Heard::default()));
     let step = Perform { action: &action, context: &context, timeout: None, as_of: None };
     assert_eq!((waits.perform(step, heard.sink()).await, machine.files().len()), (DONE, 1));
     assert_eq!((heard.stdout().as_str(), machine.files()[0].as_str()), ("waited\n", "lock.1"));
-    machine.shells();
     // Where nothing was taken, there is nothing to give back.
     let other = Run::new("second").reach(&machine).await;
     fact(&other).await;
     other.release().await;
     host.release().await;
-    assert_eq!(machine.shells(), 1);
+    assert_eq!((other.traffic().round_trips, asked()), (1, 6));
 }
 
 #[tokio::test]
@@ -335,11 +340,11 @@ async fn several_steps_at_once_take_it_once() {
     fact(&second).await;
     assert_eq!(first.take_lock().await, DONE);
     first.release().await;
-    machine.shells();
+    let before = second.traffic().round_trips;
     let (action, context, heard) = (run("echo no"), Context::default(), Arc::new(Heard::default()));
     let old = || second.perform(Perform { action: &action, context: &context, timeout: None, as_of: Some(0) }, heard.sink());
     assert_eq!(tokio::join!(old(), old(), old()), (MOVED, MOVED, MOVED), "all of them rest on the same facts");
-    assert_eq!((heard.stdout(), machine.shells()), (String::new(), 1));
+    assert_eq!((heard.stdout(), second.traffic().round_trips), (String::new(), before + 1));
     let fresh = || touch(&second, Path::new("/dev/null"));
     assert_eq!(tokio::join!(fresh(), fresh(), fresh()), (DONE, DONE, DONE));
     assert_eq!(machine.files(), ["lock.2"]);
@@ -385,6 +390,74 @@ async fn the_lock_is_that_of_who_is_logged_in_whoever_a_command_runs_as() {
         first.release().await;
         assert_eq!(touch(&second, &machine.path("file")).await, DONE, "{shell}");
     }
+}
+
+#[tokio::test]
+async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
+    for shell in SHELLS {
+        let machine = Machine::new(shell);
+        machine.program("sudo", OBLIGING);
+        let first = Run::new("first");
+        let host = first.reach(&machine).await;
+        let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+        let does = |host: &Arc<dyn Connection>, action: Action| {
+            let (host, context, heard) = (host.clone(), context.clone(), Arc::new(Heard::default()));
+            async move {
+                let step = Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
+                (host.perform(step, heard.sink()).await, heard)
+            }
+        };
+        // Facts of the same user alone look at the lock as well, before the user is changed.
+        let fact = infra_core::connection::Question { context: context.clone(), ..question("echo fact") };
+        assert_eq!(host.gather(vec![fact]).await.unwrap()[0], Ok(Output::of("fact\n")), "{shell}");
+        // The tools of busybox read ahead, so that no shell of its serves two commands.
+        let at_most = if shell == "/bin/busybox" { usize::MAX } else { 0 };
+        let before = host.traffic().round_trips;
+        machine.shells();
+        for _ in 0..2 {
+            let (ending, heard) = does(&host, run("echo done; echo wrong >&2; exit 3")).await;
+            assert_eq!((ending, heard.stdout().as_str()), (Ending::Exited(3), "done\n"), "{shell}");
+        }
+        assert_eq!(host.traffic().round_trips - before, 2, "{shell}");
+        assert!(machine.shells() <= at_most, "{shell}");
+        let uploaded = machine.path("uploaded");
+        assert_eq!(does(&host, Action::Upload(upload(vec![b'x'; 300_000], &uploaded))).await.0, DONE, "{shell}");
+        assert_eq!(std::fs::metadata(&uploaded).unwrap().len(), 300_000, "{shell}");
+        assert_eq!(does(&host, script("exit 4", &[])).await.0, Ending::Exited(4), "{shell}");
+        // Who may not become that user is told so, and the shell goes on.
+        machine.program("sudo", "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n");
+        let host = first.reach(&machine).await;
+        for _ in 0..2 {
+            let (ending, _) = does(&host, run("echo no")).await;
+            assert!(matches!(&ending, Ending::Refused(reason) if reason.contains("password")), "{shell}: {ending:?}");
+        }
+        assert_eq!(touch(&host, &machine.path("file")).await, DONE, "{shell}");
+        assert!(machine.shells() <= at_most, "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn facts_of_another_user_alone_tell_whether_the_host_has_moved() {
+    let machine = Machine::new("/bin/sh");
+    machine.program("sudo", OBLIGING);
+    let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
+    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    let fact = infra_core::connection::Question { context, ..question("echo fact") };
+    assert_eq!(second.gather(vec![fact]).await.unwrap()[0], Ok(Output::of("fact\n")));
+    assert_eq!(touch(&first, &machine.path("file")).await, DONE);
+    first.release().await;
+    assert_eq!(touch(&second, &machine.path("file")).await, MOVED);
+}
+
+#[tokio::test]
+async fn two_connections_of_a_run_to_one_host_have_it_together() {
+    let machine = Machine::new("/bin/sh");
+    let run = Run::new("first");
+    let (one, two) = (run.reach(&machine).await, run.reach(&machine).await);
+    fact(&one).await;
+    assert_eq!(one.take_lock().await, DONE);
+    assert_eq!((touch(&two, &machine.path("file")).await, two.moves()), (DONE, 0));
+    assert_eq!(touch(&one, &machine.path("file")).await, DONE);
 }
 
 #[tokio::test]

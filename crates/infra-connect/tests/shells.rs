@@ -53,6 +53,7 @@ impl Other {
             stdin: Box::pin(child.stdin.take().unwrap()),
             stdout: Box::pin(child.stdout.take().unwrap()),
             stderr: Box::pin(child.stderr.take().unwrap()),
+            ends: true,
             ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
         }
     }
@@ -61,6 +62,10 @@ impl Other {
 impl Spawn for Other {
     fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
         Box::pin(async { Ok(self.start()) })
+    }
+
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
     }
 
     fn sessions(&self) -> usize {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use common::*;
 use infra_connect::{Settings, Wire};
 use infra_core::Value;
+use infra_core::change::Action;
+use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending};
 use infra_core::global_arguments::Context;
 use infra_core::host::{Connector, Host, HostId};
@@ -104,14 +106,132 @@ async fn many_commands_at_once_stay_within_the_sessions_of_a_host() {
     }
 }
 
+/// Starts so many commands, each of which ends well only when all of them run at the same time.
+async fn all_together(connection: &Arc<dyn Connection>, folder: &Path, commands: usize) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..commands {
+        let connection = connection.clone();
+        let folder = folder.display().to_string();
+        let script = format!(
+            "echo >{folder}/at.{n}; for i in $(seq 2000); do [ $(ls {folder} | grep -c '^at') -ge {commands} ] && exit 0; sleep 0.01; done; exit 1"
+        );
+        tasks.spawn(async move { perform(&connection, &run(&script)).await.0 });
+    }
+    while let Some(done) = tasks.join_next().await {
+        assert_eq!(done.unwrap(), Ending::Exited(0), "each waited for all {commands}");
+    }
+}
+
 #[tokio::test]
-async fn a_host_that_opens_no_session_but_the_first_refuses() {
+async fn many_commands_at_the_same_time_go_over_several_connections() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    connection.prepare_for(6).await.unwrap();
+    assert_eq!(sshd.logins(), 1, "one connection bears six commands beside its own shell and a kill");
+    connection.prepare_for(12).await.unwrap();
+    assert_eq!(sshd.logins(), 2);
+    all_together(&connection, sshd.folder(), 12).await;
+    // What is there is used again, and what was prepared and not needed is in nobody's way.
+    connection.prepare_for(12).await.unwrap();
+    assert_eq!(connection.gather(vec![question("echo fact")]).await.unwrap()[0].as_ref().unwrap().text(), "fact\n");
+    assert_eq!(perform(&connection, &run("true")).await.0, Ending::Exited(0));
+    assert_eq!(sshd.logins(), 2);
+    connection.close().await;
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
+async fn a_kill_reaches_the_commands_of_all_connections() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    connection.prepare_for(13).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..13 {
+        let connection = connection.clone();
+        // Each of them must be killed in the hard way.
+        let script = format!("trap '' TERM; echo >{}/pid.{n}; while :; do sleep 0.1; done", sshd.folder().display());
+        tasks.spawn(async move { perform(&connection, &run(&script)).await.0 });
+    }
+    let folder = sshd.folder().to_owned();
+    eventually("all commands", || (0..13).all(|n| folder.join(format!("pid.{n}")).exists())).await;
+    assert_eq!(sshd.logins(), 3);
+    connection.kill().await;
+    while let Some(done) = tasks.join_next().await {
+        assert_eq!(done.unwrap(), Ending::Killed);
+    }
+    // Dropped, not closed.
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_bear_so_many_says_so_before_anything_runs() {
+    let sshd = Sshd::start(SshdOptions::default().configuration("MaxSessions 4")).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    let error = connection.prepare_for(12).await.unwrap_err();
+    assert!(
+        error.message.starts_with("12 commands at once are needed on the host, and over 2 connections it started 6 shells: "),
+        "{error}"
+    );
+    assert!(error.hint.unwrap().contains("MaxSessions"));
+    assert_eq!(sshd.logins(), 2, "a refused session is no new connection");
+    assert_eq!(perform(&connection, &run("true")).await.0, Ending::Exited(0));
+    connection.close().await;
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_opened_again_says_so_before_anything_runs() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    std::fs::rename(sshd.user_key(), sshd.folder().join("put-away")).unwrap();
+    let error = connection.prepare_for(12).await.unwrap_err();
+    let beginning = "12 commands at once need 2 connections to the host, with up to 6 each, and not all of them could be opened: ";
+    assert!(error.message.starts_with(beginning), "{error}");
+    assert!(error.hint.is_some());
+    assert_eq!(perform(&connection, &run("true")).await.0, Ending::Exited(0));
+    connection.close().await;
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
+async fn a_host_that_opens_no_session_but_the_first_is_served_by_that() {
     let sshd = Sshd::start(SshdOptions::default().configuration("MaxSessions 1")).unwrap();
     let (_wire, connection) = reach(&sshd).await;
-    let (ending, _) = perform(&connection, &run("touch /nope")).await;
+    for n in 0..3 {
+        let (ending, heard) = perform(&connection, &run(&format!("echo {n}"))).await;
+        assert_eq!((ending, heard.stdout()), (Ending::Exited(0), format!("{n}\n")));
+    }
+    // What reads its input to the end would take the connection with it.
+    let (ending, _) = perform(&connection, &run_with("cat", "x")).await;
     let Ending::Refused(reason) = ending else { panic!("{ending:?}") };
     assert!(reason.contains("MaxSessions"), "{reason}");
     assert_eq!(sshd.logins(), 1, "a refused session is no new connection");
+}
+
+#[tokio::test]
+async fn commands_share_a_shell_unless_one_may_leave_something_behind() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (_wire, connection) = reach(&sshd).await;
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        assert_eq!(perform(&connection, &run("exit 3")).await.0, Ending::Exited(3));
+        assert_eq!(connection.gather(vec![question("echo x")]).await.unwrap(), [Ok(infra_core::output::Output::of("x\n"))]);
+        let file = folder.path().join(n.to_string());
+        let wanted = Action::Upload(upload(format!("content {n}\0"), &file));
+        assert_eq!(perform(&connection, &wanted).await.0, Ending::Exited(0));
+        assert_eq!(std::fs::read(&file).unwrap(), format!("content {n}\0").into_bytes());
+    }
+    assert_eq!(sshd.sessions(), 1, "the first session serves them all");
+    // What it leaves behind says its late words to nobody.
+    let leaving = Action::Run(Command::new(Shell::verbatim("(sleep 0.2; echo late; echo late >&2) & exit 0")).leaving_processes());
+    assert_eq!(perform(&connection, &leaving).await.0, Ending::Exited(0));
+    assert_eq!(sshd.sessions(), 2);
+    let asked = connection.gather(vec![question("sleep 0.5; echo y")]).await.unwrap();
+    assert_eq!(asked, [Ok(infra_core::output::Output::of("y\n"))]);
 }
 
 #[tokio::test]
@@ -384,8 +504,16 @@ fn controller_to_be_killed() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let wire = Wire::new(Settings::new(Path::new(&folder).join("run")));
         let connection = wire.connect(&host("sshd-01", &[("ssh_config_file", config.into())])).await.unwrap();
-        let action = run(&format!("echo >{folder}/begun; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo >{folder}/ended"));
-        perform(&connection, &action).await;
+        connection.prepare_for(12).await.unwrap();
+        let commands = (0..12).map(|n| {
+            let action =
+                run(&format!("echo >{folder}/begun.{n}; while [ ! -e {folder}/go ]; do sleep 0.02; done; echo >{folder}/ended.{n}"));
+            let connection = connection.clone();
+            tokio::spawn(async move { perform(&connection, &action).await })
+        });
+        for command in commands.collect::<Vec<_>>() {
+            let _ = command.await;
+        }
     });
 }
 
@@ -399,12 +527,13 @@ async fn a_controller_that_is_killed_leaves_no_master() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let begun = sshd.folder().join("begun");
-    eventually("the command of the controller", || begun.exists()).await;
+    let all = |what: &str| (0..12).all(|n| sshd.folder().join(format!("{what}.{n}")).exists());
+    eventually("the commands of the controller", || all("begun")).await;
+    assert_eq!(sshd.logins(), 2);
     controller.kill().unwrap();
     controller.wait().unwrap();
     std::fs::write(sshd.folder().join("go"), "").unwrap();
-    eventually("the command's end", || sshd.folder().join("ended").exists()).await;
+    eventually("the commands' end", || all("ended")).await;
     // The socket of the killed one is swept by the next one that starts.
     let (wire, connection) = reach(&sshd).await;
     connection.close().await;

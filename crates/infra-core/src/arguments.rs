@@ -49,6 +49,8 @@ pub fn is_marked(schema: &Value, name: &str, mark: &str) -> bool {
 
 /// The mark of an argument that names a file of the controller: relative ones are looked up beside the script.
 pub const LOCAL_PATH: &str = "x-local-path";
+/// The mark of an argument that names a file of the controller to be written: relative ones are beside the deploy file.
+pub const LOCAL_DESTINATION: &str = "x-local-destination";
 /// The mark of an argument that names a path on the host: relative ones are joined with `_chdir`.
 pub const HOST_PATH: &str = "x-host-path";
 

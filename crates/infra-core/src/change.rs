@@ -38,6 +38,11 @@ pub enum Action {
     Upload(Upload),
     /// Upload a file to a private temporary place, run it with these arguments, and remove it on every path.
     Script(ScriptRun),
+    /// Read a file of the host into one of the controller: written beside its destination, checked by digest, then renamed over it.
+    Download(Download),
+    /// Run this on the controller. It finds the address at which infra reaches the host in the environment variable `INFRA_ADDRESS`. Of the context only
+    /// the environment counts: it runs as who started infra.
+    Controller(Command),
 }
 
 /// A file to be written on a host.
@@ -55,6 +60,21 @@ pub struct Upload {
     pub group: Option<String>,
     /// What must be there now, checked in the same command that writes.
     pub replaces: Replaces,
+}
+
+/// A file to be fetched from a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Download {
+    /// Its path on the host.
+    pub src: String,
+    /// The absolute path on the controller; a link there is followed.
+    pub dest: String,
+    /// Its size in bytes when it was looked at, for people.
+    pub size: Option<u64>,
+    /// Its SHA-256 digest when it was looked at: with another one nothing is written.
+    pub sha256: String,
+    /// Whether to make the missing directories of `dest`.
+    pub create_dir: bool,
 }
 
 /// A local program to be run on a host.
@@ -126,6 +146,9 @@ pub struct TextChange {
     pub before: String,
     /// What it will hold.
     pub after: String,
+    /// Why its content is not here, as a sentence fragment: `the new content is not UTF-8 text`. Then both texts are empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
 }
 
 /// Something that will be true after a change.
@@ -220,7 +243,13 @@ impl Change {
 
     /// With a text file before and after.
     pub fn text(mut self, path: impl Into<String>, before: impl Into<String>, after: impl Into<String>) -> Self {
-        self.texts.push(TextChange { path: path.into(), before: before.into(), after: after.into() });
+        self.texts.push(TextChange { path: path.into(), before: before.into(), after: after.into(), withheld: None });
+        self
+    }
+
+    /// With a file whose content changes and is not shown, and why, as a sentence fragment.
+    pub fn withheld(mut self, path: impl Into<String>, why: impl Into<String>) -> Self {
+        self.texts.push(TextChange { path: path.into(), before: String::new(), after: String::new(), withheld: Some(why.into()) });
         self
     }
 

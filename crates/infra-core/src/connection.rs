@@ -99,6 +99,16 @@ pub trait Connection: Send + Sync {
     /// [`Lost`] when the connection broke.
     fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>>;
 
+    /// Makes sure that so many commands can run at the same time, before the first of them begins: more connections are opened where one of them does
+    /// not bear so many. It is asked for when nothing else is in flight on the host. Who has no limit has nothing to do.
+    ///
+    /// # Errors
+    /// [`Crowded`] when the host does not bear so many. Nothing ran then, and what was opened for it is closed again.
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        let _ = commands;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// From now on changes are made under the lock of the machine, as this claim says; with `None`, which is how a connection begins, without one.
     ///
     /// The first [`gather`](Self::gather) after that reads in passing how the lock stands. The first step that changes something takes it, in the same round
@@ -133,6 +143,20 @@ pub trait Connection: Send + Sync {
 
     /// Ends the connection. Commands in flight are lost.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// What has gone over the connection since it was made. Nothing where nobody counts.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+}
+
+/// What has gone over a connection since it was made; making it is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Requests after whose answer the next could be sent. Opening a shell is one, and so is what is asked of it, however many questions that holds.
+    pub round_trips: u64,
+    /// Steps of changes that were sent: commands, uploads and scripts.
+    pub commands: u64,
 }
 
 /// One command that reads a fact.
@@ -164,6 +188,16 @@ pub struct Perform<'a> {
 pub struct Lost {
     /// Why, as a sentence fragment.
     pub reason: String,
+}
+
+/// A host does not bear so many commands at the same time.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct Crowded {
+    /// How many were asked for, how many there may be and why, as a sentence fragment.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 /// How a step ended.

@@ -3,20 +3,22 @@
 //! The grammar of a run, where `*` means any number, `?` at most one, and `|` either:
 //!
 //! ```text
-//! run      = RunStarted Connecting reach* (prepare | answers)? (execute | Declined)? RunEnded
+//! run      = RunStarted DetailedExitCode? Connecting reach* (prepare again* | answers)? (execute prove? | Declined)? Counted? RunEnded
 //! reach    = HostConnected | HostUnreachable
 //! prepare  = Preparing (HostPrepared | HostFailed | Log)* (PlanReady | Misused)
+//! again    = Rechecking (HostPrepared | HostFailed | Log)* (PlanReady | PlanStands | Misused)
 //! answers  = FactAnswered*
 //! execute  = Executing operation*
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Lock | Retrying | WithinCall)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Lock | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
+//! prove    = Proving (HostPrepared | HostFailed | Log)* Proved
 //! ```
 //!
 //! Operations follow one another; inside a `parallel` or `rolling` block, and with `--serial` and `--no-wait`, they overlap: an operation then begins with its
 //! first host and ends with its last. `WaveStarted` stands before the first host of its wave.
 //!
 //! `Stopped` and `Interrupted` may stand anywhere after `RunStarted`; `Misused` also directly after it. Every `HostOperationStarted` is followed by
-//! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, or served by a `_run_once` elsewhere)
+//! its `HostOperationEnded`, on every path. Hosts that have no part in an operation (skipped by a condition, done in an earlier run, or served by a `_run_once` elsewhere)
 //! have a `HostOperationEnded` without a start. `RunEnded` is always last, and there is exactly one.
 
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Value;
-use crate::connection::{ConnectError, Ending};
+use crate::change::TextChange;
+use crate::connection::{ConnectError, Ending, Traffic};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::host::HostId;
 use crate::lock::LockNews;
@@ -107,6 +110,12 @@ pub enum Event {
         /// The plan.
         plan: Arc<Plan>,
     },
+    /// The exit code is to tell whether there were changes: `--detailed-exitcode`.
+    DetailedExitCode,
+    /// The answer to the question took so long that facts are read and operations planned once more.
+    Rechecking,
+    /// The plan that was agreed to is still right.
+    PlanStands,
     /// The question before execution was answered with no.
     Declined,
     /// Execute begins.
@@ -152,6 +161,29 @@ pub enum Event {
         /// What came of it.
         result: Box<HostResult>,
     },
+    /// An operation has changed text files on a host.
+    TextsChanged {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// What they held before, and what they hold now.
+        texts: Arc<Vec<TextChange>>,
+    },
+    /// The hosts that are ok are prepared once more, to prove that nothing is left to do: `--prove`.
+    Proving,
+    /// The proof is made.
+    Proved {
+        /// What the operations would do now. Its places are its own, since scripts were evaluated again.
+        plan: Arc<Plan>,
+        /// Whether operations that are not idempotent by nature count too: `--prove=strict`.
+        strict: bool,
+    },
+    /// What went over the connections of all hosts that were reached.
+    Counted {
+        /// Each host and its share.
+        hosts: Vec<(HostId, Traffic)>,
+    },
     /// An operation ended on all hosts that have a part in it.
     OperationEnded {
         /// Which.
@@ -185,6 +217,8 @@ pub enum Event {
         op: OpId,
         /// Which host.
         host: HostId,
+        /// The machine that the operation runs on for that host, where it is another one (`_on`); the lock is that of this machine.
+        on: Option<String>,
         /// What there is to say.
         news: LockNews,
     },
@@ -340,6 +374,13 @@ pub enum Outcome {
         /// What was going on.
         failure: Failure,
     },
+    /// It was done in an earlier run from which this one goes on, and is not run again.
+    Earlier {
+        /// The name of that run.
+        run: String,
+        /// Whether it changed something then.
+        changed: bool,
+    },
     /// It ran on another host (`_run_once`), with this outcome.
     Elsewhere {
         /// The host.
@@ -367,15 +408,15 @@ pub struct Failure {
 }
 
 impl Outcome {
-    /// Whether something was changed by it, here or elsewhere.
+    /// Whether something was changed by it, here or elsewhere, now or in the earlier run that did it.
     pub fn changed(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Elsewhere { changed: true, .. })
+        matches!(self, Self::Changed { .. } | Self::Elsewhere { changed: true, .. } | Self::Earlier { changed: true, .. })
     }
 
     /// Whether it ended well; an ignored failure did not.
     pub fn succeeded(&self) -> bool {
         match self {
-            Self::Changed { .. } | Self::Unchanged { .. } | Self::Skipped { .. } => true,
+            Self::Changed { .. } | Self::Unchanged { .. } | Self::Skipped { .. } | Self::Earlier { .. } => true,
             Self::Failed { .. } | Self::Indeterminate { .. } => false,
             Self::Elsewhere { ok, .. } => *ok,
         }

@@ -17,6 +17,8 @@ pub struct Example {
     pub facts: Vec<(&'static str, Value, Value)>,
     /// Files of the controller: absolute path and content.
     pub locals: Vec<(&'static str, &'static str)>,
+    /// Files of the controller that are not there: absolute paths.
+    pub absent_locals: Vec<&'static str>,
     /// What follows.
     pub expected: Expected,
 }
@@ -24,7 +26,7 @@ pub struct Example {
 /// What follows from an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// These steps, in order; an upload is written as `upload PATH`, a script as `script ARGS…`.
+    /// These steps, in order; an upload is written as `upload PATH`, a download as `download PATH`, a script as `script ARGS…`.
     Steps(Vec<&'static str>),
     /// Nothing, for a reason that contains this text.
     Nothing(&'static str),
@@ -35,7 +37,7 @@ pub enum Expected {
 impl Example {
     /// An example with these arguments, of which nothing is expected yet.
     pub fn new(title: &'static str, args: Value) -> Self {
-        Self { title, args, facts: Vec::new(), locals: Vec::new(), expected: Expected::Steps(Vec::new()) }
+        Self { title, args, facts: Vec::new(), locals: Vec::new(), absent_locals: Vec::new(), expected: Expected::Steps(Vec::new()) }
     }
 
     /// With an answer that is found on the host.
@@ -51,6 +53,12 @@ impl Example {
     /// With a file of the controller.
     pub fn local(mut self, path: &'static str, content: &'static str) -> Self {
         self.locals.push((path, content));
+        self
+    }
+
+    /// With a file of the controller that is not there.
+    pub fn no_local(mut self, path: &'static str) -> Self {
+        self.absent_locals.push(path);
         self
     }
 

@@ -15,6 +15,11 @@ pub trait FactSource {
     fn lookup(&self, fact: &SharedFact) -> Lookup;
     /// What is known of a file of the controller, by absolute path.
     fn local(&self, path: &str) -> LocalLookup;
+
+    /// What is known of a file of the controller by somebody who does not mind that there is none.
+    fn local_if_there(&self, path: &str) -> LocalLookup {
+        self.local(path)
+    }
 }
 
 /// What is known of a question.
@@ -37,6 +42,8 @@ pub enum LocalLookup {
     Known(Arc<LocalFile>),
     /// Not read yet.
     Missing,
+    /// There is none.
+    Absent,
     /// It cannot be read; why.
     Failed(String),
 }
@@ -181,6 +188,23 @@ impl<'a> Facts<'a> {
     pub fn local(&self, path: &str) -> Result<Arc<LocalFile>, DiffError> {
         match self.source.local(path) {
             LocalLookup::Known(file) => Ok(file),
+            LocalLookup::Missing => {
+                self.noted.borrow_mut().locals.push(path.to_owned());
+                Err(DiffError::Missing)
+            }
+            LocalLookup::Absent => Err(DiffError::refused(format!("there is no file {path} on this machine"))),
+            LocalLookup::Failed(message) => Err(DiffError::refused(message)),
+        }
+    }
+
+    /// A file of the controller, by absolute path; none where there is no such file.
+    ///
+    /// # Errors
+    /// As [`local`](Self::local), but for a file that is not there.
+    pub fn local_if_there(&self, path: &str) -> Result<Option<Arc<LocalFile>>, DiffError> {
+        match self.source.local_if_there(path) {
+            LocalLookup::Absent => Ok(None),
+            LocalLookup::Known(file) => Ok(Some(file)),
             LocalLookup::Missing => {
                 self.noted.borrow_mut().locals.push(path.to_owned());
                 Err(DiffError::Missing)

@@ -150,9 +150,10 @@ pub const NOT_YET: &[&str] = &[
     "stdin",
     "get_pty",
     "umask",
-    "retry_until",
-    "on",
 ];
+
+/// Global arguments that only a deploy can say, because a function or a host of the inventory is their value.
+pub const DEPLOY_ONLY: &[&str] = &["retry_until", "on"];
 
 /// The JSON schema of [`GlobalArguments`], their names without the `_`.
 pub fn schema() -> crate::Value {
@@ -165,7 +166,7 @@ impl GlobalArguments {
     /// # Errors
     /// [`ArgumentError`] naming the first that is unknown, not available yet, or of a wrong type.
     pub fn read(given: crate::Map) -> Result<Self, ArgumentError> {
-        if let Some(name) = given.keys().find(|name| NOT_YET.contains(&name.as_str())) {
+        if let Some(name) = given.keys().find(|name| is_elsewhere(name)) {
             return Err(not_yet(name));
         }
         let checked = arguments::check(&schema(), given).map_err(with_underscore)?;
@@ -191,7 +192,7 @@ impl GlobalArguments {
     pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self, ArgumentError> {
         let plain: Vec<&str> = words.iter().map(|word| word.as_ref().strip_prefix('_').unwrap_or(word.as_ref())).collect();
         let names = plain.iter().map(|word| word.split_once('=').map_or(*word, |(name, _)| name));
-        if let Some(name) = names.into_iter().find(|name| NOT_YET.contains(name)) {
+        if let Some(name) = names.into_iter().find(|name| is_elsewhere(name)) {
             return Err(not_yet(name));
         }
         arguments::from_words(&schema(), &plain).map_err(with_underscore).and_then(Self::read)
@@ -206,8 +207,17 @@ impl GlobalArguments {
     }
 }
 
+/// Whether it is no argument of the command line or of data.
+fn is_elsewhere(name: &str) -> bool {
+    NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name)
+}
+
 fn not_yet(name: &str) -> ArgumentError {
-    let message = format!("the global argument `_{name}` is not available yet");
+    let message = if DEPLOY_ONLY.contains(&name) {
+        format!("the global argument `_{name}` is for the operations of a deploy")
+    } else {
+        format!("the global argument `_{name}` is not available yet")
+    };
     ArgumentError { argument: Some(format!("_{name}")), message, hint: None }
 }
 
@@ -249,6 +259,7 @@ mod tests {
         };
         assert_eq!(wrong("_sudo=maybe"), ("`_sudo` takes true or false, got `maybe`".to_owned(), None));
         assert_eq!(wrong("_suod=true"), ("there is no argument `_suod`".to_owned(), Some("did you mean `_sudo`?".to_owned())));
+        assert_eq!(wrong("_on=@local").0, "the global argument `_on` is for the operations of a deploy");
         assert_eq!(wrong("_doas=true").0, "the global argument `_doas` is not available yet");
         assert_eq!(wrong("_timeout=-1").0, "`_timeout` takes seconds above 0, got -1");
         assert!(wrong("_zzzzzzzz=1").1.expect("a hint").starts_with("the arguments are _sudo, _sudo_user, "));

@@ -9,7 +9,7 @@
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
 //! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`], one run at a time: [`lock`];
-//! - what came of it: [`plan`], [`event`], [`run_state`];
+//! - what came of it: [`plan`], [`event`], [`run_state`], whether the plan was [kept to](kept_to), and of the runs before: [`earlier`];
 //! - what a person reads when something is wrong: [`diagnostic`].
 
 pub mod address;
@@ -20,6 +20,7 @@ pub mod condition;
 pub mod connection;
 pub mod diagnostic;
 pub mod digest;
+pub mod earlier;
 pub mod event;
 pub mod example;
 pub mod fact;
@@ -28,6 +29,7 @@ pub mod global_arguments;
 pub mod host;
 pub mod inventory;
 pub mod inventory_builder;
+pub mod kept_to;
 pub mod late;
 pub mod lock;
 pub mod mode;

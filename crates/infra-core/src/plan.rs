@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::TextChange;
 use crate::condition::CallIndex;
 use crate::diagnostic::Location;
+use crate::earlier::{EarlierNote, Mark};
 use crate::host::HostId;
 use crate::operation::Idempotence;
 use crate::script::BlockKind;
@@ -31,6 +32,9 @@ pub struct Plan {
     pub blocks: Vec<PlannedBlock>,
     /// What was done to make an order where hosts disagreed, for people; shown at `-v`.
     pub notes: Vec<String>,
+    /// What is made of earlier runs, where this one goes on from them: in the order of the operations.
+    #[serde(default)]
+    pub earlier: Vec<EarlierNote>,
 }
 
 /// A block's place in the plan, from 0.
@@ -90,6 +94,9 @@ pub struct HostOutlook {
     pub call: CallIndex,
     /// What will happen.
     pub outlook: Outlook,
+    /// What a later run knows it by.
+    #[serde(default)]
+    pub mark: Mark,
 }
 
 /// What will happen: one of three.
@@ -110,10 +117,10 @@ pub enum Outlook {
         /// Why.
         reason: String,
     },
-    /// It depends on an earlier operation.
+    /// It is open until its turn comes.
     Depends {
-        /// That operation's title.
-        on: String,
+        /// The title of the earlier operation that it depends on; none where a function of the script says what it is or whether it runs.
+        on: Option<String>,
         /// What it would do as the host stands now, where that can be told.
         would: Option<String>,
     },

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connection::Traffic;
 use crate::diagnostic::Fault;
 use crate::event::{Event, HostResult, Outcome, RunKind, StopReason};
 use crate::host::HostId;
+use crate::kept_to::Proof;
 use crate::plan::{OpId, Outlook, Plan};
 
 /// Where a host stands when a run has ended: exactly one of these, the first that fits.
@@ -84,6 +86,8 @@ pub struct HostState {
     pub answered: bool,
     /// The operations that ended on it.
     pub results: BTreeMap<OpId, HostResult>,
+    /// What went over its connection, once that was counted.
+    pub traffic: Option<Traffic>,
 }
 
 /// The record of a run.
@@ -105,6 +109,12 @@ pub struct RunState {
     pub stopped: Option<StopReason>,
     /// How often the run was interrupted.
     pub interrupted: u32,
+    /// Whether the exit code is to tell whether there were changes: `--detailed-exitcode`.
+    pub detailed_exit_code: bool,
+    /// Whether hosts are being prepared once more, after the question or after the run.
+    pub looking_again: bool,
+    /// What `--prove` found.
+    pub proof: Option<Proof>,
 }
 
 /// Every selected host in exactly one bucket.
@@ -142,7 +152,22 @@ impl RunState {
                 self.host(*host).failed = Some((diagnostic.fault, diagnostic.to_string()));
             }
             Event::Misused { .. } => self.misused = true,
-            Event::PlanReady { plan } => self.plan = Some(plan.clone()),
+            Event::DetailedExitCode => self.detailed_exit_code = true,
+            Event::PlanReady { plan } => {
+                self.plan = Some(plan.clone());
+                self.looking_again = false;
+            }
+            Event::Rechecking | Event::Proving => self.looking_again = true,
+            Event::PlanStands => self.looking_again = false,
+            Event::Proved { plan, strict } => {
+                self.proof = Some(Proof { plan: plan.clone(), strict: *strict });
+                self.looking_again = false;
+            }
+            Event::Counted { hosts } => {
+                for (host, traffic) in hosts {
+                    self.host(*host).traffic = Some(*traffic);
+                }
+            }
             Event::Declined => self.declined = true,
             Event::Executing => self.executing = true,
             Event::HostOperationEnded { op, host, result } => {
@@ -172,6 +197,7 @@ impl RunState {
             | Event::Lock { .. }
             | Event::Retrying { .. }
             | Event::WithinCall { .. }
+            | Event::TextsChanged { .. }
             | Event::RunEnded => {}
         }
     }
@@ -234,7 +260,7 @@ impl RunState {
         }
     }
 
-    /// The exit code of the run: 0, 1, 2 or 130.
+    /// The exit code of the run: 0, 1, 2, 3 or 130.
     pub fn exit_code(&self) -> u8 {
         if self.interrupted > 0 {
             return 130;
@@ -243,11 +269,17 @@ impl RunState {
             return 2;
         }
         let failed_scripts = self.hosts.values().filter(|host| matches!(host.failed, Some((Fault::Misuse | Fault::Runtime, _)))).count();
-        if !self.hosts.is_empty() && failed_scripts == self.hosts.len() {
+        // Scripts that failed while a run was proved come after something was executed.
+        if !self.hosts.is_empty() && failed_scripts == self.hosts.len() && !self.executing {
             return 2;
         }
-        let all_ok = self.account().hosts.iter().all(|(_, bucket)| bucket.is_ok());
-        u8::from(!all_ok || self.stopped.is_some() || self.declined)
+        let accounting = self.account();
+        let all_ok = accounting.hosts.iter().all(|(_, bucket)| bucket.is_ok());
+        if !all_ok || self.stopped.is_some() || self.declined || self.proof.as_ref().is_some_and(|proof| !proof.holds()) {
+            return 1;
+        }
+        let changes = accounting.hosts.iter().any(|(_, bucket)| matches!(bucket, Bucket::Changed | Bucket::PlannedChanges));
+        if self.detailed_exit_code && changes { 3 } else { 0 }
     }
 }
 
@@ -256,11 +288,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::earlier::Mark;
     use crate::operation::Idempotence;
     use crate::plan::{HostOutlook, PlannedOperation};
 
     fn outlook(host: u32, outlook: Outlook) -> HostOutlook {
-        HostOutlook { host: HostId(host), call: 0, outlook }
+        HostOutlook { host: HostId(host), call: 0, outlook, mark: Mark::default() }
     }
 
     fn plan() -> Arc<Plan> {
@@ -284,6 +317,7 @@ mod tests {
             ],
             blocks: vec![],
             notes: vec![],
+            earlier: vec![],
         })
     }
 
@@ -362,6 +396,44 @@ mod tests {
         let diagnostic = Box::new(crate::diagnostic::Diagnostic::misuse("x"));
         assert_eq!(state(RunKind::Deploy, [Event::Misused { host: None, diagnostic }]).exit_code(), 2);
         assert_eq!(state(RunKind::Deploy, [Event::Interrupted { times: 1, in_flight: vec![] }]).exit_code(), 130);
+    }
+
+    #[test]
+    fn a_detailed_exit_code_tells_of_changes_and_yields_to_what_is_wrong() {
+        let proof = |outlooks: Vec<HostOutlook>| {
+            let mut plan = (*plan()).clone();
+            plan.operations.truncate(1);
+            plan.operations[0].idempotence = Idempotence::Idempotent;
+            plan.operations[0].hosts = outlooks;
+            Event::Proved { plan: Arc::new(plan), strict: false }
+        };
+        let none = || Outlook::NoChange { reason: String::new() };
+        let unchanged = || Outcome::Unchanged { reason: String::new() };
+        let run = |first: Outcome, more: Vec<Event>| {
+            let mut events = vec![Event::DetailedExitCode, Event::PlanReady { plan: plan() }, Event::Executing, ended(0, 0, first)];
+            events.extend([ended(0, 1, unchanged()), ended(1, 0, unchanged()), ended(1, 1, unchanged())]);
+            events.extend(more);
+            state(RunKind::Deploy, events).exit_code()
+        };
+        let changed = || Outcome::Changed { reason: String::new() };
+        assert_eq!(run(changed(), vec![]), 3);
+        assert_eq!(run(unchanged(), vec![]), 0);
+        assert_eq!(run(Outcome::Failed { failure: Failure::default(), ignored: false }, vec![]), 1);
+        assert_eq!(run(changed(), vec![Event::Interrupted { times: 1, in_flight: vec![] }]), 130);
+        assert_eq!(run(changed(), vec![proof(vec![outlook(0, none())])]), 3);
+        let restless = Outlook::Depends { on: Some("x".into()), would: None };
+        assert_eq!(run(changed(), vec![proof(vec![outlook(0, restless)])]), 1);
+        assert_eq!(state(RunKind::Dry, [Event::DetailedExitCode, Event::PlanReady { plan: plan() }]).exit_code(), 3);
+        let nothing = Arc::new(Plan::default());
+        assert_eq!(state(RunKind::Dry, [Event::DetailedExitCode, Event::PlanReady { plan: nothing }]).exit_code(), 0);
+    }
+
+    #[test]
+    fn scripts_that_fail_in_a_proof_fail_a_run_that_was_executed() {
+        let failed = |host| Event::HostFailed { host: HostId(host), diagnostic: Box::new(crate::diagnostic::Diagnostic::runtime("x")) };
+        let unchanged = || Outcome::Unchanged { reason: String::new() };
+        let run = [Event::PlanReady { plan: plan() }, Event::Executing, ended(0, 0, unchanged()), ended(1, 0, unchanged())];
+        assert_eq!(state(RunKind::Deploy, run.into_iter().chain([Event::Proving, failed(0), failed(1)])).exit_code(), 1);
     }
 
     use crate::event::Failure;

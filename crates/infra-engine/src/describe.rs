@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use infra_core::change::{Action, Change, Content, ScriptRun, Upload};
+use infra_core::change::{Action, Change, Content, Download, ScriptRun, Upload};
 use infra_core::connection::Ending;
 use infra_core::lock::Locked;
 use infra_core::plan::Outlook;
@@ -12,6 +12,9 @@ pub(crate) fn step(action: &Action) -> String {
     match action {
         Action::Run(command) => command.script.as_str().to_owned(),
         Action::Upload(Upload { content, dest, .. }) => format!("upload {} to {dest}", size(content.size())),
+        Action::Download(Download { dest, size: Some(bytes), .. }) => format!("download {} to {dest}", size(*bytes)),
+        Action::Download(Download { dest, .. }) => format!("download to {dest}"),
+        Action::Controller(command) => format!("on the controller: {}", command.script),
         Action::Script(ScriptRun { content, args }) => {
             let name = match content {
                 Content::LocalFile { path, .. } => path.rsplit('/').next().unwrap_or(path).to_owned(),
@@ -22,6 +25,11 @@ pub(crate) fn step(action: &Action) -> String {
             words.join(" ")
         }
     }
+}
+
+/// A step that is not done on the host that it is counted for.
+pub(crate) fn step_at(place: &str, step: &str) -> String {
+    format!("on {place}: {step}")
 }
 
 /// What the plan says of a change that is known.

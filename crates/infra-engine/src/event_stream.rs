@@ -47,6 +47,7 @@ impl EventStream {
             | Event::Lock { op, host, .. }
             | Event::Retrying { op, host, .. }
             | Event::WithinCall { op, host, .. }
+            | Event::TextsChanged { op, host, .. }
                 if !told.working.contains(&(*op, *host)) =>
             {
                 return;

@@ -1,51 +1,34 @@
 //! Execute: one dispatcher owns the state, asks the policy, and starts workers that own nothing.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use infra_core::condition::{CallIndex, Condition, Known};
+use infra_core::condition::CallIndex;
 use infra_core::event::{Event, Failure, HostResult, Outcome};
 use infra_core::host::HostId;
+use infra_core::late::CallResult;
 use infra_core::plan::{BlockId, OpId, Plan};
-use infra_core::script::{BlockKind, OperationCall};
+use infra_core::script::BlockKind;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::event_stream::EventStream;
 use crate::graph::Asks;
-use crate::host_run::HostRun;
+use crate::host_execution::{HostExecution, stage};
 use crate::joint_diff::JointDiff;
-use crate::judgement::skipped;
 use crate::operation_run::OperationRun;
+use crate::places::Places;
 use crate::policy::{Order, Policy};
-
-/// One host in execute.
-pub(crate) struct HostExecution {
-    run: Arc<HostRun>,
-    calls: Arc<Vec<OperationCall>>,
-    /// What came of its calls so far.
-    known: Vec<Known>,
-    /// The operation that each call is.
-    operations: Vec<OpId>,
-    /// The diffs of the `parallel` blocks that it has come to.
-    joint: HashMap<BlockId, Arc<JointDiff>>,
-}
-
-impl HostExecution {
-    pub(crate) fn new(run: Arc<HostRun>, calls: Vec<OperationCall>) -> Self {
-        let count = calls.len();
-        Self { run, calls: Arc::new(calls), known: vec![Known::OPEN; count], operations: vec![OpId(0); count], joint: HashMap::new() }
-    }
-}
 
 /// The dispatcher.
 pub(crate) struct Execution {
     pub(crate) plan: Arc<Plan>,
     pub(crate) policy: Policy,
     pub(crate) hosts: BTreeMap<HostId, HostExecution>,
+    pub(crate) places: Arc<Places>,
     pub(crate) events: EventStream,
     pub(crate) interrupts: watch::Receiver<u32>,
     /// How long killed commands may take to end.
@@ -59,6 +42,10 @@ struct InFlight {
     started: HashMap<Id, Started>,
     /// What came of a `_run_once`, and where, for the hosts that it counts for.
     outcomes: HashMap<(OpId, HostId), (bool, bool)>,
+    /// The whole of it, for their functions.
+    once: HashMap<(OpId, HostId), Arc<CallResult>>,
+    /// The operations that changed something on some host.
+    changed: HashSet<OpId>,
     /// The blocks that wait before their next wave.
     pauses: JoinSet<BlockId>,
 }
@@ -107,8 +94,8 @@ impl Execution {
                 }
             };
             tokio::select! {
-                Some(ended) = in_flight.workers.join_next_with_id() => orders.extend(self.ended(ended, &mut in_flight).await),
-                Some(Ok(block)) = in_flight.pauses.join_next() => orders.extend(self.policy.resumed(block)),
+                // An interrupt comes first: what ends because of it must not end the run as if there had been none.
+                biased;
                 changed = self.interrupts.changed(), if watching => {
                     if changed.is_err() {
                         watching = false;
@@ -124,6 +111,8 @@ impl Execution {
                         leave_at = Some(Instant::now());
                     }
                 }
+                Some(ended) = in_flight.workers.join_next_with_id() => orders.extend(self.ended(ended, &mut in_flight).await),
+                Some(Ok(block)) = in_flight.pauses.join_next() => orders.extend(self.policy.resumed(block)),
                 () = leaving => {
                     leave_at = None;
                     in_flight.workers.abort_all();
@@ -154,32 +143,51 @@ impl Execution {
             }
             Order::Serve { op, host, from, by } => {
                 let (changed, ok) = in_flight.outcomes.get(&(from, by)).copied().unwrap_or((false, false));
-                self.record(op, host, without_work(Outcome::Elsewhere { host: by, changed, ok }), in_flight).await;
+                // Where nothing ran now, this host is served by the same earlier run.
+                let there = self.hosts[&by].done_before(self.call(from, by));
+                let here = there.and_then(|_| self.hosts[&host].done_before(self.call(op, host)));
+                let result = here.unwrap_or_else(|| without_work(Outcome::Elsewhere { host: by, changed, ok }));
+                self.record(op, host, result, in_flight).await;
+                if let (Some(result), call) = (in_flight.once.get(&(from, by)), self.call(op, host)) {
+                    self.hosts.get_mut(&host).expect("the policy names hosts of the plan").told(call, result.clone());
+                }
             }
             Order::Start(op, host) => {
                 let call = self.call(op, host);
-                self.look_around(call, host);
-                if let Some(reason) = self.skips(call, host) {
+                self.look_around(call, host, in_flight);
+                if let Some(result) = self.hosts[&host].done_before(call) {
+                    self.record(op, host, result, in_flight).await;
+                    return self.policy.ended(op, host, true, false);
+                }
+                if let Some(reason) = self.hosts[&host].skips(call) {
                     self.record(op, host, without_work(Outcome::Skipped { reason }), in_flight).await;
                     return self.policy.ended(op, host, true, false);
                 }
                 self.events.emit(Event::HostOperationStarted { op, host }).await;
-                let joint = self.joint(op, host);
-                let at = &self.hosts[&host];
+                let joint = self.joint(op, host, in_flight);
+                let (policy, changed, places) = (&self.policy, &in_flight.changed, &self.places);
+                let at = self.hosts.get_mut(&host).expect("the policy names hosts of the plan");
+                let late = at.late(call, places, |op| changed_anywhere(op, policy, changed));
                 let (ending, told_to_end) = watch::channel(false);
                 let work = OperationRun {
                     op,
-                    run: at.run.clone(),
+                    host,
+                    own: at.sites.own().clone(),
+                    at: at.sites.of(at.call(call)).clone(),
+                    sites: Some(at.sites.clone()),
+                    places: self.places.clone(),
                     calls: at.calls.clone(),
                     call,
-                    known: at.known.clone(),
+                    known: at.known_to(call).into_owned(),
+                    late,
                     events: self.events.clone(),
                     joint,
                     ending: told_to_end,
                     interrupts: self.interrupts.clone(),
                     closing: self.closing,
+                    stage: stage(at.call(call)),
                 };
-                let id = in_flight.workers.spawn(work.work()).id();
+                let id = in_flight.workers.spawn(async move { work.work().await.0 }).id();
                 in_flight.started.insert(id, Started { op, host, since: Instant::now(), ending });
             }
         }
@@ -194,65 +202,31 @@ impl Execution {
     }
 
     /// Brings what a call asks about other hosts up to date.
-    fn look_around(&mut self, call: CallIndex, host: HostId) {
-        let at = &self.hosts[&host];
-        let asked: Vec<CallIndex> = at.calls[call as usize].asks();
-        for asked in asked {
-            let at = &self.hosts[&host];
-            let changed = self.changed_anywhere(at.operations[asked as usize]);
-            let at = self.hosts.get_mut(&host).expect("it was there a line ago");
+    fn look_around(&mut self, call: CallIndex, host: HostId, in_flight: &InFlight) {
+        let at = self.hosts.get_mut(&host).expect("the policy names hosts of the plan");
+        for asked in at.call(call).asks() {
+            let changed = changed_anywhere(at.operations[asked as usize], &self.policy, &in_flight.changed);
             at.known[asked as usize].changed_anywhere = changed;
         }
     }
 
-    /// Whether an operation changed something on any host; not known while some host may still do so.
-    fn changed_anywhere(&self, op: OpId) -> Option<bool> {
-        let of_part = |part: &OpId| {
-            let hosts = &self.plan.operation(*part).hosts;
-            hosts.iter().any(|one| self.hosts[&one.host].known[one.call as usize].changed == Some(true))
-        };
-        if self.policy.parts(op).iter().any(of_part) {
-            return Some(true);
-        }
-        self.policy.is_over(op).then_some(false)
-    }
-
-    /// Why the operation is not started on the host: its condition does not hold.
-    fn skips(&self, call: CallIndex, host: HostId) -> Option<String> {
-        let at = &self.hosts[&host];
-        let call = &at.calls[call as usize];
-        let known = |call: CallIndex| at.known.get(call as usize).copied().unwrap_or_default();
-        match Condition::All(call.when.clone()).decide(&known) {
-            Some(true) => None,
-            Some(false) => Some(skipped(call, &at.calls, &known)),
-            None => Some("its condition asks for what not all hosts have come to".to_owned()),
-        }
-    }
-
     /// The diffs of the `parallel` block that the operation is in. A host that comes to the block first says which of its operations take part.
-    fn joint(&mut self, op: OpId, host: HostId) -> Option<Arc<JointDiff>> {
+    fn joint(&mut self, op: OpId, host: HostId, in_flight: &InFlight) -> Option<Arc<JointDiff>> {
         let plan = self.plan.clone();
         let parallel = |op: OpId| {
             let mut blocks = plan.operation(op).blocks.iter().copied();
             blocks.find(|block| plan.blocks[block.index()].kind == BlockKind::Parallel)
         };
         let block = parallel(op)?;
-        if let Some(joint) = self.hosts[&host].joint.get(&block) {
-            return Some(joint.clone());
-        }
         let at = &self.hosts[&host];
-        let inside: Vec<CallIndex> =
-            (0..).zip(&at.operations).filter(|(_, op)| parallel(**op) == Some(block)).map(|(call, _)| call).collect();
-        let waits = |call: &CallIndex| at.calls[*call as usize].asks().iter().any(|asked| inside.contains(asked));
-        let alone: Vec<CallIndex> = inside.iter().copied().filter(|call| !waits(call)).collect();
-        for call in &alone {
-            self.look_around(*call, host);
+        if let Some(joint) = at.joint(block) {
+            return Some(joint);
         }
-        let taking_part = alone.into_iter().filter(|call| self.skips(*call, host).is_none()).collect();
-        let at = self.hosts.get_mut(&host).expect("it was there a line ago");
-        let joint = Arc::new(JointDiff::new(taking_part, at.known.clone()));
-        at.joint.insert(block, joint.clone());
-        Some(joint)
+        let (apart, later) = at.apart(|op| parallel(op) == Some(block));
+        for call in &apart {
+            self.look_around(*call, host, in_flight);
+        }
+        Some(self.hosts.get_mut(&host)?.enter(block, apart, later))
     }
 
     async fn ended(&mut self, ended: Result<(Id, HostResult), JoinError>, in_flight: &mut InFlight) -> Vec<Order> {
@@ -278,9 +252,16 @@ impl Execution {
         let succeeded = result.outcome.succeeded();
         let changed = succeeded && result.outcome.changed();
         in_flight.outcomes.insert((op, host), (changed, succeeded));
-        let call = self.call(op, host) as usize;
-        let at = self.hosts.get_mut(&host).expect("the policy names hosts of the plan");
-        at.known[call] = Known { changed: Some(changed), succeeded: Some(succeeded), changed_anywhere: None };
+        // What was changed in an earlier run is laid over what is known, for those that have not heard of it.
+        let changed = changed && !matches!(result.outcome, Outcome::Earlier { .. });
+        if changed {
+            in_flight.changed.insert(op);
+        }
+        if self.plan.operation(op).run_once {
+            in_flight.once.insert((op, host), Arc::new(CallResult::of(&result)));
+        }
+        let call = self.call(op, host);
+        self.hosts.get_mut(&host).expect("the policy names hosts of the plan").ended(call, &result);
         self.events.emit(Event::HostOperationEnded { op, host, result: Box::new(result) }).await;
     }
 
@@ -291,13 +272,22 @@ impl Execution {
         self.policy.interrupt()
     }
 
+    /// Kills what is in flight, also where it runs elsewhere: nothing is started any more.
     fn kill(&self, in_flight: &InFlight, kills: &mut JoinSet<()>) {
         let hosts: BTreeSet<HostId> = in_flight.started.values().map(|started| started.host).collect();
-        for host in hosts {
-            let connection = self.hosts[&host].run.connection.clone();
+        let own = hosts.into_iter().map(|host| self.hosts[&host].sites.own().connection.clone());
+        for connection in own.chain(self.places.in_use()) {
             kills.spawn(async move { connection.kill().await });
         }
     }
+}
+
+/// Whether an operation changed something on any host; not known while some host may still do so.
+fn changed_anywhere(op: OpId, policy: &Policy, changed: &HashSet<OpId>) -> Option<bool> {
+    if policy.parts(op).iter().any(|part| changed.contains(part)) {
+        return Some(true);
+    }
+    policy.is_over(op).then_some(false)
 }
 
 /// The result of an operation for which nothing ran on the host.

@@ -14,7 +14,14 @@ use infra_core::resources::{Aliases, Resources};
 pub(crate) struct FactStore {
     answers: HashMap<String, Kept>,
     aliases: Aliases,
+    /// How many requests are under way, and what was touched since the first of them began: their answers may be older than that.
+    reading: usize,
+    touched: Vec<Resources>,
 }
+
+/// Since when a request is under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since(usize);
 
 #[derive(Debug)]
 struct Kept {
@@ -61,6 +68,26 @@ impl FactStore {
         }
     }
 
+    /// A request begins.
+    pub(crate) fn begin_reading(&mut self) -> Since {
+        self.reading += 1;
+        Since(self.touched.len())
+    }
+
+    /// A request that had begun is over.
+    pub(crate) fn end_reading(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
+        if self.reading == 0 {
+            self.touched.clear();
+        }
+    }
+
+    /// Whether something was changed since a request began that its answer to this question may not know of.
+    pub(crate) fn is_outdated(&self, asked: &Asked, since: Since) -> bool {
+        let rests_on = asked.fact.rests_on().with_real_paths(&self.aliases);
+        self.touched.iter().skip(since.0).any(|touched| touched.with_real_paths(&self.aliases).overlaps(&rests_on))
+    }
+
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
         if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
@@ -79,6 +106,9 @@ impl FactStore {
     pub(crate) fn drop_touched(&mut self, touched: &Resources) {
         if touched.is_none() {
             return;
+        }
+        if self.reading > 0 {
+            self.touched.push(touched.clone());
         }
         let aliases = &self.aliases;
         let touched = touched.with_real_paths(aliases);

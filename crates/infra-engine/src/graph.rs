@@ -16,6 +16,7 @@ use infra_core::script::{Block, BlockKind, OperationCall};
 
 pub(crate) use agreement::outermost_parallel;
 use identity::{Identity, Key};
+pub(crate) use identity::{of_one_host, short_digest};
 use splitting::Split;
 
 /// One host's calls, in its own order.

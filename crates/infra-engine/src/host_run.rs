@@ -1,17 +1,23 @@
 //! One host of a run that was reached: its connection and what is known of it.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
-use infra_core::host::Host;
+use infra_core::host::{Connector, Host};
+use infra_core::operation::Idempotence;
 use infra_core::registry::Registry;
+use infra_core::resources::Resources;
 use infra_core::template::InventoryScope;
 
-use crate::fact_store::{Asked, FactStore};
+use crate::fact_store::{Asked, FactStore, Since};
 use crate::local_files::LocalFiles;
 use crate::locking::HostLock;
+
+/// How often facts are read that are changed while they are read.
+const AGAIN: usize = 10;
 
 /// One host of a run that was reached.
 pub(crate) struct HostRun {
@@ -21,6 +27,8 @@ pub(crate) struct HostRun {
     pub(crate) locals: Arc<LocalFiles>,
     pub(crate) inventory: InventoryScope,
     pub(crate) facts: Mutex<FactStore>,
+    /// Whether operations that are not idempotent by nature are planned as if they left the host alone, so that it is seen as it stands.
+    pub(crate) overlooks: AtomicBool,
     pub(crate) lock: HostLock,
 }
 
@@ -29,26 +37,83 @@ impl HostRun {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often it has turned out that the host may have changed behind what is known of it; what was known before the last time is dropped. What is diffed
+    /// after that rests on facts that are as old as this, at most.
+    pub(crate) fn as_of(&self) -> u64 {
+        let mut store = self.store();
+        let moves = self.connection.moves();
+        if self.lock.has_moved(moves) {
+            store.drop_touched(&Resources::everything());
+            if self.host.connector == Connector::Local {
+                self.locals.forget(&Resources::everything());
+            }
+        }
+        moves
+    }
+
+    /// Forgets all answers, so that the host is looked at afresh.
+    pub(crate) fn forget_facts(&self) {
+        *self.store() = FactStore::default();
+    }
+
+    /// Whether an operation of this kind is planned as if it left the host alone.
+    pub(crate) fn overlooks(&self, kind: &str) -> bool {
+        let idempotent = || self.registry.operation(kind).is_some_and(|definition| definition.idempotence == Idempotence::Idempotent);
+        self.overlooks.load(Ordering::Relaxed) && !idempotent()
+    }
+
     /// Reads what is not known of these questions, each once, all in one request. Questions that have no answer are kept as failed.
+    ///
+    /// What another operation may have changed meanwhile is asked again.
     ///
     /// # Errors
     /// When the connection broke.
     pub(crate) async fn gather(&self, asked: Vec<Asked>) -> Result<(), Lost> {
+        for _ in 1..AGAIN {
+            if !self.read(asked.clone(), false).await? {
+                return Ok(());
+            }
+        }
+        // Something changes it all the time: the last answer is as good as any.
+        self.read(asked, true).await.map(drop)
+    }
+
+    /// Reads once, and says whether something was outdated by then.
+    async fn read(&self, asked: Vec<Asked>, whatever: bool) -> Result<bool, Lost> {
         let mut keys = HashSet::new();
         let wanted: Vec<Asked> = {
             let store = self.store();
             asked.into_iter().filter(|one| store.lookup(one) == Lookup::Missing && keys.insert(one.key())).collect()
         };
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
+        let reading = Reading { run: self, since: self.store().begin_reading() };
         let questions = wanted.iter().map(|one| Question { command: one.fact.command(), context: one.context.clone() }).collect();
         let mut outputs = self.connection.gather(questions).await?.into_iter();
+        let mut outdated = false;
         for one in &wanted {
             let output = outputs.next().unwrap_or_else(|| Err("the host gave no answer to it".to_owned()));
             let answer = output.and_then(|output| one.fact.parse(&output).map_err(|error| error.to_string()));
-            self.store().keep(one, answer);
+            let mut store = self.store();
+            if whatever || !store.is_outdated(one, reading.since) {
+                store.keep(one, answer);
+            } else {
+                outdated = true;
+            }
         }
-        Ok(())
+        Ok(outdated)
+    }
+}
+
+/// A request that is under way, also when nobody waits for it any more.
+struct Reading<'r> {
+    run: &'r HostRun,
+    since: Since,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.run.store().end_reading();
     }
 }

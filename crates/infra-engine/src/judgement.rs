@@ -5,7 +5,6 @@ use infra_core::condition::{CallIndex, Condition, Known};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::facts::{DependsOn, DiffError, Facts};
 use infra_core::global_arguments::Context;
-use infra_core::host::Connector;
 use infra_core::operation::SharedOperation;
 use infra_core::plan::Outlook;
 use infra_core::resources::Resources;
@@ -22,6 +21,14 @@ pub(crate) struct Settled {
     pub(crate) known: Known,
     /// What later operations are to see of it.
     pub(crate) layer: Option<Layer>,
+    /// Whether it may run anything anywhere, so that those at other places see it as well.
+    pub(crate) everywhere: bool,
+}
+
+impl Settled {
+    fn new(outlook: Outlook, known: Known, layer: Option<Layer>) -> Self {
+        Self { outlook, known, layer, everywhere: false }
+    }
 }
 
 /// What came of looking at an operation.
@@ -83,7 +90,12 @@ const COMBINED: usize = 4;
 pub(crate) struct Prefix<'a> {
     pub(crate) calls: &'a [OperationCall],
     pub(crate) known: &'a [Known],
+    /// What the operation sees of those before it.
     pub(crate) layers: &'a [Layer],
+    /// What those before it do on the controller, whose files it may read.
+    pub(crate) controller: Vec<&'a [Layer]>,
+    /// The name of the place where the operation runs, where that is not the host itself.
+    pub(crate) on: Option<&'a str>,
     /// Whether a `_run_once` of this host is certain to run here.
     pub(crate) runs_once: bool,
 }
@@ -93,15 +105,25 @@ impl Prefix<'_> {
         self.known.get(call as usize).copied().unwrap_or_default()
     }
 
-    /// The operation whose outcome leaves a condition open.
-    fn open_operation(&self, conditions: &[&Condition]) -> DependsOn {
+    /// The operation whose outcome leaves a condition open; none where a function decides it.
+    fn open_operation(&self, conditions: &[&Condition]) -> Option<DependsOn> {
         let open = conditions.iter().flat_map(|one| one.calls()).find(|call| {
             let known = self.known(*call);
             known.changed.is_none() || known.succeeded.is_none()
         });
         let asked = || conditions.iter().flat_map(|one| one.calls()).next();
-        let call = open.or_else(asked).unwrap_or_default();
-        DependsOn { call, name: self.calls.get(call as usize).map(OperationCall::title).unwrap_or_default() }
+        let by_function = || conditions.iter().any(|one| !one.functions().is_empty());
+        let call = open.or_else(|| if by_function() { None } else { asked() })?;
+        Some(DependsOn { call, name: self.calls.get(call as usize).map(OperationCall::title).unwrap_or_default() })
+    }
+
+    /// What the plan says of a change that is known, with the place where its steps are done.
+    fn outlook(&self, change: &Change) -> Outlook {
+        let mut outlook = describe::outlook(change);
+        if let (Some(place), Outlook::Change { steps, .. }) = (self.on, &mut outlook) {
+            steps.iter_mut().for_each(|step| *step = describe::step_at(place, step));
+        }
+        outlook
     }
 }
 
@@ -111,7 +133,10 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
     let when = Condition::All(call.when.clone()).decide(&known);
     if when == Some(false) {
         let reason = skipped(call, before.calls, &known);
-        return Judgement::Settled(Settled { outlook: Outlook::NoChange { reason }, known: Known::UNCHANGED, layer: None });
+        return Judgement::Settled(Settled::new(Outlook::NoChange { reason }, Known::UNCHANGED, None));
+    }
+    if call.late.body.is_some() || !call.late.arguments.is_empty() {
+        return Judgement::Settled(elsewhere(call, before, decided_late(run, call, &known)));
     }
     let mut open: Vec<&Condition> = Vec::new();
     for (_, condition) in &call.conditions {
@@ -137,7 +162,8 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
         return Judgement::Wanting(wanted);
     }
     let undecided = when.is_none() || !open.is_empty();
-    let mut depends = undecided.then(|| {
+    // On which operation, or on none where a function says.
+    let mut depends: Option<Option<DependsOn>> = undecided.then(|| {
         let all: Vec<&Condition> = call.when.iter().filter(|one| one.decide(&known).is_none()).chain(open.iter().copied()).collect();
         before.open_operation(&all)
     });
@@ -151,8 +177,8 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
             }
             Err((error, seen)) => {
                 touches = touches.and(operation.touches());
-                match (unsettled(run, error, seen, before), depends.is_some()) {
-                    (Ok(on), _) => depends = Some(on),
+                match (unsettled(error, seen, before), depends.is_some()) {
+                    (Ok(on), _) => depends = Some(Some(on)),
                     (Err(_), true) => {}
                     (Err(error), false) if call.globals.ignores_errors() => {
                         return Judgement::Settled(elsewhere(call, before, fails_and_is_ignored(&error)));
@@ -166,27 +192,38 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
     let agreed = changes.len() == variants.len() && changes.windows(2).all(|pair| pair[0] == pair[1]) && open.len() <= COMBINED;
     let settled = match (agreed.then(|| changes.swap_remove(0)), depends) {
         // Whether it runs or not, nothing changes.
-        (Some(change), _) if change.is_none() => Settled { outlook: describe::outlook(&change), known: Known::UNCHANGED, layer: None },
+        (Some(change), _) if change.is_none() => Settled::new(before.outlook(&change), Known::UNCHANGED, None),
         // Steps that change nothing, such as waiting, are done all the same; what they wait for may be true only then.
         (Some(change), _) if !change.changes && when.is_some() => {
             let known = if call.globals.ignores_errors() { Known { succeeded: None, ..Known::UNCHANGED } } else { Known::UNCHANGED };
-            Settled { outlook: describe::outlook(&change), known, layer: Some(Layer { from, touches, effects: change.effects.clone() }) }
+            Settled::new(before.outlook(&change), known, Some(Layer { from, touches, effects: change.effects.clone() }))
         }
         (Some(change), _) if when.is_some() => {
             let layer = Layer { from, touches, effects: change.effects.clone() };
             // Where the host goes on after a failure, someone may ask which it was.
             let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
-            Settled { outlook: describe::outlook(&change), known, layer: Some(layer) }
+            Settled::new(before.outlook(&change), known, Some(layer))
         }
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));
-            let on = depends.map(|on| on.name).unwrap_or_default();
+            let on = depends.flatten().map(|on| on.name);
             let layer = Layer { from, touches, effects: Vec::new() };
-            Settled { outlook: Outlook::Depends { on, would }, known: Known::OPEN, layer: Some(layer) }
+            Settled::new(Outlook::Depends { on, would }, Known::OPEN, Some(layer))
         }
     };
     Judgement::Settled(elsewhere(call, before, settled))
+}
+
+/// An operation of which only the run can tell what it is: what it touches is known where its other arguments say so.
+fn decided_late(run: &HostRun, call: &OperationCall, known: &impl Fn(CallIndex) -> Known) -> Settled {
+    let bound = || call.bind(&run.registry, |condition| condition.decide(known).unwrap_or(false)).ok();
+    let open_flags = call.conditions.iter().any(|(_, condition)| condition.decide(known).is_none());
+    let operation = if call.late.body.is_some() || open_flags { None } else { bound() };
+    let touches = operation.map_or_else(Resources::everything, |operation| operation.touches());
+    let layer = Layer { from: DependsOn { call: call.call, name: call.title() }, touches, effects: Vec::new() };
+    let settled = Settled::new(Outlook::Depends { on: None, would: None }, Known::OPEN, Some(layer));
+    Settled { everywhere: call.late.body.is_some(), ..settled }
 }
 
 /// A `_run_once` that may run on another host: what comes of it is not known here, nor whether this host is touched.
@@ -202,7 +239,7 @@ fn elsewhere(call: &OperationCall, before: &Prefix<'_>, mut settled: Settled) ->
 
 /// `_ignore_errors` leaves the host ok, also where it is certain by now that the operation fails: it does nothing.
 fn fails_and_is_ignored(error: &DiffError) -> Settled {
-    Settled { outlook: Outlook::NoChange { reason: format!("fails, which is ignored: {error}") }, known: Known::FAILED, layer: None }
+    Settled::new(Outlook::NoChange { reason: format!("fails, which is ignored: {error}") }, Known::FAILED, None)
 }
 
 /// The wish with each combination of what its open conditions may come to.
@@ -228,14 +265,13 @@ fn variants(
 }
 
 /// The earlier operation that an error depends on; the error again where there is none, so that the host fails.
-fn unsettled(run: &HostRun, error: DiffError, seen: Seen, before: &Prefix<'_>) -> Result<DependsOn, DiffError> {
+fn unsettled(error: DiffError, seen: Seen, before: &Prefix<'_>) -> Result<DependsOn, DiffError> {
     match error {
         DiffError::Unknown(on) => Ok(on),
         error if seen.local_failed => {
             // On this machine an earlier operation may be the one that writes the file.
             let writes = |layer: &&Layer| seen.locals.iter().any(|path| layer.touches.overlaps(&Resources::path(path.as_str())));
-            let here = run.host.connector == Connector::Local;
-            before.layers.iter().find(writes).filter(|_| here).map(|layer| layer.from.clone()).ok_or(error)
+            before.controller.iter().copied().flatten().find(writes).map(|layer| layer.from.clone()).ok_or(error)
         }
         error => seen.touched_by.ok_or(error),
     }

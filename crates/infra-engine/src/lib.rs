@@ -5,38 +5,50 @@
 //!
 //! Where to look:
 //!
-//! - `run`: the phases, and the ways out of them;
+//! - `run`: the phases, and the ways out of them; `run::second_look`: preparing again after the question and after the run;
 //! - `prepare`, `judgement`: from a script to what each of its operations will do;
-//! - `fact_store`, `overlay`, `local_files`: what is known of a host, now and after the operations before;
+//! - `fact_store`, `overlay`, `layers`, `local_files`: what is known of a host, now and after the operations before;
+//! - `places`: where operations go that run elsewhere than on their host;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
+//! - `earlier`: what runs before this one have done, where it goes on from them;
 //! - `policy`: who may start, and when to stop;
-//! - `execute`, `operation_run`, `joint_diff`, `locking`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `execute`, `host_execution`, `operation_run`, `steps`, `locking`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `late_values`, `call_body`: what a script does in execute: arguments, conditions, and the bodies of `call`;
 //! - `describe`: the words for steps and endings.
 
 mod any_host;
+mod call_body;
 mod describe;
+mod earlier;
 mod event_stream;
 mod execute;
 mod fact_store;
 mod graph;
+mod host_execution;
 mod host_run;
 mod joint_diff;
 mod judgement;
+mod late_values;
+mod layers;
 mod local_files;
 mod locking;
 mod operation_run;
 mod output_lines;
 mod overlay;
+mod places;
 mod plan_building;
 mod policy;
 mod prepare;
 mod run;
+mod setback;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::connection::Connect;
+use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
@@ -71,6 +83,23 @@ pub struct Settings {
     pub lock: Option<LockSettings>,
     /// How long closing all connections may take, and how long killed commands may take to end.
     pub closing: Duration,
+    /// What the runs have done from which this one goes on.
+    pub earlier: Option<Arc<Earlier>>,
+    /// How old facts may be when the question before execution is answered; older ones are read again, and a plan that then differs is asked about again.
+    pub facts_age: Duration,
+    /// Whether the hosts that are ok after execution are prepared once more, to prove that nothing is left to do.
+    pub prove: Option<Proving>,
+    /// Whether the exit code is to tell whether there were changes.
+    pub detailed_exit_code: bool,
+}
+
+/// What counts in a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proving {
+    /// Operations that are idempotent by nature. The others are taken to have done their work: what follows them is looked at as the host stands.
+    Idempotent,
+    /// All operations.
+    Strict,
 }
 
 impl Default for Settings {
@@ -87,6 +116,10 @@ impl Default for Settings {
             preparing: 256,
             lock: None,
             closing: Duration::from_secs(10),
+            earlier: None,
+            facts_age: Duration::from_secs(60),
+            prove: None,
+            detailed_exit_code: false,
         }
     }
 }
@@ -136,4 +169,9 @@ pub struct Run {
 pub trait Approve: Send + Sync {
     /// Whether this plan is to be executed. It is asked only in a [`RunKind::Deploy`] whose plan may change something.
     fn approve(&self, plan: Arc<Plan>) -> BoxFuture<'_, bool>;
+
+    /// Whether a person is asked, who may take their time. Where nobody is, facts are not read again before execution.
+    fn asks(&self) -> bool {
+        true
+    }
 }

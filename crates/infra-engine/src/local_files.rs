@@ -21,6 +21,8 @@ pub(crate) struct LocalFiles {
 #[derive(Clone)]
 struct Kept {
     file: Result<Arc<LocalFile>, String>,
+    /// Whether there was none.
+    absent: bool,
     /// What the file system said when it was read: as long as it says the same, the content is not read again.
     stamp: Option<Stamp>,
 }
@@ -37,9 +39,10 @@ struct Stamp {
 impl LocalFiles {
     /// What is known of a file.
     pub(crate) fn lookup(&self, path: &str) -> LocalLookup {
-        match self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(|read| &read.file) {
-            Some(Ok(file)) => LocalLookup::Known(file.clone()),
-            Some(Err(message)) => LocalLookup::Failed(message.clone()),
+        match self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+            Some(Kept { absent: true, .. }) => LocalLookup::Absent,
+            Some(Kept { file: Ok(file), .. }) => LocalLookup::Known(file.clone()),
+            Some(Kept { file: Err(message), .. }) => LocalLookup::Failed(message.clone()),
             None => LocalLookup::Missing,
         }
     }
@@ -62,7 +65,7 @@ impl LocalFiles {
     /// A sentence fragment that says what is different.
     pub(crate) async fn check(&self, path: &str) -> Result<(), String> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        let Some(Kept { file: Ok(before), stamp }) = kept else { return Ok(()) };
+        let Some(Kept { file: Ok(before), stamp, .. }) = kept else { return Ok(()) };
         let now = on_a_thread(path.to_owned(), move |path| {
             let same = std::fs::metadata(&path).ok().map(|metadata| Stamp::of(&metadata)) == stamp;
             if same { None } else { Some(read_file(&path)) }
@@ -107,11 +110,11 @@ async fn on_a_thread<T: Send + 'static>(path: String, work: impl FnOnce(String) 
 
 fn read_file(path: &str) -> Kept {
     match try_read(path) {
-        Ok((file, stamp)) => Kept { file: Ok(Arc::new(file)), stamp: Some(stamp) },
+        Ok((file, stamp)) => Kept { file: Ok(Arc::new(file)), absent: false, stamp: Some(stamp) },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Kept { file: Err(format!("there is no file {path} on this machine")), stamp: None }
+            Kept { file: Err(format!("there is no file {path} on this machine")), absent: true, stamp: None }
         }
-        Err(error) => Kept { file: Err(format!("the file {path} of this machine cannot be read: {error}")), stamp: None },
+        Err(error) => Kept { file: Err(format!("the file {path} of this machine cannot be read: {error}")), absent: false, stamp: None },
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
         let locals = LocalFiles::default();
         assert_eq!(locals.lookup(&path), LocalLookup::Missing);
         locals.read([path.clone()]).await;
-        assert!(matches!(locals.lookup(&path), LocalLookup::Failed(message) if message.contains("there is no file")));
+        assert_eq!(locals.lookup(&path), LocalLookup::Absent);
 
         locals.forget(&Resources::path(path.as_str()));
         std::fs::write(&path, "one").unwrap();

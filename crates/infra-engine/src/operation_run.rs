@@ -5,36 +5,48 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use infra_core::BoxFuture;
+use infra_core::arguments::join_host_paths;
 use infra_core::change::{Action, Change};
-use infra_core::condition::{CallIndex, Known};
-use infra_core::connection::{Ending, OutputSink, Perform};
-use infra_core::event::{Event, Failure, HostResult, Outcome};
+use infra_core::condition::{CallIndex, Condition, Known};
+use infra_core::event::{Event, HostResult, Outcome};
 use infra_core::facts::DiffError;
-use infra_core::host::Connector;
-use infra_core::lock::Locked;
+use infra_core::host::{Connector, HostId};
+use infra_core::late::{CallResult, Purpose};
 use infra_core::operation::SharedOperation;
 use infra_core::plan::OpId;
 use infra_core::resources::Resources;
 use infra_core::script::OperationCall;
+use infra_core::{Map, Value};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::describe;
 use crate::event_stream::EventStream;
 use crate::host_run::HostRun;
 use crate::joint_diff::JointDiff;
-use crate::judgement::{Diffed, Wanted, diff};
-use crate::output_lines::{Kept, OutputLines};
+use crate::judgement::{Diffed, Wanted, diff, skipped};
+use crate::late_values::{LateValues, is_late};
+use crate::output_lines::Kept;
+use crate::places::{Places, Sites};
+use crate::setback::{Setback, SetbackKind};
 
 /// One operation that is started on one host.
 pub(crate) struct OperationRun {
     pub(crate) op: OpId,
-    pub(crate) run: Arc<HostRun>,
+    /// The host that it is counted for.
+    pub(crate) host: HostId,
+    pub(crate) own: Arc<HostRun>,
+    /// Where it runs.
+    pub(crate) at: Arc<HostRun>,
+    /// Where the calls of its `parallel` block run.
+    pub(crate) sites: Option<Arc<Sites>>,
+    pub(crate) places: Arc<Places>,
     pub(crate) calls: Arc<Vec<OperationCall>>,
     pub(crate) call: CallIndex,
     /// What came of the calls of this host so far.
     pub(crate) known: Vec<Known>,
+    /// The functions of this host, where the operation calls any.
+    pub(crate) late: Option<LateValues>,
     pub(crate) events: EventStream,
     /// The diffs of its `parallel` block, where it is in one.
     pub(crate) joint: Option<Arc<JointDiff>>,
@@ -44,6 +56,16 @@ pub(crate) struct OperationRun {
     pub(crate) interrupts: watch::Receiver<u32>,
     /// How long a killed command may take to end.
     pub(crate) closing: Duration,
+    pub(crate) stage: Stage,
+}
+
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Functions may still say that it does not run.
+    Undecided,
+    /// It runs.
+    Decided,
 }
 
 /// How often an operation may ask for facts that were not asked before.
@@ -54,78 +76,95 @@ const RETRY_DELAY: f64 = 5.0;
 
 /// What was done by now.
 #[derive(Default)]
-struct Done {
-    steps: usize,
+pub(crate) struct Done {
+    pub(crate) steps: usize,
     /// Whether some step of any try changed the host.
-    changed: bool,
-    retries: u32,
-    exit_code: Option<i32>,
-    kept: Kept,
-}
-
-/// Why an operation did not end well.
-pub(crate) struct Setback {
-    failure: Failure,
-    kind: SetbackKind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SetbackKind {
-    /// It failed, and `_ignore_errors` may say that this is all right.
-    Failed,
-    /// There is no connection any more, so the host cannot go on.
-    Lost,
-    /// What came of it is not known.
-    Indeterminate,
-    /// The facts on which it rests may be old, and nothing was done: it is diffed again.
-    Moved,
-}
-
-impl Setback {
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { failure: Failure { message: message.into(), ..Failure::default() }, kind: SetbackKind::Failed }
-    }
-
-    pub(crate) fn lost(message: impl Into<String>) -> Self {
-        Self { kind: SetbackKind::Lost, ..Self::failed(message) }
-    }
+    pub(crate) changed: bool,
+    pub(crate) retries: u32,
+    /// The exit status of the last command of this try.
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) kept: Kept,
+    /// Whether this try came to the operation itself.
+    pub(crate) tried: bool,
+    /// Whether this try did what changes a host, or was about to.
+    pub(crate) has_change: bool,
 }
 
 impl OperationRun {
-    fn call(&self) -> &OperationCall {
+    pub(crate) fn call(&self) -> &OperationCall {
         &self.calls[self.call as usize]
     }
 
+    /// Whether it runs elsewhere than on the host that it is counted for.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        !Arc::ptr_eq(&self.own, &self.at)
+    }
+
+    /// The functions of the host.
+    pub(crate) fn late(&self) -> Result<&LateValues, Setback> {
+        self.late.as_ref().ok_or_else(|| Setback::failed("a defect of infra: it calls functions and was given none"))
+    }
+
     /// Diffs the operation against the host as it is, does what is to be done, and drops what that touched; and again where it fails and may be tried again.
-    pub(crate) async fn work(mut self) -> HostResult {
+    /// Besides the result it gives what kind of setback it ended with.
+    pub(crate) fn work(self) -> BoxFuture<'static, (HostResult, Option<SetbackKind>)> {
+        Box::pin(self.tries())
+    }
+
+    async fn tries(mut self) -> (HostResult, Option<SetbackKind>) {
         let started = Instant::now();
         let mut done = Done::default();
         let ended = loop {
-            done.kept = Kept::default();
-            match self.diff_and_perform(&mut done).await {
-                Err(Setback { kind: SetbackKind::Moved, .. }) => self.drop_touched(&Resources::everything()),
+            let last_exit = done.exit_code.take();
+            done = Done { kept: Kept::default(), tried: false, has_change: false, ..done };
+            let tried = self.attempt(&mut done).await;
+            if let Err(Setback { kind: SetbackKind::Moved, .. }) = &tried {
+                done.exit_code = done.exit_code.or(last_exit);
+                continue;
+            }
+            let judged = self.accepted(tried, &mut done).await;
+            done.exit_code = done.exit_code.or(last_exit);
+            match judged {
                 Err(setback) if setback.kind == SetbackKind::Failed && self.tries_again(&setback, &mut done).await => {}
                 ended => break ended,
             }
         };
+        let kind = ended.as_ref().err().map(|setback| setback.kind);
         let outcome = match ended {
             // What an earlier try did counts, also where nothing was left to do.
             Ok(Outcome::Unchanged { reason }) if done.changed => Outcome::Changed { reason },
             Ok(outcome) => outcome,
-            Err(Setback { failure, kind }) => match kind {
-                SetbackKind::Failed => Outcome::Failed { failure, ignored: self.call().globals.ignores_errors() },
-                SetbackKind::Lost | SetbackKind::Moved => Outcome::Failed { failure, ignored: false },
-                SetbackKind::Indeterminate => Outcome::Indeterminate { failure },
-            },
+            Err(setback) => setback.outcome(self.call().globals.ignores_errors()),
         };
-        HostResult {
-            outcome,
-            steps_done: done.steps,
-            retries: done.retries,
-            took: started.elapsed(),
-            stdout: done.kept.stdout.text(),
-            stderr: done.kept.stderr.text(),
-            exit_code: done.exit_code,
+        (result(outcome, &done, started), kind)
+    }
+
+    /// What `_retry_until` says of a try. It is asked of those that failed as well: it may be what was waited for.
+    async fn accepted(&self, tried: Result<Outcome, Setback>, done: &mut Done) -> Result<Outcome, Setback> {
+        let Some(until) = self.call().late.until.filter(|_| done.tried && !*self.ending.borrow()) else { return tried };
+        let outcome = match &tried {
+            Ok(outcome) => outcome.clone(),
+            Err(Setback { failure, kind: SetbackKind::Failed }) => Outcome::Failed { failure: failure.clone(), ignored: false },
+            Err(_) => return tried,
+        };
+        let seen = Arc::new(CallResult::of(&result(outcome, done, Instant::now())));
+        let good = self.late()?.holds(until, Purpose::Until(seen), "`_retry_until`").await?;
+        match (good, tried) {
+            (true, Ok(outcome)) => Ok(outcome),
+            (true, Err(Setback { failure, .. })) => {
+                let reason = format!("{}, which `_retry_until` accepts", failure.message);
+                done.changed |= done.has_change;
+                Ok(if done.has_change { Outcome::Changed { reason } } else { Outcome::Unchanged { reason } })
+            }
+            (false, Ok(_)) => {
+                let mut setback = Setback::failed("`_retry_until` did not come true");
+                setback.failure.last_output = done.kept.last_lines();
+                Err(setback)
+            }
+            (false, Err(mut setback)) => {
+                setback.failure.message.push_str(", and `_retry_until` did not come true");
+                Err(setback)
+            }
         }
     }
 
@@ -141,7 +180,7 @@ impl OperationRun {
         let after = Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX);
         done.retries += 1;
         let failure = Box::new(setback.failure.clone());
-        self.events.emit(Event::Retrying { op: self.op, host: self.run.host.id, retry: done.retries, retries, after, failure }).await;
+        self.events.emit(Event::Retrying { op: self.op, host: self.host, retry: done.retries, retries, after, failure }).await;
         let interrupted = self.interrupts.wait_for(|times| *times > 0);
         let ended = self.ending.wait_for(|ending| *ending);
         let again = tokio::select! {
@@ -159,19 +198,89 @@ impl OperationRun {
         again
     }
 
+    async fn attempt(&mut self, done: &mut Done) -> Result<Outcome, Setback> {
+        if self.stage == Stage::Undecided {
+            if let Some(reason) = self.skips().await? {
+                return Ok(Outcome::Skipped { reason });
+            }
+            self.stage = Stage::Decided;
+        }
+        match self.call().late.body {
+            Some(body) => {
+                done.tried = true;
+                self.body(body, done).await
+            }
+            None => self.diff_and_perform(done).await,
+        }
+    }
+
+    /// Why it does not run after all, where functions say so. Only those are called that can still decide it.
+    async fn skips(&self) -> Result<Option<String>, Setback> {
+        let known = |call: CallIndex| self.known.get(call as usize).copied().unwrap_or_default();
+        let mut when = Condition::All(self.call().when.clone());
+        for function in when.functions() {
+            if when.decide(&known).is_some() {
+                break;
+            }
+            let gave = self.late()?.holds(function, Purpose::Condition, "the function of `_if`").await?;
+            when = when.with_functions(&|other| (other == function).then_some(gave));
+        }
+        Ok(match when.decide(&known) {
+            Some(true) => None,
+            Some(false) => Some(skipped(self.call(), &self.calls, &known)),
+            None => Some("its condition asks for what not all hosts have come to".to_owned()),
+        })
+    }
+
+    /// The wish, with the values that functions give in it.
+    async fn wish(&self) -> Result<SharedOperation, Setback> {
+        let call = self.call();
+        if !is_late(call) {
+            return bind(&self.at, call, &self.known);
+        }
+        let late = self.late()?;
+        let mut complete = call.clone();
+        for (name, condition) in &mut complete.conditions {
+            for function in condition.functions() {
+                let gave = late.holds(function, Purpose::Condition, &format!("the function of `{name}`")).await?;
+                *condition = condition.with_functions(&|other| (other == function).then_some(gave));
+            }
+        }
+        for (name, function) in &call.late.arguments {
+            let purpose = Purpose::Argument { name: name.clone() };
+            let value = late.value(*function, purpose, &format!("the value of `{name}` cannot be had: ")).await?;
+            complete.arguments.insert(name.clone(), self.on_host(name, value));
+        }
+        bind(&self.at, &complete, &self.known).map_err(|mut setback| {
+            let place = call.location().map(|location| format!("{location}: ")).unwrap_or_default();
+            setback.failure.message = format!("{place}a function gave what does not fit: {}", setback.failure.message);
+            setback
+        })
+    }
+
+    /// A late value, with a relative path of the host joined with the directory that the operation runs in.
+    fn on_host(&self, name: &str, value: Value) -> Value {
+        let Some(definition) = self.at.registry.operation(&self.call().kind) else { return value };
+        let mut alone = Map::from_iter([(name.to_owned(), value)]);
+        join_host_paths(&definition.schema, &mut alone, &mut self.call().globals.chdir.clone());
+        alone.swap_remove(name).unwrap_or_default()
+    }
+
     async fn diff_and_perform(&self, done: &mut Done) -> Result<Outcome, Setback> {
-        let mut as_of = self.run.connection.moves();
-        let joint = match &self.joint {
-            Some(joint) => joint.take(&self.run, &self.calls, self.call).await?,
-            None => None,
+        let mut as_of = self.at.as_of();
+        let joint = match (&self.joint, &self.sites) {
+            (Some(joint), Some(sites)) => joint.take(sites, &self.calls, self.call).await?,
+            _ => None,
         };
         let (operation, change) = match joint {
             Some((joint_as_of, diffed)) => {
+                done.tried = true;
                 as_of = joint_as_of;
                 diffed?
             }
             None => {
-                let operation = bind(&self.run, self.call(), &self.known)?;
+                let operation = self.wish().await?;
+                done.tried = true;
                 let change = self.diff(&operation).await?;
                 (operation, change)
             }
@@ -181,9 +290,19 @@ impl OperationRun {
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;
+        done.has_change = change.changes;
         let performed = self.perform(&change, change.changes.then_some(as_of), done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
+        for action in &change.actions {
+            if let Action::Download(download) = action {
+                self.at.locals.forget(&Resources::path(download.dest.as_str()));
+            }
+        }
+        if performed.is_ok() && change.changes && !change.texts.is_empty() {
+            let texts = Arc::new(change.texts);
+            self.events.emit(Event::TextsChanged { op: self.op, host: self.host, texts }).await;
+        }
         let ended_well =
             if change.changes { Outcome::Changed { reason: change.reason } } else { Outcome::Unchanged { reason: change.reason } };
         performed.map(|()| ended_well)
@@ -192,118 +311,39 @@ impl OperationRun {
     /// Diffs against the host as it is; effects of other operations are never trusted here.
     async fn diff(&self, operation: &SharedOperation) -> Result<Change, Setback> {
         for _ in 0..ROUNDS {
-            match diff_once(&self.run, operation, self.call()).await {
+            match diff_once(&self.at, operation, self.call()).await {
                 Ok(settled) => return settled,
-                Err(wanted) => read(&self.run, wanted).await?,
+                Err(wanted) => read(&self.at, wanted, self.is_elsewhere()).await?,
             }
         }
         Err(Setback::failed(format!("after {ROUNDS} rounds it still asks for facts that were not asked before")))
     }
 
-    async fn perform(&self, change: &Change, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
-        let globals = &self.call().globals;
-        let mut first: Option<Setback> = None;
-        for action in &change.actions {
-            if *self.ending.borrow() {
-                break;
-            }
-            let Err(setback) = self.step(action, as_of, done).await else { continue };
-            if setback.kind != SetbackKind::Failed || !globals.continue_on_error.unwrap_or(false) {
-                return Err(first.unwrap_or(setback));
-            }
-            first.get_or_insert(setback);
-        }
-        first.map_or(Ok(()), Err)
-    }
-
-    async fn step(&self, action: &Action, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
-        let globals = &self.call().globals;
-        let context = globals.context();
-        let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let host = self.run.host.id;
-        let text = describe::step(action);
-        self.events.emit(Event::CommandStarted { op: self.op, host, text: text.clone() }).await;
-        let (sink, splitter, end) = OutputLines::new().parts(self.events.clone(), self.op, host, std::mem::take(&mut done.kept));
-        // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
-        let mut splitting = JoinSet::new();
-        splitting.spawn(splitter.run());
-        let ending = self.under_lock(Perform { action, context: &context, timeout, as_of }, sink).await;
-        end.end().await;
-        done.kept = match splitting.join_next().await {
-            Some(Ok(kept)) => kept,
-            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            _ => Kept::default(),
-        };
-        if let Ending::Exited(code) = &ending {
-            done.exit_code = Some(*code);
-        }
-        // However it goes that we ended: it was to be ended.
-        let ended_by_us = *self.ending.borrow() && !matches!(ending, Ending::Lost { .. });
-        let kind = match &ending {
-            Ending::Exited(code) if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_))) => {
-                done.steps += 1;
-                return Ok(());
-            }
-            Ending::Locked(Locked::Moved { .. }) => SetbackKind::Moved,
-            _ if ended_by_us => {
-                done.steps += 1;
-                return Ok(());
-            }
-            Ending::Exited(_) | Ending::TimedOut { .. } | Ending::Refused(_) => SetbackKind::Failed,
-            // It is not the operation that failed: what it would have is of no use to a host that another run changes.
-            Ending::Lost { begun: false, .. } | Ending::Locked(_) => SetbackKind::Lost,
-            Ending::Lost { begun: true, .. } | Ending::Killed => SetbackKind::Indeterminate,
-        };
-        let failure = Failure {
-            message: describe::ending(&ending),
-            hint: describe::hint(&ending),
-            step: Some(text),
-            ending: Some(ending),
-            last_output: done.kept.last_lines(),
-        };
-        Err(Setback { failure, kind })
-    }
-
-    /// Waits for the end of a step, and kills it when it is to be ended. A kill that came before the command had a process to kill is sent again.
-    pub(crate) async fn until_ended(&self, perform: Perform<'_>, sink: OutputSink) -> Ending {
-        let mut performing = self.run.connection.perform(perform, sink);
-        let mut ending = self.ending.clone();
-        tokio::select! {
-            biased;
-            ended = &mut performing => return ended,
-            Ok(_) = ending.wait_for(|ending| *ending) => {}
-        }
-        let give_up = Instant::now() + self.closing;
-        while Instant::now() < give_up {
-            let again = Instant::now() + Duration::from_secs(1);
-            let killing = async {
-                self.run.connection.end().await;
-                tokio::time::sleep_until(again).await;
-            };
-            tokio::select! {
-                biased;
-                ended = &mut performing => return ended,
-                () = killing => {}
-            }
-        }
-        Ending::Lost { reason: "it was to be ended and did not end: it may still be running".to_owned(), begun: true }
-    }
-
     fn drop_touched(&self, touches: &Resources) {
-        self.run.store().drop_touched(touches);
-        if self.run.host.connector == Connector::Local {
-            self.run.locals.forget(touches);
+        self.at.store().drop_touched(touches);
+        if self.at.host.connector == Connector::Local {
+            self.at.locals.forget(touches);
         }
+    }
+}
+
+fn result(outcome: Outcome, done: &Done, started: Instant) -> HostResult {
+    HostResult {
+        outcome,
+        steps_done: done.steps,
+        retries: done.retries,
+        took: started.elapsed(),
+        stdout: done.kept.stdout.text(),
+        stderr: done.kept.stderr.text(),
+        exit_code: done.exit_code,
     }
 }
 
 /// The wish, with its conditional arguments as they have come out.
 pub(crate) fn bind(run: &HostRun, call: &OperationCall, known: &[Known]) -> Result<SharedOperation, Setback> {
     let known = |call: CallIndex| known.get(call as usize).copied().unwrap_or_default();
-    call.bind(&run.registry, |condition| condition.decide(&known).unwrap_or(false)).map_err(|error| Setback {
-        failure: Failure { message: error.message, hint: error.hint, ..Failure::default() },
-        kind: SetbackKind::Failed,
-    })
+    call.bind(&run.registry, |condition| condition.decide(&known).unwrap_or(false))
+        .map_err(|error| Setback::hinted(error.message, error.hint))
 }
 
 /// Diffs with what is known of the host by now, or says what is to be read first.
@@ -319,19 +359,20 @@ pub(crate) async fn diff_once(run: &HostRun, operation: &SharedOperation, call: 
             Ok(Ok(change))
         }
         Diffed::Error(error, _) => {
-            let mut setback = Setback::failed(error.to_string());
-            if let DiffError::Refused { hint, .. } = error {
-                setback.failure.hint = hint;
-            }
-            Ok(Err(setback))
+            let message = error.to_string();
+            let hint = if let DiffError::Refused { hint, .. } = error { hint } else { None };
+            Ok(Err(Setback::hinted(message, hint)))
         }
     }
 }
 
-/// Reads what is missing, all in one request.
-pub(crate) async fn read(run: &HostRun, wanted: Wanted) -> Result<(), Setback> {
+/// Reads what is missing, all in one request. Where that is elsewhere, the host itself can go on without it.
+pub(crate) async fn read(run: &HostRun, wanted: Wanted, elsewhere: bool) -> Result<(), Setback> {
     run.locals.read(wanted.locals).await;
-    run.gather(wanted.facts).await.map_err(|lost| Setback::lost(lost.to_string()))
+    run.gather(wanted.facts).await.map_err(|lost| match elsewhere {
+        true => Setback::failed(format!("{}: {lost}", run.host.name)),
+        false => Setback::finally(lost.to_string()),
+    })
 }
 
 /// A factor between 0.9 and 1.1, so that hosts that failed together do not try again together.

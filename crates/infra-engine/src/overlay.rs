@@ -152,6 +152,14 @@ impl FactSource for View<'_> {
         let found = self.locals.lookup(path);
         let mut seen = self.seen.borrow_mut();
         seen.locals.insert(path.to_owned());
+        seen.local_failed |= matches!(found, LocalLookup::Failed(_) | LocalLookup::Absent);
+        found
+    }
+
+    fn local_if_there(&self, path: &str) -> LocalLookup {
+        let found = self.locals.lookup(path);
+        let mut seen = self.seen.borrow_mut();
+        seen.locals.insert(path.to_owned());
         seen.local_failed |= matches!(found, LocalLookup::Failed(_));
         found
     }

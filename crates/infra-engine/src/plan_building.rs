@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use infra_core::arguments::{self, LOCAL_DESTINATION};
+use infra_core::condition::{Condition, Known};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::earlier::{Continuation, EarlierNote};
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
 use infra_core::plan::{BlockId, HostOutlook, OpId, Outlook, Plan, PlannedBlock, PlannedOperation, fold_titles};
 use infra_core::registry::Registry;
+use infra_core::resources::normal_path;
 use infra_core::script::{BlockKind, OperationCall, Rolling};
 use infra_core::waves::Share;
 
@@ -30,8 +34,10 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
     let calls: Vec<HostCalls<'_>> =
         hosts.iter().map(|(host, (name, prepared))| HostCalls { host: *host, name, calls: &prepared.calls }).collect();
     let order = graph::order(&calls)?;
+    one_writer_each(&calls, registry)?;
     let mut operations = Vec::with_capacity(order.operations.len());
     let mut policy = Vec::with_capacity(order.operations.len());
+    let mut earlier = Vec::new();
     let mut ran: BTreeMap<usize, (String, Outlook)> = BTreeMap::new();
     for (place, ordered) in order.operations.iter().enumerate() {
         let id = op_id(place);
@@ -52,12 +58,42 @@ pub(crate) fn build(hosts: &BTreeMap<HostId, (String, Prepared)>, registry: &Reg
             after: ordered.after.iter().map(|at| op_id(*at)).collect(),
             origin: ordered.origin,
         });
+        earlier.extend(notes(id, ordered, hosts));
         operations.push(planned);
     }
     let blocks = order.blocks.iter().enumerate().map(|(at, block)| planned_block(at, block, max_fail)).collect();
     let policy_blocks =
         order.blocks.iter().map(|block| PolicyBlock { kind: with_default(&block.kind, max_fail), origin: block.origin }).collect();
-    Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes }), operations: policy, blocks: policy_blocks })
+    Ok(Built { plan: Arc::new(Plan { operations, blocks, notes: order.notes, earlier }), operations: policy, blocks: policy_blocks })
+}
+
+/// Makes sure that no two hosts write the same file of the controller.
+fn one_writer_each(hosts: &[HostCalls<'_>], registry: &Registry) -> Result<(), Box<Diagnostic>> {
+    let mut writers: BTreeMap<String, &str> = BTreeMap::new();
+    for host in hosts {
+        for call in host.calls.iter().filter(|call| !call.globals.run_once.unwrap_or(false)) {
+            let never = Condition::All(call.when.clone()).decide(&|_| Known::OPEN) == Some(false);
+            let Some(definition) = registry.operation(&call.kind).filter(|_| !never) else { continue };
+            let written = call.arguments.iter().filter(|(name, _)| arguments::is_marked(&definition.schema, name, LOCAL_DESTINATION));
+            for (name, path) in written.filter_map(|(name, value)| Some((name, value.as_str()?))) {
+                // Into a directory the file comes under the name of its source.
+                let source = call.arguments.get("src").and_then(|src| src.as_str()).and_then(|src| src.rsplit('/').next());
+                let path =
+                    normal_path(&if path.ends_with('/') { format!("{path}{}", source.unwrap_or_default()) } else { path.to_owned() });
+                let writer = *writers.entry(path.clone()).or_insert(host.name);
+                if writer == host.name {
+                    continue;
+                }
+                let mut diagnostic =
+                    Diagnostic::misuse(format!("{}: {writer} and {} would both write {path} on this machine", call.kind, host.name));
+                diagnostic.location = call.chain.last().cloned();
+                diagnostic.chain.clone_from(&call.chain);
+                diagnostic.hint = Some(format!("put the host's name into it, such as {name} = \"results/\" .. host.name .. \"/out.csv\""));
+                return Err(Box::new(diagnostic));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The block with what is allowed to fail in its waves, where it does not say so itself.
@@ -102,9 +138,25 @@ fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepar
         hosts: ordered
             .calls
             .iter()
-            .map(|(host, at)| HostOutlook { host: *host, call: call(host, *at).call, outlook: hosts[host].1.outlooks[*at].clone() })
+            .map(|(host, at)| {
+                let (_, prepared) = &hosts[host];
+                let (outlook, mark) = (prepared.outlooks[*at].clone(), prepared.earlier.mark(*at).clone());
+                HostOutlook { host: *host, call: call(host, *at).call, outlook, mark }
+            })
             .collect(),
     }
+}
+
+/// What is made of earlier runs for this operation, hosts of which the same is said together.
+fn notes(op: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepared)>) -> Vec<EarlierNote> {
+    let mut said: BTreeMap<Continuation, Vec<HostId>> = BTreeMap::new();
+    for (host, at) in &ordered.calls {
+        let (_, prepared) = &hosts[host];
+        if let Some(what) = prepared.earlier.note(*at, &prepared.outlooks[*at]) {
+            said.entry(what).or_default().push(*host);
+        }
+    }
+    said.into_iter().map(|(what, hosts)| EarlierNote { op, what, hosts }).collect()
 }
 
 /// What a `_run_once` does on its first host counts for all that registered it.

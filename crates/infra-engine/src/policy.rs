@@ -5,9 +5,11 @@
 //!
 //! - `program`: what does not change: the stages of the plan, each host's way through them, what goes in waves;
 //! - `gates`: what goes in waves, and how far it is;
+//! - `backgrounds`: when what runs in the background is ended;
 //! - `turns`: which host may enter which stage, and which operation may start;
 //! - `endings`: what follows from an end, and from a host that is not ok.
 
+mod backgrounds;
 mod endings;
 mod gates;
 mod program;
@@ -39,7 +41,7 @@ pub struct PolicyOperation {
     pub parallel: Option<usize>,
     /// On the first living host only.
     pub run_once: bool,
-    /// It is ended when the other operations of its `parallel` block have ended.
+    /// It is ended when the other operations of its `parallel` block have ended, on all hosts that are in the block with it.
     pub background: bool,
     /// The blocks around it, outermost first.
     pub blocks: Vec<BlockId>,

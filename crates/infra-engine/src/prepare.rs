@@ -1,152 +1,254 @@
 //! Prepare on one host: its script, then gather ⇄ diff until each of its operations is planned.
 
-use infra_core::condition::Known;
-use infra_core::connection::Lost;
+use std::sync::Arc;
+
+use infra_core::Value;
+use infra_core::condition::{CallIndex, Known};
 use infra_core::diagnostic::Diagnostic;
-use infra_core::facts::Lookup;
+use infra_core::earlier::Earlier;
+use infra_core::inventory::Inventory;
 use infra_core::plan::Outlook;
-use infra_core::script::{Answer, FactRequest, Next, OperationCall, Script};
+use infra_core::script::{Next, OperationCall, Script};
+use tokio::sync::Mutex;
 
 use crate::any_host::Anywhere;
-use crate::fact_store::Asked;
+use crate::earlier::HostEarlier;
 use crate::graph::{Asks, outermost_parallel};
 use crate::host_run::HostRun;
 use crate::judgement::{Judgement, Prefix, Settled, Wanted, judge, placed};
-use crate::overlay::Layer;
+use crate::late_values::SharedFunctions;
+use crate::layers::{Layers, before};
+use crate::places::{Places, Sites};
 
 /// What one host will do.
-#[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) calls: Vec<OperationCall>,
     /// One for each call.
     pub(crate) outlooks: Vec<Outlook>,
     /// What it was told of other hosts when this was planned.
     pub(crate) anywhere: Anywhere,
+    /// Where its calls run.
+    pub(crate) sites: Arc<Sites>,
+    /// What its script left behind.
+    pub(crate) functions: Option<SharedFunctions>,
+    /// What earlier runs have done of it.
+    pub(crate) earlier: Arc<HostEarlier>,
 }
 
 /// How often one operation may ask for facts that were not asked before.
 const ROUNDS: usize = 20;
 
-/// Runs a host's script to its end and gives the operations that it called.
-pub(crate) async fn evaluate(run: &HostRun, mut script: Box<dyn Script>) -> Result<Vec<OperationCall>, Box<Diagnostic>> {
-    let mut calls: Vec<OperationCall> = Vec::new();
+/// A script that came to its end.
+pub(crate) struct Evaluated {
+    planning: Planning,
+    functions: Option<SharedFunctions>,
+}
+
+/// Runs a host's script to its end. Operations are planned here as far as the script asks for it.
+pub(crate) async fn evaluate(
+    run: &Arc<HostRun>,
+    mut script: Box<dyn Script>,
+    places: &Places,
+    runs_once: bool,
+) -> Result<Evaluated, Box<Diagnostic>> {
+    let mut planning = Planning::new(Sites::new(run.clone()), runs_once, Vec::new());
     let mut answers = Vec::new();
     loop {
         let step = script.resume(std::mem::take(&mut answers)).await;
-        calls.extend(step.calls);
+        planning.add(step.calls)?;
         match step.next {
-            Next::Ask(requests) => answers = ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?,
-            Next::Foresee(_) => return Err(Box::new(Diagnostic::host("`will_change` is not available yet"))),
+            Next::Ask(requests) => answers = places.ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost)))?,
+            Next::Foresee(call) => answers = vec![Ok(Arc::new(planning.foresee(call, places).await?))],
             Next::Done => break,
             Next::Failed(diagnostic) => return Err(diagnostic),
         }
     }
-    match calls.iter().enumerate().find(|(at, call)| call.call as usize != *at) {
-        Some((at, call)) => {
-            let message = format!("a defect of infra: call {} of the script has the number {}", at, call.call);
-            Err(Box::new(placed(call, Diagnostic::host(message))))
-        }
-        None => Ok(calls),
+    Ok(Evaluated { planning, functions: script.functions().map(|functions| Arc::new(Mutex::new(functions))) })
+}
+
+impl Evaluated {
+    /// Plans what is not planned yet, over what earlier runs have done of it.
+    pub(crate) async fn plan(
+        mut self,
+        places: &Places,
+        earlier: Option<&Earlier>,
+        inventory: &Inventory,
+    ) -> Result<Prepared, Box<Diagnostic>> {
+        self.planning.reach(places).await?;
+        let found = HostEarlier::new(earlier, self.planning.sites.own(), inventory, &self.planning.calls);
+        self.planning.go_on_from(Arc::new(found), earlier.is_some());
+        self.planning.settle().await?;
+        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = self.planning;
+        Ok(Prepared { calls, outlooks, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
     }
 }
 
-/// Answers a script: the host as it stands now, never as it will be.
-async fn ask(run: &HostRun, requests: Vec<FactRequest>) -> Result<Vec<Answer>, Lost> {
-    let asked: Vec<Asked> = requests.into_iter().map(|request| Asked::new(request.fact, &request.context)).collect();
-    run.gather(asked.clone()).await?;
-    let store = run.store();
-    let answer = |one: &Asked| match store.lookup(one) {
-        Lookup::Known(value) => Ok(value),
-        Lookup::Failed(message) => Err(message),
-        Lookup::Missing | Lookup::Unknown(_) => Err("the host gave no answer to it".to_owned()),
-    };
-    Ok(asked.iter().map(answer).collect())
+impl Prepared {
+    /// Plans all again, with what is known by now of other hosts.
+    pub(crate) async fn again(self, runs_once: bool, anywhere: Anywhere) -> Result<Self, Box<Diagnostic>> {
+        let mut planning = Planning::new(self.sites, runs_once, anywhere);
+        planning.calls = self.calls;
+        planning.earlier = self.earlier;
+        planning.settle().await?;
+        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = planning;
+        Ok(Self { calls, outlooks, anywhere, sites, functions: self.functions, earlier })
+    }
 }
 
-/// Plans a host's operations in their order, each over what the ones before it make true.
-///
-/// In each round all operations are looked at, also behind one that waits for facts, so that what all of them miss is read at once.
-pub(crate) async fn plan(
-    run: &HostRun,
+/// A host's operations in their order, planned one over what the ones before it make true, as far as it went by now.
+struct Planning<S = Sites> {
     calls: Vec<OperationCall>,
+    sites: S,
     runs_once: bool,
     anywhere: Anywhere,
-) -> Result<Prepared, Box<Diagnostic>> {
-    let mut outlooks = Vec::with_capacity(calls.len());
-    let mut known: Vec<Known> = Vec::with_capacity(calls.len());
-    let mut layers = Vec::new();
-    let mut rounds = 0;
-    while outlooks.len() < calls.len() {
-        let settled_before = outlooks.len();
-        let wanted = look_at_all(run, &calls, &mut outlooks, &mut known, &mut layers, (runs_once, &anywhere))?;
-        let Some(waiting) = calls.get(outlooks.len()) else { break };
-        rounds = if outlooks.len() > settled_before { 1 } else { rounds + 1 };
-        if rounds > ROUNDS {
-            let message = format!(
-                "«{}» cannot be planned: after {ROUNDS} rounds it still asks for facts that were not asked before",
-                waiting.title()
-            );
-            return Err(Box::new(placed(waiting, Diagnostic::host(message))));
-        }
-        run.locals.read(wanted.locals).await;
-        run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))?;
-    }
-    Ok(Prepared { calls, outlooks, anywhere })
+    earlier: Arc<HostEarlier>,
+    outlooks: Vec<Outlook>,
+    known: Vec<Known>,
+    layers: Layers,
 }
 
-/// Settles what can be settled in order, and collects what all the others miss.
-fn look_at_all(
-    run: &HostRun,
-    calls: &[OperationCall],
-    outlooks: &mut Vec<Outlook>,
-    known: &mut Vec<Known>,
-    layers: &mut Vec<Layer>,
-    (runs_once, anywhere): (bool, &Anywhere),
-) -> Result<Wanted, Box<Diagnostic>> {
-    let mut wanted = Wanted::default();
-    // What stands behind an operation that waits is looked at for its questions alone.
-    let mut kept: Option<(usize, usize)> = None;
-    for call in &calls[outlooks.len()..] {
-        let prefix = Prefix { calls, known, layers: seen_by(call, calls, layers), runs_once };
-        let judgement = judge(run, call, &prefix);
-        let settled = match judgement {
-            Judgement::Settled(settled) => Some(settled),
-            Judgement::Impossible(diagnostic) if kept.is_none() => return Err(diagnostic),
-            Judgement::Impossible(_) => None,
-            Judgement::Wanting(missing) => {
-                wanted.add(missing);
-                kept.get_or_insert((known.len(), layers.len()));
-                None
+impl Planning {
+    /// Takes more calls of the script.
+    fn add(&mut self, calls: Vec<OperationCall>) -> Result<(), Box<Diagnostic>> {
+        for call in calls {
+            let at = self.calls.len();
+            if call.call as usize != at {
+                let message = format!("a defect of infra: call {at} of the script has the number {}", call.call);
+                return Err(Box::new(placed(&call, Diagnostic::host(message))));
             }
-        };
-        match settled {
-            Some(Settled { outlook, known: mut outcome, layer }) => {
-                outcome.changed_anywhere = anywhere.get(known.len()).copied().flatten().or(outcome.changed_anywhere);
-                if kept.is_none() {
-                    outlooks.push(outlook);
+            self.calls.push(call);
+        }
+        Ok(())
+    }
+
+    /// Reaches the places where calls are to run that were not planned yet.
+    async fn reach(&mut self, places: &Places) -> Result<(), Box<Diagnostic>> {
+        self.sites.reach(&self.calls[self.outlooks.len()..], places).await
+    }
+
+    /// Whether a call will change something, as a script is told of it.
+    async fn foresee(&mut self, call: CallIndex, places: &Places) -> Result<Value, Box<Diagnostic>> {
+        self.reach(places).await?;
+        self.settle().await?;
+        match self.known.get(call as usize) {
+            Some(Known { changed: Some(changed), .. }) => Ok(Value::Bool(*changed)),
+            Some(_) => Ok(Value::String("unknown".to_owned())),
+            None => Err(Box::new(Diagnostic::host(format!("a defect of infra: the script asks for call {call}, which it has not made")))),
+        }
+    }
+}
+
+impl<S: AsRef<Sites>> Planning<S> {
+    fn new(sites: S, runs_once: bool, anywhere: Anywhere) -> Self {
+        let (calls, outlooks, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
+        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, known, layers }
+    }
+
+    /// What earlier runs have done of it, which can be told once all calls are there: what was planned before, for the script to foresee it, is planned again.
+    fn go_on_from(&mut self, earlier: Arc<HostEarlier>, again: bool) {
+        self.earlier = earlier;
+        if again {
+            (self.outlooks, self.known, self.layers) = (Vec::new(), Vec::new(), Layers::default());
+        }
+    }
+
+    /// Plans what is not planned yet.
+    ///
+    /// In each round all operations are looked at, also behind one that waits for facts, so that what all of them miss is read at once.
+    async fn settle(&mut self) -> Result<(), Box<Diagnostic>> {
+        let mut rounds = 0;
+        while self.outlooks.len() < self.calls.len() {
+            let settled_before = self.outlooks.len();
+            let wanted = self.look_at_all()?;
+            let Some(waiting) = self.calls.get(self.outlooks.len()) else { break };
+            rounds = if self.outlooks.len() > settled_before { 1 } else { rounds + 1 };
+            if rounds > ROUNDS {
+                let message = format!(
+                    "«{}» cannot be planned: after {ROUNDS} rounds it still asks for facts that were not asked before",
+                    waiting.title()
+                );
+                return Err(Box::new(placed(waiting, Diagnostic::host(message))));
+            }
+            for (run, wanted) in wanted {
+                let elsewhere = !Arc::ptr_eq(&run, self.sites.as_ref().own());
+                let name = if elsewhere { format!("{}: ", run.host.name) } else { String::new() };
+                run.locals.read(wanted.locals).await;
+                run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(format!("{name}{lost}"))))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles what can be settled in order, and collects what all the others miss, by where it is to be read.
+    fn look_at_all(&mut self) -> Result<Vec<(Arc<HostRun>, Wanted)>, Box<Diagnostic>> {
+        let mut wanted: Vec<(Arc<HostRun>, Wanted)> = Vec::new();
+        let sites = self.sites.as_ref();
+        let controllers = sites.controllers();
+        // What stands behind an operation that waits is looked at for its questions alone.
+        let mut kept: Option<usize> = None;
+        for call in &self.calls[self.outlooks.len()..] {
+            let (place, run) = (sites.place(call), sites.of(call));
+            let start = starts_after(call, &self.calls);
+            let seen = |place| before(self.layers.at(place), start);
+            let known = self.earlier.lay_over(&self.known, call.call);
+            let prefix = Prefix {
+                calls: &self.calls,
+                known: &known,
+                layers: seen(place),
+                controller: controllers.iter().map(|place| seen(*place)).collect(),
+                on: place.map(|_| run.host.name.as_str()),
+                runs_once: self.runs_once,
+            };
+            let judgement = match self.earlier.skips(call, &known) {
+                Some(outlook) => Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None, everywhere: false }),
+                None => judge(run, call, &prefix),
+            };
+            let settled = match judgement {
+                Judgement::Settled(settled) => Some(settled),
+                Judgement::Impossible(diagnostic) if kept.is_none() => return Err(diagnostic),
+                Judgement::Impossible(_) => None,
+                Judgement::Wanting(missing) => {
+                    match wanted.iter_mut().find(|(known, _)| Arc::ptr_eq(known, run)) {
+                        Some((_, all)) => all.add(missing),
+                        None => wanted.push((run.clone(), missing)),
+                    }
+                    kept.get_or_insert(self.known.len());
+                    None
                 }
-                known.push(outcome);
-                layers.extend(layer);
+            };
+            match settled {
+                Some(Settled { outlook, known: mut outcome, layer, everywhere }) => {
+                    outcome.changed_anywhere = self.anywhere.get(self.known.len()).copied().flatten().or(outcome.changed_anywhere);
+                    if kept.is_none() {
+                        self.outlooks.push(outlook);
+                    }
+                    self.known.push(outcome);
+                    match layer.filter(|_| !run.overlooks(&call.kind)) {
+                        Some(layer) if everywhere => self.layers.push_everywhere(layer),
+                        Some(layer) => self.layers.push(place, layer),
+                        None => {}
+                    }
+                }
+                None => self.known.push(Known::OPEN),
             }
-            None => known.push(Known::OPEN),
         }
+        if let Some(kept) = kept {
+            self.known.truncate(kept);
+            self.layers.truncate(kept);
+        }
+        Ok(wanted)
     }
-    if let Some((known_kept, layers_kept)) = kept {
-        known.truncate(known_kept);
-        layers.truncate(layers_kept);
-    }
-    Ok(wanted)
 }
 
-/// What a call sees of the ones before it: those of its own `parallel` block run at the same time, so that it sees nothing of them, unless it asks for
-/// the outcome of one.
-fn seen_by<'l>(call: &OperationCall, calls: &[OperationCall], layers: &'l [Layer]) -> &'l [Layer] {
-    let Some(block) = outermost_parallel(call) else { return layers };
+/// How many calls of its script a call sees the effects of: those of its own `parallel` block run at the same time, so that it sees nothing of them,
+/// unless it asks for the outcome of one.
+fn starts_after(call: &OperationCall, calls: &[OperationCall]) -> usize {
+    let all = call.call as usize;
+    let Some(block) = outermost_parallel(call) else { return all };
     let within =
         |other: &OperationCall| outermost_parallel(other).is_some_and(|other| (&other.chain, other.turn) == (&block.chain, block.turn));
     if call.asks().iter().any(|asked| calls.get(*asked as usize).is_some_and(within)) {
-        return layers;
+        return all;
     }
-    let start = calls.iter().position(within).unwrap_or_default();
-    &layers[..layers.partition_point(|layer| (layer.from.call as usize) < start)]
+    calls.iter().position(within).unwrap_or(all)
 }

@@ -1,9 +1,11 @@
 //! The phases of a run and the ways out of it.
 
+mod second_look;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use infra_core::connection::{ConnectError, ConnectStep, Connection};
 use infra_core::diagnostic::{Diagnostic, Fault};
@@ -12,21 +14,21 @@ use infra_core::facts::Lookup;
 use infra_core::host::{Host, HostId};
 use infra_core::run_state::RunState;
 use infra_core::script::FactRequest;
-use infra_core::template::InventoryScope;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::Run;
 use crate::any_host;
 use crate::event_stream::EventStream;
-use crate::execute::{Execution, HostExecution, defect};
+use crate::execute::{Execution, defect};
 use crate::fact_store::Asked;
+use crate::host_execution::HostExecution;
 use crate::host_run::HostRun;
-use crate::local_files::LocalFiles;
-use crate::locking::HostLock;
+use crate::places::Places;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
-use crate::{LockSettings, Run};
+use second_look::Look;
 
 /// The run is over before its end; what was to be said has been said.
 struct Over;
@@ -55,6 +57,9 @@ impl Run {
         let events = EventStream::new(self.events.clone(), self.journal.clone());
         let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
         events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
+        if self.settings.detailed_exit_code {
+            events.emit(Event::DetailedExitCode).await;
+        }
         let hosts = self.hosts.clone();
         let mut owner = JoinSet::new();
         owner.spawn(phases(self, events.clone()));
@@ -79,9 +84,11 @@ struct Ongoing {
     events: EventStream,
     /// Whether the sender of interrupts is still there.
     watching: bool,
-    connections: Vec<Arc<dyn Connection>>,
+    connections: Vec<(HostId, Arc<dyn Connection>)>,
+    places: Arc<Places>,
     /// How many hosts are not ok by now.
     not_ok: usize,
+    look: Look,
 }
 
 /// Tasks of several hosts, so many at once, each known by its host.
@@ -110,7 +117,11 @@ impl<T: Send + 'static> Tasks<T> {
 
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
-        Self { run, events, watching: true, connections: Vec::new(), not_ok: 0 }
+        let settings = &run.settings;
+        // What only looks takes no lock.
+        let lock = settings.lock.clone().filter(|_| matches!(settings.kind, RunKind::Deploy | RunKind::Exec));
+        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), settings.handshakes, lock);
+        Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0, look: Look::First }
     }
 
     async fn deploy(mut self) {
@@ -120,8 +131,9 @@ impl Ongoing {
 
     async fn deploy_until_over(&mut self) -> Result<(), Over> {
         let hosts = self.connect().await?;
-        let prepared = self.prepare(&hosts).await?;
-        let built = match build(&prepared, &self.run.registry, self.run.settings.max_fail) {
+        let read_since = Instant::now();
+        let mut prepared = self.prepare(&hosts).await?;
+        let mut built = match build(&prepared, &self.run.registry, self.run.settings.max_fail) {
             Ok(built) => built,
             Err(diagnostic) => {
                 self.events.emit(Event::Misused { host: None, diagnostic }).await;
@@ -132,11 +144,14 @@ impl Ongoing {
         let may_change = !built.plan.is_none();
         match self.run.settings.kind {
             RunKind::Dry | RunKind::Fact => return Ok(()),
-            RunKind::Deploy if may_change => self.approve(&built).await?,
+            RunKind::Deploy if may_change => self.agree(&hosts, &mut prepared, &mut built, read_since).await?,
             RunKind::Deploy | RunKind::Exec => {}
         }
-        self.execute(hosts, prepared, built).await;
-        Ok(())
+        self.execute(prepared, built).await;
+        match self.run.settings.prove {
+            Some(proving) if self.run.settings.kind == RunKind::Deploy => self.prove(hosts, proving).await,
+            _ => Ok(()),
+        }
     }
 
     /// Asks; an interrupt while the question stands means no.
@@ -153,24 +168,21 @@ impl Ongoing {
         Err(Over)
     }
 
-    async fn execute(&mut self, hosts: BTreeMap<HostId, Arc<HostRun>>, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(hosts[&host].clone(), prepared.calls));
+    async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
+            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions, prepared.earlier))
+        };
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
             hosts: prepared.into_iter().map(at).collect(),
+            places: self.places.clone(),
             events: self.events.clone(),
             interrupts: self.run.interrupts.clone(),
             closing: self.run.settings.closing,
         };
         self.events.emit(Event::Executing).await;
         execution.run().await;
-    }
-
-    /// What only looks takes no lock.
-    fn lock(&self) -> Option<LockSettings> {
-        let changes = matches!(self.run.settings.kind, RunKind::Deploy | RunKind::Exec);
-        self.run.settings.lock.clone().filter(|_| changes)
     }
 
     fn rules(&self) -> Rules {
@@ -190,11 +202,10 @@ impl Ongoing {
     /// Reaches the hosts, so many at once.
     async fn connect(&mut self) -> Result<BTreeMap<HostId, Arc<HostRun>>, Over> {
         self.events.emit(Event::Connecting).await;
-        let locals: Arc<LocalFiles> = Arc::default();
-        let inventory = InventoryScope::new(self.run.inventory.clone());
         let mut waiting: VecDeque<Arc<Host>> = self.run.hosts.iter().map(|host| self.run.inventory.by_id(*host).clone()).collect();
         let mut tasks = Tasks::new();
         let mut reached = BTreeMap::new();
+        let mut unreachable = BTreeMap::new();
         loop {
             while tasks.running.len() < self.run.settings.handshakes.max(1) {
                 let Some(host) = waiting.pop_front() else { break };
@@ -211,35 +222,27 @@ impl Ongoing {
             };
             let error = match result {
                 Ok((Ok(connection), took)) => {
-                    self.connections.push(connection.clone());
-                    let lock = self.lock();
-                    connection.claim(lock.as_ref().map(|lock| HostLock::claim(lock, self.run.inventory.by_id(host))));
-                    let at = HostRun {
-                        host: self.run.inventory.by_id(host).clone(),
-                        connection,
-                        registry: self.run.registry.clone(),
-                        locals: locals.clone(),
-                        inventory: inventory.clone(),
-                        facts: Mutex::default(),
-                        lock: HostLock::new(lock),
-                    };
-                    reached.insert(host, Arc::new(at));
+                    self.places.claim(self.run.inventory.by_id(host), &*connection);
+                    self.connections.push((host, connection.clone()));
+                    reached.insert(host, self.places.reached(self.run.inventory.by_id(host).clone(), connection));
                     self.events.emit(Event::HostConnected { host, took }).await;
                     continue;
                 }
                 Ok((Err(error), _)) => error,
                 Err(error) => ConnectError { step: ConnectStep::Connect, message: broken(error), hint: None },
             };
+            unreachable.insert(host, error.clone());
             self.events.emit(Event::HostUnreachable { host, error }).await;
             self.is_not_ok(host).await?;
         }
         self.some_left(&reached).await?;
+        self.places.selected(&reached, unreachable);
         Ok(reached)
     }
 
     /// Evaluates and plans on all hosts at once. Misuse on any host ends the run, when all hosts have said theirs.
     async fn prepare(&mut self, hosts: &BTreeMap<HostId, Arc<HostRun>>) -> Result<BTreeMap<HostId, (String, Prepared)>, Over> {
-        self.events.emit(Event::Preparing).await;
+        self.events.emit(self.look.begins()).await;
         let first = hosts.keys().next().copied();
         let misused = Arc::new(AtomicBool::new(false));
         let mut waiting: VecDeque<_> = hosts.iter().collect();
@@ -249,15 +252,16 @@ impl Ongoing {
         loop {
             while tasks.running.len() < self.run.settings.preparing.max(1) {
                 let Some((host, run)) = waiting.pop_front() else { break };
-                let (run, misused, language) = (run.clone(), misused.clone(), self.run.language.clone());
+                let (run, misused, language, places) = (run.clone(), misused.clone(), self.run.language.clone(), self.places.clone());
                 let runs_once = first == Some(*host);
+                let (earlier, inventory) = (self.run.settings.earlier.clone(), self.run.inventory.clone());
                 tasks.spawn(*host, async move {
-                    let calls = prepare::evaluate(&run, language.script(&run.host)).await?;
+                    let evaluated = prepare::evaluate(&run, language.script(&run.host), &places, runs_once).await?;
                     // Where something was written wrongly there will be no plan.
                     if misused.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    prepare::plan(&run, calls, runs_once, Vec::new()).await.map(Some)
+                    evaluated.plan(&places, earlier.as_deref(), &inventory).await.map(Some)
                 });
             }
             let (host, result) = match self.next(&mut tasks).await {
@@ -275,7 +279,7 @@ impl Ongoing {
                 Ok(Err(diagnostic)) => diagnostic,
                 Err(error) => Box::new(Diagnostic::host(broken(error))),
             };
-            if diagnostic.fault == Fault::Misuse {
+            if diagnostic.fault == Fault::Misuse && self.look != Look::Proof {
                 misused.store(true, Ordering::Relaxed);
                 misuses.insert(host, diagnostic);
                 continue;
@@ -312,10 +316,11 @@ impl Ongoing {
         for _ in 0..rounds {
             let mut tasks = Tasks::new();
             for (host, anywhere) in any_host::told(prepared) {
-                let (_, before) = &prepared[&host];
-                if before.anywhere != anywhere {
-                    let (run, calls) = (hosts[&host].clone(), before.calls.clone());
-                    tasks.spawn(host, async move { prepare::plan(&run, calls, first == Some(host), anywhere).await });
+                let stale = |(_, before): &(String, Prepared)| before.anywhere != anywhere;
+                if prepared.get(&host).is_some_and(stale)
+                    && let Some((_, before)) = prepared.remove(&host)
+                {
+                    tasks.spawn(host, before.again(first == Some(host), anywhere));
                 }
             }
             if tasks.running.is_empty() {
@@ -324,16 +329,13 @@ impl Ongoing {
             loop {
                 match self.next(&mut tasks).await {
                     Next::Ended(host, Ok(Ok(plan))) => {
-                        if let Some((_, before)) = prepared.get_mut(&host) {
-                            *before = plan;
-                        }
+                        prepared.insert(host, (hosts[&host].host.name.clone(), plan));
                     }
                     Next::Ended(host, result) => {
-                        let diagnostic = result.map_or_else(
-                            |error| Box::new(Diagnostic::host(broken(error))),
-                            |result| result.expect_err("a plan is taken above"),
-                        );
-                        prepared.remove(&host);
+                        let diagnostic = match result {
+                            Ok(planned) => planned.err().expect("a plan is taken above"),
+                            Err(error) => Box::new(Diagnostic::host(broken(error))),
+                        };
                         self.events.emit(Event::HostFailed { host, diagnostic }).await;
                         self.is_not_ok(host).await?;
                     }
@@ -418,6 +420,10 @@ impl Ongoing {
 
     /// A host is not ok before the first operation: whether that is one too many.
     async fn is_not_ok(&mut self, host: HostId) -> Result<(), Over> {
+        // Rules stop what is going to be done, and a proof does nothing.
+        if self.look == Look::Proof {
+            return Ok(());
+        }
         self.not_ok += 1;
         let settings = &self.run.settings;
         let fast = settings.fail_fast.then_some(StopReason::FailFast { host });
@@ -431,17 +437,19 @@ impl Ongoing {
     }
 
     async fn some_left<T>(&self, hosts: &BTreeMap<HostId, T>) -> Result<(), Over> {
-        if !hosts.is_empty() {
+        if !hosts.is_empty() || self.look == Look::Proof {
             return Ok(());
         }
         self.events.stopped(StopReason::NoHostLeft).await;
         Err(Over)
     }
 
-    /// Gives the locks back and ends all connections, at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
+    /// Gives the locks back and ends all connections, all at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
+        self.count().await;
         let mut closing = JoinSet::new();
-        for connection in self.connections.drain(..) {
+        let connections = self.connections.drain(..).map(|(_, connection)| connection);
+        for connection in connections.chain(self.places.opened()) {
             closing.spawn(async move {
                 connection.release().await;
                 connection.close().await;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use infra_core::Map;
+use infra_core::condition::Condition;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::global_arguments::GlobalArguments;
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 
-use crate::conditions::condition_of;
 use crate::convert::{to_lua, to_value, type_name};
 use crate::evaluation::{Block, Evaluation};
+use crate::late::{Special, truth};
 use crate::operations::read_globals;
+use crate::performing::{check_place, stray_block};
 use crate::source::SourceError;
 use crate::state::load;
 use crate::strategies;
@@ -22,12 +24,24 @@ const INCLUDE_DEPTH: u32 = 64;
 pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, environment: &Table) -> mlua::Result<()> {
     let of = evaluation.clone();
     let enter = lua.create_function(move |lua, (kind, arguments): (String, MultiValue)| {
-        let (block, function) = read_block(lua, &of, &kind, &arguments).map_err(|wrong| of.raise(lua, wrong))?;
+        let (block, function, functions) = read_block(lua, &of, &kind, &arguments).map_err(|wrong| of.raise(lua, wrong))?;
         let mut state = of.state();
         state.blocks.push(block);
-        Ok((function, state.blocks.len() - 1))
+        let depth = state.blocks.len() - 1;
+        drop(state);
+        Ok((function, depth, functions.map(|functions| lua.create_sequence_from(functions)).transpose()?))
     })?;
     rust.set("enter_block", enter)?;
+    let of = evaluation.clone();
+    let found = lua.create_function(move |lua, (depth, value): (usize, MultiValue)| {
+        let gave = value.front().cloned().unwrap_or(LuaValue::Nil);
+        let holds = truth(&of, "`_if`", value.len(), &gave).map_err(|wrong| of.raise(lua, wrong))?;
+        if let Some(block) = of.state().blocks.get_mut(depth) {
+            block.when.push(Condition::Always(holds));
+        }
+        Ok(())
+    })?;
+    rust.set("found_condition", found)?;
     let of = evaluation.clone();
     let leave = lua.create_function(move |_, depth: usize| {
         of.state().blocks.truncate(depth);
@@ -113,8 +127,11 @@ fn open_file(lua: &Lua, evaluation: &Arc<Evaluation>, path: &std::path::Path, en
     load(lua, &source, environment)
 }
 
-/// `BLOCK([name,] [options,] function)`.
-fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiValue) -> Result<(Block, Function), Diagnostic> {
+/// The parts of `BLOCK([name,] [options,] function)`.
+///
+/// # Errors
+/// A misuse: something else is given, or there is no function.
+pub(crate) fn block_parts(kind: &str, arguments: &MultiValue) -> Result<(Option<String>, Option<Table>, Function), Diagnostic> {
     let spelling = strategies::spelling(kind);
     let wrong = |message: String| Diagnostic::misuse(message).hint(spelling);
     let mut name = None;
@@ -134,27 +151,33 @@ fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiV
         }
         return Err(wrong("`deploy` needs a name".to_owned()));
     }
-    let Some(function) = function else { return Err(wrong(format!("`{kind}` needs a function as its last argument"))) };
-    if evaluation.state().once > 0 {
-        return Err(Diagnostic::misuse(format!("`{kind}` stands inside `once`, which takes no operations")));
-    }
-    if matches!(kind, "parallel" | "rolling") {
-        let strategy = strategies::read_kind(lua, kind, name.as_deref(), options.as_ref())?;
-        let chain = evaluation.chain(lua);
-        let strategy = Some(strategies::enter(&mut evaluation.state(), strategy, name, chain)?);
-        return Ok((Block { name: None, globals: GlobalArguments::default(), when: Vec::new(), strategy }, function));
-    }
+    let function = function.ok_or_else(|| wrong(format!("`{kind}` needs a function as its last argument")))?;
+    Ok((name, options, function))
+}
+
+/// The options of a block that says arguments for all operations inside.
+///
+/// # Errors
+/// A misuse: an option that there is not, or of a wrong type.
+pub(crate) fn block_options(
+    lua: &Lua,
+    evaluation: &Evaluation,
+    kind: &str,
+    options: Option<&Table>,
+) -> Result<(GlobalArguments, Special), Diagnostic> {
+    let wrong = |message: String| Diagnostic::misuse(message).hint(strategies::spelling(kind));
     let mut globals = Map::new();
-    let mut when = Vec::new();
+    let mut special = Special::default();
     for pair in options.iter().flat_map(|options| options.pairs::<LuaValue, LuaValue>()) {
         let (key, value) = pair.map_err(|error| wrong(error.to_string()))?;
         let LuaValue::String(key) = &key else {
             return Err(wrong(format!("the options of `{kind}` have names, such as _sudo = true")));
         };
         let key = key.to_string_lossy();
-        if key == "_if" {
-            when.push(condition_of("_if", &value)?);
-        } else if key.starts_with('_') {
+        if special.take(lua, evaluation, &key, &value)? {
+            continue;
+        }
+        if key.starts_with('_') {
             let value = to_value(lua, &key, &value).map_err(|problem| wrong(problem.message).maybe_hint(problem.hint))?;
             globals.insert(key, value);
         } else {
@@ -162,8 +185,66 @@ fn read_block(lua: &Lua, evaluation: &Evaluation, kind: &str, arguments: &MultiV
             return Err(Diagnostic::misuse(format!("`{kind}` has no option `{key}`")).hint(hint));
         }
     }
-    let globals = read_globals(globals, true)?;
-    Ok((Block { name, globals, when, strategy: None }, function))
+    Ok((read_globals(globals, true)?, special))
+}
+
+/// `BLOCK([name,] [options,] function)`: the block, its body, and in execute the functions of its `_if` that are to be called.
+fn read_block(
+    lua: &Lua,
+    evaluation: &Evaluation,
+    kind: &str,
+    arguments: &MultiValue,
+) -> Result<(Block, Function, Option<Vec<Function>>), Diagnostic> {
+    let (name, options, function) = block_parts(kind, arguments)?;
+    let is_strategy = matches!(kind, "parallel" | "rolling");
+    let in_execute = {
+        let state = evaluation.state();
+        if state.once > 0 {
+            return Err(Diagnostic::misuse(format!("`{kind}` stands inside `once`, which takes no operations")));
+        }
+        if is_strategy {
+            check_place(&state, kind)?;
+        }
+        state.running.is_some()
+    };
+    if is_strategy {
+        if in_execute {
+            let (message, hint) = stray_block(kind);
+            return Err(Diagnostic::misuse(message).hint(hint));
+        }
+        let strategy = strategies::read_kind(lua, kind, name.as_deref(), options.as_ref())?;
+        let chain = evaluation.chain(lua);
+        let strategy = Some(strategies::enter(&mut evaluation.state(), strategy, name, chain)?);
+        return Ok((Block { strategy, ..Block::default() }, function, None));
+    }
+    let (options, functions) = if in_execute { without_functions(lua, options)? } else { (options, None) };
+    let (globals, special) = block_options(lua, evaluation, kind, options.as_ref())?;
+    let Special { when, until, on } = special;
+    Ok((Block { name, globals, when, until, on, strategy: None }, function, functions))
+}
+
+/// The options without the functions of their `_if`, and these.
+fn without_functions(lua: &Lua, options: Option<Table>) -> Result<(Option<Table>, Option<Vec<Function>>), Diagnostic> {
+    let Some(options) = options else { return Ok((None, None)) };
+    let failed = |error: mlua::Error| Diagnostic::runtime(error.to_string());
+    let given: LuaValue = options.raw_get("_if").map_err(failed)?;
+    let (rest, functions) = match &given {
+        LuaValue::Function(function) => (LuaValue::Nil, vec![function.clone()]),
+        LuaValue::Table(list) => {
+            let all: Vec<LuaValue> = list.sequence_values().collect::<Result<_, _>>().map_err(failed)?;
+            let (functions, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(LuaValue::is_function);
+            let functions = functions.into_iter().filter_map(|one| one.as_function().cloned()).collect();
+            (LuaValue::Table(lua.create_sequence_from(rest).map_err(failed)?), functions)
+        }
+        _ => return Ok((Some(options), None)),
+    };
+    let copy = lua.create_table().map_err(failed)?;
+    for pair in options.pairs::<LuaValue, LuaValue>() {
+        let (key, value) = pair.map_err(failed)?;
+        copy.raw_set(key, value).map_err(failed)?;
+    }
+    copy.raw_set("_if", rest).map_err(failed)?;
+    Ok((Some(copy), Some(functions)))
 }
 
 /// `config`: what is set counts from its line to the end of its file.

@@ -54,7 +54,9 @@ fn convert(lua: &Lua, place: &str, value: &LuaValue, depth: usize) -> Result<Val
         )),
         LuaValue::UserData(data) if data.is::<crate::conditions::Handle>() => Err(error(
             format!("`{place}` is the handle of an operation"),
-            Some("a handle has the conditions did_change, did_not_change, did_succeed and did_error"),
+            Some(
+                "a handle has the conditions did_change, did_not_change, did_succeed and did_error, and in functions of execute stdout, stderr and exit_code",
+            ),
         )),
         other => Err(error(format!("`{place}` is {}, which is no data", type_name(other)), None)),
     }

@@ -7,13 +7,14 @@ use infra_core::BoxFuture;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::host::Host;
 use infra_core::inventory::Inventory;
+use infra_core::late::{FunctionId, Functions, LateReply, LateStep, Purpose, Results};
 use infra_core::registry::Registry;
-use infra_core::script::{Answer, Language, Next, Script, Step};
+use infra_core::script::{Answer, Language, Next, OperationCall, Script, Step};
 use infra_core::template::InventoryScope;
 
 use crate::evaluation::{Evaluation, House, Limits};
 use crate::once::{Kept, OnceStore, Outcome, Teller, Turn};
-use crate::pool::{Clock, Lost, Pool};
+use crate::pool::{Lost, Pool};
 use crate::requests::{Reply, Request};
 use crate::source::{Source, SourceError, Sources};
 use crate::state::{Machine, Need};
@@ -98,7 +99,6 @@ impl Language for Deploy {
 /// Drives one evaluation: on the threads of scripts while it runs, asynchronously while it waits.
 pub(crate) struct Driver {
     evaluation: Arc<Evaluation>,
-    clock: Arc<Clock>,
     machine: Option<Machine>,
     started: bool,
     ended: bool,
@@ -106,18 +106,28 @@ pub(crate) struct Driver {
     telling: Vec<Teller>,
 }
 
+/// How an evaluation goes on.
+enum Move {
+    /// With this reply, or from its start.
+    On(Option<Reply>),
+    /// With a function that the script left behind.
+    Begin(FunctionId, Purpose, Arc<Results>),
+}
+
 /// What an evaluation stopped for.
 pub(crate) enum Stop {
     Facts(Vec<infra_core::script::FactRequest>),
+    Foresee(infra_core::condition::CallIndex),
+    Perform(Box<OperationCall>),
     Done,
+    Returned(infra_core::Value),
     Failed(Box<Diagnostic>),
 }
 
 impl Driver {
     pub fn new(house: Arc<House>, host: Option<Arc<Host>>) -> Self {
-        let clock = Arc::new(Clock::new(house.limits.running_time));
         let evaluation = Evaluation::new(house, host);
-        Self { evaluation, clock, machine: None, started: false, ended: false, telling: Vec::new() }
+        Self { evaluation, machine: None, started: false, ended: false, telling: Vec::new() }
     }
 
     pub fn evaluation(&self) -> &Arc<Evaluation> {
@@ -130,25 +140,39 @@ impl Driver {
     }
 
     /// Goes on until facts are needed or the end is reached.
-    pub async fn run(&mut self, mut reply: Option<Reply>) -> Stop {
+    pub async fn run(&mut self, reply: Option<Reply>) -> Stop {
         if self.ended {
             return Stop::Failed(Box::new(Diagnostic::runtime("the script has ended already")));
         }
+        self.go(Move::On(reply)).await
+    }
+
+    /// Calls a function that the script left behind.
+    async fn begin(&mut self, function: FunctionId, purpose: Purpose, results: Arc<Results>) -> Stop {
+        self.ended = false;
+        self.telling.clear();
+        self.go(Move::Begin(function, purpose, results)).await
+    }
+
+    async fn go(&mut self, mut next: Move) -> Stop {
         loop {
-            let stop = match self.step(reply.take()).await {
+            let stop = match self.step(std::mem::replace(&mut next, Move::On(None))).await {
                 Need::Request(Request::Facts(asked)) => return Stop::Facts(asked),
+                Need::Request(Request::Foresee(call)) => return Stop::Foresee(call),
+                Need::Request(Request::Perform(call)) => return Stop::Perform(call),
                 Need::Request(Request::Command { key, command, ok }) => {
-                    reply = Some(Reply::Output(self.command(&key, command, &ok).await));
+                    next = Move::On(Some(Reply::Output(self.command(&key, command, &ok).await)));
                     continue;
                 }
                 Need::Request(Request::Once { key }) => {
-                    reply = Some(match self.evaluation.house.once.turn(&key).await {
+                    let reply = Some(match self.evaluation.house.once.turn(&key).await {
                         Turn::Mine(teller) => {
                             self.telling.push(teller);
                             Reply::Mine
                         }
                         Turn::Done(outcome) => Reply::Done(outcome),
                     });
+                    next = Move::On(reply);
                     continue;
                 }
                 Need::Request(Request::OnceDone { outcome }) => {
@@ -158,6 +182,7 @@ impl Driver {
                     continue;
                 }
                 Need::Done => Stop::Done,
+                Need::Returned(value) => Stop::Returned(value),
                 Need::Failed(diagnostic) => Stop::Failed(diagnostic),
             };
             self.ended = true;
@@ -167,31 +192,38 @@ impl Driver {
         }
     }
 
-    async fn step(&mut self, reply: Option<Reply>) -> Need {
+    async fn step(&mut self, next: Move) -> Need {
         if self.started && self.machine.is_none() {
             return Need::Failed(Box::new(Diagnostic::runtime("the script was given up while it ran")));
         }
         self.started = true;
         let machine = self.machine.take();
-        let (evaluation, clock) = (self.evaluation.clone(), self.clock.clone());
+        let evaluation = self.evaluation.clone();
         let work = move || {
             let mut machine = match machine {
                 Some(machine) => machine,
-                None => match Machine::new(&evaluation, &clock) {
+                None => match Machine::new(&evaluation) {
                     Ok(machine) => machine,
                     Err(wrong) => return (None, Need::Failed(wrong)),
                 },
             };
-            let need = machine.step(reply);
+            let need = match next {
+                Move::On(reply) => machine.step(reply),
+                Move::Begin(function, purpose, results) => match machine.begin(function, purpose, results) {
+                    Ok(()) => machine.step(None),
+                    Err(wrong) => Need::Failed(wrong),
+                },
+            };
             // A state that is of no more use is freed here, not on a thread of the runtime.
             let keep = match &need {
-                Need::Request(_) => true,
-                Need::Done => evaluation.host.is_none(),
-                Need::Failed(_) => false,
+                Need::Request(_) | Need::Returned(_) => true,
+                Need::Done => evaluation.host.is_none() || !evaluation.state().left_behind.is_empty(),
+                // What failed in execute is one function: others may be called after it.
+                Need::Failed(_) => evaluation.state().running.is_some(),
             };
             (keep.then_some(machine), need)
         };
-        match self.evaluation.house.pool.run(&self.clock, work).await {
+        match self.evaluation.house.pool.run(&self.evaluation.clock, work).await {
             Ok((machine, need)) => {
                 self.machine = machine;
                 need
@@ -199,7 +231,7 @@ impl Driver {
             Err(Lost::Overtime) => Need::Failed(Box::new(
                 Diagnostic::runtime(format!(
                     "the script ran for more than {} s inside one function of Lua, and was left behind",
-                    self.clock.limit().as_secs_f64()
+                    self.evaluation.clock.limit().as_secs_f64()
                 ))
                 .hint("look for a pattern on a long string, or a sort that does not end"),
             )),
@@ -249,11 +281,61 @@ impl Script for HostScript {
             let reply = self.driver.started.then_some(Reply::Answers(answers));
             let next = match self.driver.run(reply).await {
                 Stop::Facts(asked) => Next::Ask(asked),
+                Stop::Foresee(call) => Next::Foresee(call),
                 Stop::Done => Next::Done,
                 Stop::Failed(diagnostic) => Next::Failed(diagnostic),
+                Stop::Perform(_) | Stop::Returned(_) => {
+                    Next::Failed(Box::new(Diagnostic::runtime("the script did while the plan is made what only execute can do")))
+                }
             };
             let calls = std::mem::take(&mut self.driver.evaluation.state().calls);
             Step { calls, next }
         })
+    }
+
+    fn functions(self: Box<Self>) -> Option<Box<dyn Functions>> {
+        let Driver { evaluation, machine, .. } = &self.driver;
+        let some = machine.is_some() && self.driver.ended && !evaluation.state().left_behind.is_empty();
+        some.then(|| Box::new(LeftFunctions { driver: self.driver }) as Box<dyn Functions>)
+    }
+}
+
+/// The functions that a host's script left behind, in its Lua state.
+struct LeftFunctions {
+    driver: Driver,
+}
+
+impl Functions for LeftFunctions {
+    fn begin(&mut self, function: FunctionId, purpose: Purpose, results: Arc<Results>) -> BoxFuture<'_, LateStep> {
+        Box::pin(async move { late_step(self.driver.begin(function, purpose, results).await) })
+    }
+
+    fn resume(&mut self, reply: LateReply) -> BoxFuture<'_, LateStep> {
+        let reply = match reply {
+            LateReply::Answers(answers) => Reply::Answers(answers),
+            LateReply::Ended(result) => Reply::Ended(result),
+        };
+        Box::pin(async move { late_step(self.driver.run(Some(reply)).await) })
+    }
+}
+
+impl Drop for LeftFunctions {
+    fn drop(&mut self) {
+        // Freeing a state takes a while, which a thread of the runtime has not.
+        if let Some(machine) = self.driver.machine.take() {
+            self.driver.evaluation.house.pool.drop_there(machine);
+        }
+    }
+}
+
+fn late_step(stop: Stop) -> LateStep {
+    match stop {
+        Stop::Facts(asked) => LateStep::Ask(asked),
+        Stop::Perform(call) => LateStep::Perform(call),
+        Stop::Returned(value) => LateStep::Returned(value),
+        Stop::Failed(diagnostic) => LateStep::Failed(diagnostic),
+        Stop::Done | Stop::Foresee(_) => {
+            LateStep::Failed(Box::new(Diagnostic::runtime("the function did in execute what only a script can do while the plan is made")))
+        }
     }
 }

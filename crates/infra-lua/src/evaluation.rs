@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use infra_core::Map;
 use infra_core::condition::{CallIndex, Condition};
-use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::diagnostic::{Diagnostic, Fault, Location};
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
+use infra_core::late::{FunctionId, Place};
 use infra_core::registry::Registry;
 use infra_core::script::{self, Answer, FactRequest, OperationCall};
 use infra_core::template::InventoryScope;
@@ -18,8 +19,10 @@ use infra_core::template::InventoryScope;
 use mlua::Lua;
 
 use crate::errors::{is_misuse, raise};
+use crate::late::{LeftBehind, Running};
 use crate::once::OnceStore;
-use crate::pool::Pool;
+use crate::performing::Pending;
+use crate::pool::{Clock, Pool};
 use crate::requests::{Reply, Request};
 use crate::source::{Source, Sources};
 use crate::world::{self, World};
@@ -56,6 +59,7 @@ pub(crate) struct House {
 }
 
 /// A block that is open around the line that runs.
+#[derive(Clone, Default)]
 pub(crate) struct Block {
     /// The name of a `deploy` block.
     pub name: Option<String>,
@@ -63,6 +67,10 @@ pub(crate) struct Block {
     pub when: Vec<Condition>,
     /// What a `parallel` or `rolling` block does.
     pub strategy: Option<script::Block>,
+    /// `_retry_until` of the operations inside.
+    pub until: Option<FunctionId>,
+    /// `_on` of the operations inside.
+    pub on: Option<Place>,
 }
 
 /// A condition that the script read off a handle.
@@ -70,13 +78,28 @@ pub(crate) struct Reading {
     pub name: &'static str,
     pub chain: Vec<Location>,
     pub used: bool,
+    /// There for as long as the script, or a function that it left behind, can reach the condition.
+    pub alive: Weak<()>,
+}
+
+/// An operation that the script called.
+pub(crate) struct Made {
+    pub title: String,
+    pub place: Option<Location>,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
     /// Calls that the engine has not been given yet.
     pub calls: Vec<OperationCall>,
-    pub next_call: u32,
+    /// All calls by their numbers.
+    pub made: Vec<Made>,
+    /// The functions that are left behind, by their numbers.
+    pub left_behind: Vec<LeftBehind>,
+    /// The function of them that runs; none while the script itself does.
+    pub running: Option<Running>,
+    /// The operation that is to be run before the body of `call` goes on.
+    pub pending: Option<Pending>,
     pub blocks: Vec<Block>,
     /// The `config` of the files that are open, outermost first.
     pub config: Vec<GlobalArguments>,
@@ -101,7 +124,7 @@ pub(crate) struct State {
     /// How many bodies of `once` are open.
     pub once: u32,
     pub open_files: u32,
-    /// The first misuse: kept here because a `pcall` can swallow the error.
+    /// The first misuse, or the first `fail`: kept here because a `pcall` can swallow the error.
     pub misuse: Option<Box<Diagnostic>>,
     /// What ended the script.
     pub failure: Option<Box<Diagnostic>>,
@@ -130,12 +153,15 @@ pub(crate) struct Evaluation {
     pub house: Arc<House>,
     /// None while an inventory is read.
     pub host: Option<Arc<Host>>,
+    /// How long it has been running.
+    pub clock: Arc<Clock>,
     state: Mutex<State>,
 }
 
 impl Evaluation {
     pub fn new(house: Arc<House>, host: Option<Arc<Host>>) -> Arc<Self> {
-        Arc::new(Self { house, host, state: Mutex::default() })
+        let clock = Arc::new(Clock::new(house.limits.running_time));
+        Arc::new(Self { house, host, clock, state: Mutex::default() })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -191,9 +217,9 @@ impl Evaluation {
         raise(diagnostic)
     }
 
-    /// Keeps a misuse.
+    /// Keeps a misuse, and what `fail` says.
     pub fn keep(&self, diagnostic: &Diagnostic) {
-        if is_misuse(diagnostic) {
+        if is_misuse(diagnostic) || diagnostic.fault == Fault::Host {
             self.state().misuse.get_or_insert_with(|| Box::new(diagnostic.clone()));
         }
     }
@@ -217,6 +243,12 @@ impl Evaluation {
     pub fn find(&self, lua: &Lua, path: &str) -> Result<PathBuf, Vec<String>> {
         let chain = self.chain(lua);
         self.find_from(&chain, &[path.to_owned()])
+    }
+
+    /// The absolute path of a file that is to be written, seen from the folder of the deploy file.
+    pub fn beside_deploy(&self, path: &str) -> PathBuf {
+        let folder = self.state().deploy_folder.clone();
+        world::absolute(&*self.house.world, &folder.join(path))
     }
 
     /// The first of these spellings that is there, seen from the end of a chain.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use infra_core::diagnostic::{Diagnostic, did_you_mean, nearest};
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
+use crate::call_bodies::register_body;
 use crate::convert::{to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::hints::foreign_word;
@@ -48,7 +49,7 @@ const ABSENT: &[(&str, &[&str])] = &[
 ];
 
 /// What the language will have.
-const NOT_YET: &[&str] = &["call", "fail", "operation", "fact", "change", "unchanged", "secret", "ask", "yaml", "toml", "ini"];
+const NOT_YET: &[&str] = &["operation", "fact", "change", "unchanged", "secret", "ask", "yaml", "toml", "ini"];
 
 /// Operations that the library will have.
 const OPERATIONS_NOT_YET: &[&str] = &["files.get"];
@@ -62,6 +63,8 @@ const DEPLOY_ONLY: &[&str] = &[
     "deploy",
     "parallel",
     "rolling",
+    "call",
+    "fail",
     "include",
     "any_changed",
     "all_changed",
@@ -96,7 +99,7 @@ pub(crate) fn standard(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<
                     "read" | "stdin" | "input" => "read a file with read_file(path), or give data with --data",
                     "lines" => "read a file with read_file(path) and split it: text:split(\"\\n\")",
                     "close" => "a file is closed by file:close()",
-                    "exit" => "a script ends with its file; error(\"why\") fails this host",
+                    "exit" => "a script ends with its file; fail(\"why\") fails this host",
                     "setlocale" => "the locale is that of C, so that every run reads the same",
                     _ => "write to the log with print(…) or host:log(…), or to a file with io.open(path, \"w\"); commands are local_command { … }",
                 };
@@ -241,6 +244,22 @@ pub(crate) fn finish(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -
         let of = evaluation.clone();
         let any_host = lua.create_function(move |lua, handles: MultiValue| conditions::any_host(lua, &of, &handles))?;
         globals.raw_set("any_host", any_host)?;
+        let of = evaluation.clone();
+        let call = lua.create_function(move |lua, arguments: MultiValue| register_body(lua, &of, &arguments))?;
+        globals.raw_set("call", call)?;
+        let of = evaluation.clone();
+        let fail = lua.create_function(move |lua, message: LuaValue| -> mlua::Result<()> {
+            let text = match &message {
+                LuaValue::String(text) => text.to_string_lossy(),
+                LuaValue::Integer(_) | LuaValue::Number(_) => message.to_string()?,
+                other => {
+                    let wrong = format!("`fail` takes the message, got {}", type_name(other));
+                    return Err(of.misuse_with(lua, wrong, "write fail(\"the disk is full\")"));
+                }
+            };
+            Err(of.raise(lua, Diagnostic::host(text)))
+        })?;
+        globals.raw_set("fail", fail)?;
         add_modules(lua, evaluation, globals)?;
     } else {
         for name in DEPLOY_ONLY {

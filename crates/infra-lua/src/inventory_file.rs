@@ -44,7 +44,9 @@ pub async fn load_inventory(path: &Path, world: Arc<dyn World>, overrides: Map) 
         Stop::Done => {}
         // An inventory that fails leaves nothing to run on, whatever the reason.
         Stop::Failed(diagnostic) => return Err(Box::new(Diagnostic { fault: infra_core::diagnostic::Fault::Misuse, ..*diagnostic })),
-        Stop::Facts(_) => return Err(Box::new(Diagnostic::misuse("an inventory cannot ask for facts"))),
+        Stop::Facts(_) | Stop::Foresee(_) | Stop::Perform(_) | Stop::Returned(_) => {
+            return Err(Box::new(Diagnostic::misuse("an inventory cannot ask for facts")));
+        }
     }
     let evaluation = driver.evaluation().clone();
     let machine = driver.machine().ok_or_else(|| Box::new(Diagnostic::misuse("the inventory was given up while it was read")))?;

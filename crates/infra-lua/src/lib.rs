@@ -9,6 +9,7 @@
 //! message of Lua.
 
 mod blocks;
+mod call_bodies;
 mod conditions;
 mod convert;
 mod deploy;
@@ -18,8 +19,10 @@ mod globals;
 mod hints;
 mod host_object;
 mod inventory_file;
+mod late;
 mod once;
 mod operations;
+mod performing;
 mod pool;
 mod requests;
 mod scope;
@@ -27,6 +30,7 @@ mod source;
 mod state;
 mod strategies;
 mod syntax_checks;
+mod syntax_functions;
 mod text_functions;
 mod world;
 

@@ -128,6 +128,11 @@ impl Pool {
         }
     }
 
+    /// Drops a value on a thread of the pool.
+    pub fn drop_there<T: Send + 'static>(&self, value: T) {
+        self.submit(Box::new(move || drop(value)), Arc::default());
+    }
+
     fn submit(&self, job: Job, left_behind: Arc<AtomicBool>) {
         let mut queue = self.shared.queue.lock().expect(POISON);
         queue.jobs.push_back((job, left_behind));

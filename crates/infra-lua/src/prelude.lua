@@ -24,15 +24,20 @@ end
 local function resume(co, ...)
   local depth = rust.enter_coroutine()
   local results = pack(raw_resume(co, ...))
-  while results[1] and results[2] == REQUEST do
+  -- An operation inside `call` stops a coroutine by itself, and then there is no mark.
+  while results[1] and (results[2] == REQUEST or results.n == 1 and rust.is_pending()) do
     if not isyieldable() then
       rust.leave_coroutine(depth)
-      rust.not_here(results[3])
+      rust.not_here(results[3] or "an operation")
     end
     raw_yield(REQUEST, results[3])
     results = pack(raw_resume(co))
   end
   rust.leave_coroutine(depth)
+  -- The coroutine ended with the operation itself.
+  if rust.is_pending() and isyieldable() then
+    raw_yield(REQUEST)
+  end
   return unpack(results, 1, results.n)
 end
 
@@ -166,8 +171,13 @@ end
 
 for _, kind in ipairs({ "with", "deploy", "parallel", "rolling" }) do
   globals[kind] = function(...)
-    local body, depth = rust.enter_block(kind, ...)
+    local body, depth, conditions = rust.enter_block(kind, ...)
     local guard <close> = closing(rust.leave_block, depth)
+    if conditions then
+      for at = 1, #conditions do
+        rust.found_condition(depth, conditions[at]())
+      end
+    end
     return body()
   end
 end
@@ -214,4 +224,18 @@ local function run(count)
   return xpcall(main, rust.on_error, count)
 end
 
-return run, methods, sorted_pairs
+-- Reads the handle of an operation.
+local function handle_index(handle, key)
+  if key == "will_change" and rust.ask_plan(handle) then
+    request("handle.will_change")
+    return rust.foreseen()
+  end
+  return rust.read_handle(handle, key)
+end
+
+-- Runs a function that the script left behind.
+local function late(body, ...)
+  return xpcall(body, rust.on_error, ...)
+end
+
+return run, methods, sorted_pairs, handle_index, late

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use infra_core::arguments::ArgumentError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::global_arguments::GlobalArguments;
+use infra_core::host::HostId;
+use infra_core::late::Place;
 use infra_core::script::FactRequest;
 use infra_core::{Map, Value};
 use mlua::{Lua, Table, Value as LuaValue};
@@ -21,9 +23,21 @@ use crate::world::{LocalCommand, normalise};
 /// What a script waits for.
 pub(crate) enum Request {
     Facts(Vec<FactRequest>),
-    Command { key: String, command: LocalCommand, ok: Vec<i32> },
-    Once { key: String },
-    OnceDone { outcome: Outcome },
+    Command {
+        key: String,
+        command: LocalCommand,
+        ok: Vec<i32>,
+    },
+    Once {
+        key: String,
+    },
+    OnceDone {
+        outcome: Outcome,
+    },
+    /// What the plan says of this call by now.
+    Foresee(infra_core::condition::CallIndex),
+    /// This operation is to be run now.
+    Perform(Box<infra_core::script::OperationCall>),
 }
 
 /// What it is given.
@@ -33,14 +47,16 @@ pub(crate) enum Reply {
     /// It is this host's turn to run the body of `once`, which was asked for under this key.
     Mine,
     Done(Outcome),
+    /// What came of the operation that was to be run.
+    Ended(Arc<infra_core::late::CallResult>),
 }
 
 /// Adds what the prelude needs to ask.
 pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<()> {
     let of = evaluation.clone();
     let ask = lua.create_function(move |lua, (host, name, arguments): (LuaValue, LuaValue, LuaValue)| {
-        check_self(lua, &of, &host, "fact")?;
-        let fact = fact(lua, &of, &name, &arguments)?;
+        let asked = asked_host(lua, &of, &host, "fact")?;
+        let fact = fact(lua, &of, asked, &name, &arguments)?;
         of.state().asked = vec![fact];
         of.set_request(None);
         Ok(())
@@ -48,11 +64,11 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> m
     rust.set("ask_fact", ask)?;
     let of = evaluation.clone();
     let ask = lua.create_function(move |lua, (host, questions): (LuaValue, LuaValue)| {
-        check_self(lua, &of, &host, "facts")?;
+        let other = asked_host(lua, &of, &host, "facts")?;
         let mut asked = Vec::new();
         for (_, question) in named_questions(lua, &of, &questions)? {
             let (name, arguments) = question_parts(lua, &of, &question)?;
-            asked.push(fact(lua, &of, &name, &arguments)?);
+            asked.push(fact(lua, &of, other, &name, &arguments)?);
         }
         of.state().asked = asked;
         of.set_request(None);
@@ -176,29 +192,18 @@ fn once(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<(
     rust.set("tell_once", tell)
 }
 
-fn check_self(lua: &Lua, evaluation: &Evaluation, host: &LuaValue, method: &str) -> mlua::Result<()> {
-    let own = evaluation.host.as_ref().map(|host| host.name.as_str());
-    match host_name(host) {
-        Some(name) if Some(name.as_str()) == own => {}
-        Some(_) => {
-            return Err(evaluation.misuse_with(
-                lua,
-                "the facts of another host are not available yet",
-                "its data is: inventory:host(name).data",
-            ));
-        }
-        None => {
-            return Err(evaluation.misuse_with(
-                lua,
-                format!("`host.{method}` is called without its host"),
-                format!("write host:{method}(…), with a colon"),
-            ));
-        }
-    }
+/// The host that is asked, where it is another one.
+fn asked_host(lua: &Lua, evaluation: &Evaluation, host: &LuaValue, method: &str) -> mlua::Result<Option<HostId>> {
+    let name = host_name(host).ok_or_else(|| {
+        let message = format!("`host.{method}` is called without its host");
+        evaluation.misuse_with(lua, message, format!("write host:{method}(…), with a colon"))
+    })?;
+    let is_own = evaluation.host.as_ref().is_some_and(|own| own.name == name);
+    let other = if is_own { None } else { evaluation.house.by_name.get(&name).copied() };
     if evaluation.state().once > 0 {
         return Err(evaluation.misuse_with(lua, "a fact cannot be read inside `once`, which runs for all hosts", "read it outside"));
     }
-    Ok(())
+    Ok(other)
 }
 
 fn named_questions(lua: &Lua, evaluation: &Evaluation, questions: &LuaValue) -> mlua::Result<Vec<(LuaValue, LuaValue)>> {
@@ -238,7 +243,7 @@ fn question_parts(lua: &Lua, evaluation: &Evaluation, question: &LuaValue) -> ml
     Ok((name, LuaValue::Table(arguments)))
 }
 
-fn fact(lua: &Lua, evaluation: &Evaluation, name: &LuaValue, arguments: &LuaValue) -> mlua::Result<FactRequest> {
+fn fact(lua: &Lua, evaluation: &Evaluation, other: Option<HostId>, name: &LuaValue, arguments: &LuaValue) -> mlua::Result<FactRequest> {
     let LuaValue::String(name) = name else {
         return Err(evaluation.misuse_with(
             lua,
@@ -276,13 +281,19 @@ fn fact(lua: &Lua, evaluation: &Evaluation, name: &LuaValue, arguments: &LuaValu
         }
     };
     let (globals, mut own): (Map, Map) = given.into_iter().partition(|(key, _)| key.starts_with('_'));
-    let mut globals = read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals)).map_err(raise)?;
+    if globals.contains_key("_on") {
+        let wrong = Diagnostic::misuse("`_on` is for operations and for blocks around them");
+        return Err(raise(wrong.hint("facts of another host are read with inventory:host(name):fact(…)")));
+    }
+    let of = other.map(|id| &**evaluation.house.inventory.by_id(id));
+    let mut globals =
+        read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of)).map_err(raise)?;
     // A file that an operation in the same block names is the same file for a fact.
     infra_core::arguments::join_host_paths(&definition.schema, &mut own, &mut globals.chdir);
     let fact = definition
         .bind(own)
         .map_err(|ArgumentError { message, hint, .. }| raise(Diagnostic::misuse(format!("{name}: {message}")).maybe_hint(hint)))?;
-    Ok(FactRequest { fact, context: globals.context().for_facts(), on: None })
+    Ok(FactRequest { fact, context: globals.context().for_facts(), on: other.map(Place::Host) })
 }
 
 fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalCommand, Vec<i32>), Diagnostic> {

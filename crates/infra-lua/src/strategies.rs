@@ -22,6 +22,7 @@ static ROLLING: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Rolling
 pub(crate) fn spelling(kind: &str) -> &'static str {
     match kind {
         "with" => "write with({ _sudo = true }, function() … end)",
+        "call" => "write call(function() … end)",
         "parallel" => "write parallel(function() … end)",
         "rolling" => "write rolling({ batch = \"25%\" }, function() … end)",
         _ => "write deploy(\"NAME\", function() … end)",

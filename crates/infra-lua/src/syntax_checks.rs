@@ -1,15 +1,22 @@
 //! Checks of what a deploy says before it runs: conditions that are used as truth values, which are always true for Lua.
+//!
+//! In a function that execute calls they are plain booleans. Which functions these are a text does not always tell, so that only what surely runs
+//! while the plan is made is checked: the file itself, the bodies of blocks, and local functions that are called from there alone. What is left
+//! is noticed when the script ran: a condition that was read and never given to anything.
 
 use std::collections::HashSet;
 
 use full_moon::ast::{
-    Assignment, Ast, BinOp, Block, ElseIf, Expression, FunctionBody, FunctionName, GenericFor, If, Index, LocalAssignment, LocalFunction,
-    NumericFor, Parameter, Prefix, Repeat, Suffix, UnOp, Var, While,
+    Assignment, Ast, BinOp, Block, Call, ElseIf, Expression, Field, FunctionArgs, FunctionBody, FunctionCall, FunctionName, GenericFor, If,
+    Index, LocalAssignment, LocalFunction, NumericFor, Parameter, Prefix, Repeat, Suffix, TableConstructor, UnOp, Var, While,
 };
 use full_moon::tokenizer::TokenReference;
 use full_moon::visitors::Visitor;
 use full_moon::{LuaVersion, parse_fallible};
 use infra_core::diagnostic::Diagnostic;
+
+use crate::performing;
+use crate::syntax_functions::Functions;
 
 /// What a person reads off a handle that is known only later.
 const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
@@ -17,12 +24,19 @@ const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "d
 /// What makes a condition of handles.
 const FUNCTIONS: [&str; 3] = ["any_changed", "all_changed", "any_host"];
 
+/// Functions that call the function that they are given at once.
+const AT_ONCE: [&str; 7] = ["with", "deploy", "parallel", "rolling", "once", "pcall", "xpcall"];
+
+/// What does not stand inside `call`, because its operations run at once on one host.
+const NOT_IN_CALL: [&str; 3] = ["parallel", "rolling", "call"];
+
 /// The stack of the thread that walks through a syntax tree, in bytes: a long sum is a deep tree.
 const STACK: usize = 256 * 1024 * 1024;
 
 /// All that is wrong with the text of a file that Lua itself takes, in the order of its lines.
 pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
-    if !CONDITIONS.iter().chain(&FUNCTIONS).any(|condition| text.contains(condition)) && !text.contains(" and ") {
+    let words = CONDITIONS.iter().chain(&FUNCTIONS).chain(&[" and ", "call(", "call ("]);
+    if !words.copied().any(|word| text.contains(word)) {
         return Vec::new();
     }
     let found = std::thread::scope(|scope| {
@@ -34,7 +48,7 @@ pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
     found.sort_by_key(|finding| finding.line);
     found
         .into_iter()
-        .map(|Finding { line, message, hint }| {
+        .map(|Finding { line, message, hint, .. }| {
             let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
             Diagnostic::misuse(message).at(name, u32::try_from(line).unwrap_or(0)).source(source).hint(hint)
         })
@@ -52,6 +66,8 @@ fn walk(text: &str) -> Vec<Finding> {
 }
 
 struct Finding {
+    /// The function in which the condition is read.
+    within: Option<usize>,
     line: usize,
     message: String,
     hint: String,
@@ -64,8 +80,12 @@ struct Local {
     condition: Option<(String, usize)>,
     assigned_again: bool,
     used: bool,
-    /// Where it is used as a truth value or compared.
-    tests: Vec<(usize, Test)>,
+    /// The function in which it is declared.
+    within: Option<usize>,
+    /// The function that it is.
+    function: Option<usize>,
+    /// The lines on which it is used as a truth value or compared, and the functions around them.
+    tests: Vec<(usize, Test, Option<usize>)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -76,6 +96,11 @@ enum Test {
 
 #[derive(Default)]
 struct Checker {
+    functions: Functions,
+    /// Where the names of functions stand that are called there, by byte.
+    called: HashSet<usize>,
+    /// What is wrong if it stands inside `call`.
+    strays: Vec<Finding>,
     locals: Vec<Local>,
     /// The names that are visible: by block, those of the innermost last.
     scopes: Vec<Vec<(String, usize)>>,
@@ -96,6 +121,22 @@ fn text_of(token: &TokenReference) -> String {
     token.token().to_string()
 }
 
+/// The tables among the arguments of a call.
+fn arguments_of(suffix: &Suffix) -> Option<Vec<&TableConstructor>> {
+    let Suffix::Call(Call::AnonymousCall(arguments)) = suffix else { return None };
+    Some(match &**arguments {
+        FunctionArgs::TableConstructor(table) => vec![table],
+        FunctionArgs::Parentheses { arguments, .. } => {
+            let tables = arguments.iter().filter_map(|one| match one {
+                Expression::TableConstructor(table) => Some(&**table),
+                _ => None,
+            });
+            tables.collect()
+        }
+        _ => Vec::new(),
+    })
+}
+
 /// The expression without the parentheses around it.
 fn bare(mut expression: &Expression) -> &Expression {
     while let Expression::Parentheses { expression: inner, .. } = expression {
@@ -107,7 +148,9 @@ fn bare(mut expression: &Expression) -> &Expression {
 impl Checker {
     fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
         let place = self.locals.len();
-        self.locals.push(Local { name: name.clone(), condition, assigned_again: false, used: false, tests: Vec::new() });
+        let within = self.functions.innermost();
+        let local = Local { name: name.clone(), condition, assigned_again: false, used: false, within, function: None, tests: Vec::new() };
+        self.locals.push(local);
         if let Some(scope) = self.scopes.last_mut() {
             scope.push((name, place));
         }
@@ -155,11 +198,52 @@ impl Checker {
 
     fn used(&mut self, token: &TokenReference) {
         let is_assigned = self.assigned.contains(&byte_of(token));
-        if let Some(local) = self.lookup(&text_of(token)) {
-            if is_assigned {
-                local.assigned_again = true;
+        let is_called = self.called.contains(&byte_of(token));
+        let caller = self.functions.innermost();
+        let Some(local) = self.lookup(&text_of(token)) else { return };
+        if is_assigned {
+            local.assigned_again = true;
+        } else {
+            local.used = true;
+        }
+        if let Some(function) = local.function {
+            if is_called {
+                self.functions.called(function, caller);
             } else {
-                local.used = true;
+                // It is given away, or another one takes its name.
+                self.functions.given_away(function);
+            }
+        }
+    }
+
+    /// Notes that the local variable declared last is the function with this body.
+    fn names_function(&mut self, body: &FunctionBody) {
+        if let (Some(local), Some(function)) = (self.locals.last_mut(), self.functions.of(body)) {
+            local.function = Some(function);
+        }
+    }
+
+    /// Notes what must not stand inside `call`: a block, and an operation that would be spread over hosts.
+    fn stray(&mut self, name: Option<&str>, node: &FunctionCall) {
+        let within = self.functions.innermost();
+        let Some(place) = within else { return };
+        let line = line_of(node);
+        if let Some(name) = name.filter(|name| NOT_IN_CALL.contains(name)) {
+            let (message, hint) = performing::stray_block(name);
+            self.strays.push(Finding { within: Some(place), line, message, hint });
+            return;
+        }
+        // An operation is `module.operation`; what a function of one's own does with a table is not known.
+        let is_operation = match (node.prefix(), node.suffixes().next()) {
+            (Prefix::Name(module), Some(Suffix::Index(_))) => !self.is_local(&text_of(module)),
+            _ => name.is_some_and(|name| ["with", "deploy"].contains(&name)),
+        };
+        for table in node.suffixes().filter(|_| is_operation).filter_map(arguments_of).flatten() {
+            for field in table.fields() {
+                let Field::NameKey { key, value, .. } = field else { continue };
+                let is_off = matches!(&**value, Expression::Symbol(symbol) if ["nil", "false"].contains(&text_of(symbol).as_str()));
+                let Some((message, hint)) = performing::stray_argument(&text_of(key)).filter(|_| !is_off) else { continue };
+                self.strays.push(Finding { within, line: key.token().start_position().line(), message, hint });
             }
         }
     }
@@ -167,14 +251,15 @@ impl Checker {
     /// Looks at an expression that is taken as true or false.
     fn test(&mut self, expression: &Expression, test: Test) {
         if let Some(condition) = self.condition_in(expression) {
-            self.report(line_of(expression), &condition, test);
+            self.report(line_of(expression), &condition, test, self.functions.innermost());
             return;
         }
         match bare(expression) {
             Expression::Var(Var::Name(name)) => {
                 let line = line_of(expression);
+                let within = self.functions.innermost();
                 if let Some(local) = self.lookup(&text_of(name)) {
-                    local.tests.push((line, test));
+                    local.tests.push((line, test, within));
                 }
             }
             // Numbers have these operators too, but a local that holds a condition is none.
@@ -188,35 +273,52 @@ impl Checker {
         }
     }
 
-    fn report(&mut self, line: usize, condition: &str, test: Test) {
+    fn report(&mut self, line: usize, condition: &str, test: Test, within: Option<usize>) {
+        if condition.ends_with("will_change") {
+            if test == Test::Truth {
+                let message = format!("`{condition}` is used as a truth value, but it may be \"unknown\", which counts as true");
+                let hint = format!("compare it: {condition} == true");
+                self.findings.push(Finding { within, line, message, hint });
+            }
+            return;
+        }
         let what = match test {
             Test::Truth => "is used as a truth value, but it is known only when the operations have run",
             Test::Comparison => "is compared, but it is known only when the operations have run",
         };
-        let hint = if condition.ends_with("will_change") {
-            "`will_change` is not available yet: give did_change to `_if` or to a boolean argument".to_owned()
-        } else {
-            format!("give it to the operations that depend on it: _if = {condition}")
-        };
-        self.findings.push(Finding { line, message: format!("the condition `{condition}` {what}"), hint });
+        let hint = format!("give it to the operations that depend on it: _if = {condition}");
+        self.findings.push(Finding { within, line, message: format!("the condition `{condition}` {what}"), hint });
     }
 
     fn finish(mut self) -> Vec<Finding> {
+        self.functions.spread();
         for local in std::mem::take(&mut self.locals) {
             let Some((condition, line)) = local.condition else { continue };
             if local.assigned_again {
                 continue;
             }
-            for (line, test) in &local.tests {
-                self.report(*line, &local.name, *test);
+            let foresees = condition.ends_with("will_change");
+            for (line, test, within) in &local.tests {
+                let shown = if foresees { &condition } else { &local.name };
+                self.report(*line, shown, *test, local.within);
+                if self.functions.may_be_late(*within)
+                    && !foresees
+                    && let Some(finding) = self.findings.last_mut()
+                {
+                    finding.hint = format!("read it inside the function, where it is true or false: {condition}");
+                }
             }
-            if !local.used {
+            if !local.used && !foresees {
                 let message = format!("the condition `{condition}` is read into `{}` and never used", local.name);
                 let hint = format!("give it to an operation: _if = {}", local.name);
-                self.findings.push(Finding { line, message, hint });
+                self.findings.push(Finding { within: local.within, line, message, hint });
             }
         }
-        self.findings
+        let strays: Vec<Finding> =
+            std::mem::take(&mut self.strays).into_iter().filter(|stray| self.functions.is_in_call(stray.within)).collect();
+        let findings = std::mem::take(&mut self.findings);
+        let found = findings.into_iter().filter(|finding| !self.functions.may_be_late(finding.within));
+        found.chain(strays).collect()
     }
 }
 
@@ -234,7 +336,46 @@ impl Visitor for Checker {
         self.scopes.pop();
     }
 
+    fn visit_function_call(&mut self, node: &FunctionCall) {
+        let (Prefix::Name(name), Some(Suffix::Call(Call::AnonymousCall(arguments)))) = (node.prefix(), node.suffixes().next()) else {
+            self.stray(None, node);
+            return;
+        };
+        self.called.insert(byte_of(name));
+        let name = text_of(name);
+        let own = (!self.is_local(&name)).then_some(name.as_str());
+        self.stray(own, node);
+        if let (Some("call"), FunctionArgs::Parentheses { arguments, .. }) = (own, &**arguments) {
+            for argument in arguments {
+                match argument {
+                    Expression::Function(function) => self.functions.will_be_body(function.body()),
+                    Expression::Var(Var::Name(name)) => {
+                        if let Some(function) = self.lookup(&text_of(name)).and_then(|local| local.function) {
+                            self.functions.is_body(function);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if !AT_ONCE.contains(&name.as_str()) || self.is_local(&name) {
+            return;
+        }
+        if let FunctionArgs::Parentheses { arguments, .. } = &**arguments {
+            for argument in arguments {
+                self.functions.tame(argument);
+                if let Expression::Var(Var::Name(name)) = argument {
+                    self.called.insert(byte_of(name));
+                }
+            }
+        }
+    }
+
     fn visit_function_body(&mut self, body: &FunctionBody) {
+        let place = self.functions.enter(body);
+        if let Some(local) = self.locals.last_mut().filter(|local| local.function == Some(usize::MAX)) {
+            local.function = Some(place);
+        }
         self.scopes.push(Vec::new());
         for parameter in body.parameters() {
             if let Parameter::Name(name) = parameter {
@@ -244,6 +385,7 @@ impl Visitor for Checker {
     }
 
     fn visit_function_body_end(&mut self, _: &FunctionBody) {
+        self.functions.leave();
         self.scopes.pop();
     }
 
@@ -269,6 +411,17 @@ impl Visitor for Checker {
 
     fn visit_local_function(&mut self, node: &LocalFunction) {
         self.declare(text_of(node.name()), None);
+        self.functions.will_be_tame(node.body());
+        // It is visited next, and may call itself.
+        if let Some(local) = self.locals.last_mut() {
+            local.function = Some(usize::MAX);
+        }
+    }
+
+    fn visit_local_assignment(&mut self, node: &LocalAssignment) {
+        for value in node.expressions() {
+            self.functions.tame(value);
+        }
     }
 
     fn visit_local_assignment_end(&mut self, node: &LocalAssignment) {
@@ -276,6 +429,9 @@ impl Visitor for Checker {
         for (at, name) in node.names().iter().enumerate() {
             let condition = values.get(at).and_then(|value| self.condition_in(value)).map(|condition| (condition, line_of(name)));
             self.declare(text_of(name), condition);
+            if let Some(Expression::Function(function)) = values.get(at) {
+                self.names_function(function.body());
+            }
         }
     }
 
@@ -335,7 +491,7 @@ impl Visitor for Checker {
                         let symbol = text_of(symbol);
                         let message = format!("`x and {symbol} or y` is always y, because {symbol} is not true");
                         let hint = format!("write if x then v = {symbol} else v = y end, or turn it around: not x and y");
-                        self.findings.push(Finding { line: line_of(node), message, hint });
+                        self.findings.push(Finding { within: None, line: line_of(node), message, hint });
                     }
                 }
                 BinOp::TwoEqual(_) | BinOp::TildeEqual(_) => {
@@ -390,6 +546,22 @@ mod tests {
             "if not any_host(a) then end",
             "local x = all_changed(a) if x then end",
             "local x = a.did_change | b",
+            "with({}, function() if conf.did_change then end end)",
+            "rolling(function() deploy('x', function() if conf.did_change then end end) end)",
+            "local function f() if conf.did_change then end end f()",
+            "local f = function() local x = conf.did_change if x then end end with({}, f)",
+            "local function f() if conf.did_change then end end local function g() f() end g()",
+            "local changed = conf.did_change call(function() if changed then end end)",
+            "local changed = conf.did_change op { _if = function() return not changed end }",
+            "local plan = conf.will_change if plan then end",
+            "if not conf.will_change then end",
+            "call(function() rolling(function() end) end)",
+            "call('x', {}, function() with({}, function() if x then parallel(f) end end) end)",
+            "call(function() f(function() call(g) end) end)",
+            "call(function() server.shell { commands = 'x', _serial = 2 } end)",
+            "call(function() with({ _run_once = true }, function() end) end)",
+            "call(function() server.shell(common, { _retry_until = f }) end)",
+            "local function body() rolling(function() end) end call(body)",
         ] {
             assert_eq!(lines(text), [1], "{text}");
         }
@@ -412,6 +584,28 @@ mod tests {
             "local x = a.did_change | b.did_change f(x)",
             "if M.any_changed(a) then end",
             "local any_changed = mine if any_changed(a) then end",
+            "call(function() if conf.did_change then end end)",
+            "call('x', { _if = a.did_change }, function() local x = conf.did_change while x or not b.did_error do end end)",
+            "op { _if = function() return not conf.did_change and conf.did_error == true end }",
+            "op { _retry_until = function(result) if result.did_change then return true end return any_changed(a) and 1 or 2 end }",
+            "local x = { commands = function() if conf.did_change then return 1 end end } op(x)",
+            "local function new() return conf.did_change or other.did_change end op { _if = new }",
+            "local function f() if conf.did_change then end end call(f)",
+            "local f = function() if conf.did_change then end end call(function() f() end)",
+            "local function f() if conf.did_change then end end local function g() f() end call(function() with({}, g) end)",
+            "function M.f() if conf.did_change then end end",
+            "local M = {} M.f = function() if conf.did_change then end end return M",
+            "local function f(n) if conf.did_change then return f(n - 1) end end call(function() return f(3) end)",
+            "call(function() local changed = conf.did_change end)",
+            "if conf.will_change == true or conf.will_change ~= 'unknown' then end",
+            "local plan = conf.will_change if plan == 'unknown' then end",
+            "rolling(function() call({ _serial = 2 }, function() end) end)",
+            "call(function() server.shell { commands = 'x', _serial = false, _parallel = nil } end)",
+            "call(function() M.rolling(function() end) local parallel = f parallel() end)",
+            "local function rolling(f) f() end call(function() rolling(function() end) end)",
+            "call(function() local settings = { _serial = 2 } mine { _serial = 2 } end)",
+            "local M = {} call(function() M.op { _serial = 2 } end)",
+            "local function later() rolling(function() end) end later() call(function() end)",
         ] {
             assert_eq!(lines(text), Vec::<u32>::new(), "{text}");
         }

@@ -67,7 +67,10 @@ async fn operations_and_arguments() {
         r#"files.template { dest = "/etc/x" }"#,
         r#"files.template { content = "x", dest = "/etc/x", mode = "rw" }"#,
         r#"files.template { content = "x", dest = "/etc/x", vars = { f = print } }"#,
-        r#"apt.packages { packages = function() return "x" end }"#,
+        r#"apt.packages { packages = { function() return "x" end } }"#,
+        r#"apt.packages { pakages = function() return "x" end }"#,
+        r#"systemd.service { running = function() return true end }"#,
+        r#"systemd.service { service = function() return "x" end, running = "yes" }"#,
         r#"files.template { content = "x", dest = "/etc/x", vars = { host = host } }"#,
         r#"apt.packages(setmetatable({}, { __index = { packages = "x" } }))"#,
         r#"apt.packages = 1"#,
@@ -86,7 +89,20 @@ async fn arguments_of_every_operation() {
         r#"server.shell { commands = "x", _retries = "often" }"#,
         r#"server.shell { commands = "x", _retries = -1 }"#,
         r#"server.shell { commands = "x", _retry = 3 }"#,
-        r#"server.shell { commands = "x", _retry_until = function() end }"#,
+        r#"server.shell { commands = "x", _retry_until = true }"#,
+        r#"server.shell { commands = "x", _sudo = function() return true end }"#,
+        r#"server.shell { name = function() return "x" end, commands = "x" }"#,
+        r#"server.shell { commands = "x", _on = "web-11" }"#,
+        r#"server.shell { commands = "x", _on = inventory:host("web-11") }"#,
+        r#"server.shell { commands = "x", _on = 5 }"#,
+        r#"with({ _on = "@locla" }, function() end)"#,
+        r#"with({ _sudo = function() end }, function() end)"#,
+        r#"config.on = "@local""#,
+        r#"config.retry_until = true"#,
+        r#"host:fact("server.hostname", { _on = "web-2" })"#,
+        r#"host.data._on = "@local"
+server.shell { commands = "x" }"#,
+        r#"host.data._retry_until = function() end"#,
         r#"server.shell { commands = "x", _retries = 1, _retry_delay = -1 }"#,
         r#"server.shell { commands = "x", _retries = 1, _retry_backoff = 0.5 }"#,
         r#"server.shell { commands = "x", _retry_delay = 1 }"#,
@@ -111,7 +127,6 @@ async fn arguments_of_every_operation() {
         r#"server.shell { commands = "x", _timeout = -1 }"#,
         r#"server.shell { commands = "x", _sudo_user = "www" }"#,
         r#"server.shell { commands = "x", if = true }"#,
-        r#"server.shell { commands = "x", _if = function() end }"#,
         r#"server.shell { commands = "x", _if = "yes" }"#,
         r#"with({ sudo = true }, function() end)"#,
         r#"with({ _sudo = true })"#,
@@ -169,6 +184,28 @@ rolling(function()
   end)
 end)"#,
         r#"once(function() parallel(function() end) end)"#,
+        r#"once(function() call(function() end) end)"#,
+        r#"once(function() local a = server.shell { commands = function() end } end)"#,
+        r#"call()"#,
+        r#"call({ sudo = true }, function() end)"#,
+        r#"call({ _sudo = "yes" }, function() end)"#,
+        r#"call({ commands = function() end }, function() end)"#,
+        r#"call({ _retry_until = function() return true end }, function() end)"#,
+        r#"with({ _retry_until = function() return true end }, function() call(function() end) end)"#,
+        r#"call({ _background = true }, function() end)"#,
+        r#"
+call(function()
+  deploy("App", function()
+    rolling({ batch = 1 }, function() server.shell { commands = "x" } end)
+  end)
+end)"#,
+        r#"
+local function body() parallel(function() server.shell { commands = "x" } end) end
+call("App", body)"#,
+        r#"call(function() call(function() end) end)"#,
+        r#"call(function() server.shell { commands = "x", _serial = "25%" } end)"#,
+        r#"call(function() with({ _run_once = true }, function() server.shell { commands = "x" } end) end)"#,
+        r#"call(function() server.shell { commands = "x", _retry_until = function() return true end } end)"#,
         r#"rolling(function() error("not today") end)"#,
     ])
     .await;
@@ -250,7 +287,40 @@ local conf = server.shell { commands = "x" }
 server.shell { commands = { conf.did_change } }"#,
         r#"
 local conf = server.shell { commands = "x" }
-print(conf.will_change)"#,
+if conf.will_change then end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local plan = conf.will_change
+if plan ~= "unknown" and not plan then end"#,
+        r#"once(function() return server.shell { commands = "x" }.will_change end)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+once(function() return conf.will_change end)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+if conf.exit_code == 0 then end"#,
+        r#"
+local conf = server.shell { commands = "x" }
+print(conf.stderr)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+print(conf.stdot)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local function install() if conf.did_change then server.shell { commands = "y" } end end
+deploy("x", install)
+call(function() if conf.did_change then server.shell { commands = "y" } end end)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local function install() if conf.did_change then server.shell { commands = "y" } end end
+local function both(body) body() call(body) end
+both(install)"#,
+        r#"
+local conf = server.shell { commands = "x" }
+local changed = conf.did_change
+call(function() if changed then server.shell { commands = "y" } end end)"#,
+        r#"server.shell { commands = "x", _if = { function() return true end, "yes" } }"#,
+        r#"any_changed(function() return true end)"#,
         r#"server.shell { commands = "y", _if = any_changed("conf") }"#,
         r#"any_changed(server.shell { commands = "x" })"#,
         r#"local v = host.name == "web-1" and false or true"#,
@@ -290,7 +360,9 @@ f()"#,
 local names = { "b", "a" }
 table.sort(names, function(a, b) return host:fact("server.hostname") < b end)"#,
         r#"local s = ("x"):gsub("x", function() return host:fact("server.hostname") end)"#,
-        r#"inventory:host("web-2"):fact("server.hostname")"#,
+        r#"inventory:host("web-2"):fact("server.hostnam")"#,
+        r#"inventory:host("web-2").fact("server.hostname")"#,
+        r#"once(function() inventory:host("web-2"):fact("server.hostname") end)"#,
         r#"once(function() return host:fact("server.hostname") end)"#,
         r#"once(function() server.shell { commands = "x" } end)"#,
     ])
@@ -310,12 +382,10 @@ async fn what_is_absent_or_comes_later() {
         r#"os.tiem()"#,
         r#"debug.getinfo(1)"#,
         r#"dofile("x.lua")"#,
-        r#"call(function() end)"#,
         r#"files.get { src = "/etc/x", dest = "out" }"#,
         r#"local op = operation { name = "x" }"#,
         r#"local s = secret.env("X")"#,
         r#"local y = yaml.decode("a: 1")"#,
-        r#"pcall(function() call(function() end) end)"#,
         r#"assert(load("\27Lua"))"#,
     ])
     .await;
@@ -341,6 +411,10 @@ print(list[0].name)"#,
         r#"for x in { 1, 2 } do print(x) end"#,
         r#"local x = "a" + 1"#,
         r#"error("the disk is on fire")"#,
+        r#"fail("the disk is on fire")"#,
+        r#"pcall(fail, "the disk is on fire")
+print("never")"#,
+        r#"fail()"#,
         r#"error({ code = 5 })"#,
         r#"local function f() return f() + 1 end
 f()"#,

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infra_core::connection::{ConnectError, Ending};
-use infra_core::diagnostic::Diagnostic;
+use infra_core::change::TextChange;
+use infra_core::connection::{ConnectError, Ending, Traffic};
+use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::earlier::EarlierNote;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::lock::LockNews;
@@ -15,7 +18,9 @@ use infra_core::script::{BlockKind, Rolling};
 use infra_core::{Map, Value};
 use serde_json::json;
 
+use crate::diffs::Bounds;
 use crate::journal::Record;
+use crate::{afterwards, diffs};
 
 /// The version of the document's schema. Members are added without a new one; none is removed or changes its meaning.
 pub const VERSION: u32 = 1;
@@ -30,7 +35,29 @@ pub struct Json {
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
     locks: BTreeMap<HostId, Vec<Value>>,
+    within: WithinCalls,
+    /// What has changed in files, where that is asked for.
+    texts: Option<Texts>,
 }
+
+/// What ended in the bodies of `call`, in its order.
+pub(crate) type WithinCalls = BTreeMap<(HostId, OpId), Vec<WithinCall>>;
+
+/// An operation in the body of a `call` that has ended.
+#[derive(Clone, Debug)]
+pub struct WithinCall {
+    /// `module.operation`.
+    pub kind: String,
+    /// Its title for people.
+    pub title: String,
+    /// Where it is called.
+    pub location: Option<Location>,
+    /// What came of it.
+    pub result: HostResult,
+}
+
+/// What operations have changed in files.
+type Texts = BTreeMap<(OpId, HostId), Vec<Arc<Vec<TextChange>>>>;
 
 impl Json {
     /// The document goes to `writer`; with `started`, the time when the program was started, it says how long the run took.
@@ -38,6 +65,15 @@ impl Json {
     /// A `writer` that fails leaves a document that is cut short, which no reader of JSON takes for a whole one.
     #[expect(clippy::new_ret_no_self, reason = "reporters are handed on as trait objects")]
     pub fn new(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, None)
+    }
+
+    /// The same with the differences of text files: what the plan changes in them, and what the run has changed.
+    pub fn with_diffs(writer: Box<dyn Write + Send>, started: Option<Instant>) -> Box<dyn Reporter> {
+        Self::with(writer, started, Some(Texts::new()))
+    }
+
+    fn with(writer: Box<dyn Write + Send>, started: Option<Instant>, texts: Option<Texts>) -> Box<dyn Reporter> {
         Box::new(Self {
             writer,
             started,
@@ -47,6 +83,8 @@ impl Json {
             misuse: Vec::new(),
             facts: BTreeMap::new(),
             locks: BTreeMap::new(),
+            within: BTreeMap::new(),
+            texts,
         })
     }
 }
@@ -55,8 +93,15 @@ impl Json {
 pub fn misuse_document(diagnostic: &Diagnostic) -> String {
     let mut state = RunState::default();
     state.fold(&Event::Misused { host: None, diagnostic: Box::new(diagnostic.clone()) });
-    let (unreachable, failed, facts, locks) = (&BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new());
-    let document = Document { state: &state, unreachable, failed, facts, locks };
+    let document = Document {
+        state: &state,
+        unreachable: &BTreeMap::new(),
+        failed: &BTreeMap::new(),
+        facts: &BTreeMap::new(),
+        locks: &BTreeMap::new(),
+        within: &BTreeMap::new(),
+        texts: None,
+    };
     text(&document.value(&[(diagnostic.clone(), Vec::new())], None))
 }
 
@@ -69,9 +114,10 @@ pub(crate) fn text(document: &Value) -> String {
 
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
-    let Record { state, unreachable, failed_outside, .. } = record;
-    Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), locks: &BTreeMap::new() }
-        .value(&[], Some(record.took()))
+    let Record { state, unreachable, failed_outside, within, .. } = record;
+    let (facts, locks) = (&BTreeMap::new(), &BTreeMap::new());
+    let document = Document { state, unreachable, failed: failed_outside, facts, locks, within, texts: None };
+    document.value(&[], Some(record.took()))
 }
 
 impl Reporter for Json {
@@ -88,7 +134,7 @@ impl Reporter for Json {
                 Some((_, hosts)) => hosts.extend(host),
                 None => self.misuse.push(((**diagnostic).clone(), host.iter().copied().collect())),
             },
-            Event::Lock { host, news, .. } => self.locks.entry(*host).or_default().push(lock_news(news)),
+            Event::Lock { host, on, news, .. } => self.locks.entry(*host).or_default().push(lock_news(on.as_deref(), news)),
             Event::FactAnswered { host, fact, question, answer } => {
                 let mut one = Map::new();
                 one.insert("fact".into(), json!(fact));
@@ -99,9 +145,18 @@ impl Reporter for Json {
                 };
                 self.facts.entry(*host).or_default().push(Value::Object(one));
             }
+            Event::WithinCall { op, host, kind, title, location, result } => {
+                let (kind, title, location, result) = (kind.clone(), title.clone(), location.clone(), (**result).clone());
+                self.within.entry((*host, *op)).or_default().push(WithinCall { kind, title, location, result });
+            }
+            Event::TextsChanged { op, host, texts } => {
+                if let Some(known) = &mut self.texts {
+                    known.entry((*op, *host)).or_default().push(texts.clone());
+                }
+            }
             Event::RunEnded => {
-                let Self { state, unreachable, failed, facts, locks, .. } = &*self;
-                let document = Document { state, unreachable, failed, facts, locks };
+                let Self { state, unreachable, failed, facts, locks, within, texts, .. } = &*self;
+                let document = Document { state, unreachable, failed, facts, locks, within, texts: texts.as_ref() };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -117,6 +172,8 @@ struct Document<'r> {
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
     locks: &'r BTreeMap<HostId, Vec<Value>>,
+    within: &'r WithinCalls,
+    texts: Option<&'r Texts>,
 }
 
 impl Document<'_> {
@@ -126,7 +183,9 @@ impl Document<'_> {
         let mut totals = Map::new();
         totals.insert("hosts".into(), json!(accounting.hosts.len()));
         totals.extend(accounting.counts().into_iter().map(|(bucket, number)| (key(bucket), json!(number))));
-        let hosts: Map = accounting.hosts.iter().map(|(id, bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket))).collect();
+        let mut bounds = Bounds::new(0);
+        let mut host = |(id, bucket): &(HostId, Bucket)| (state.hosts[id].name.clone(), self.host(*id, *bucket, &mut bounds));
+        let hosts: Map = accounting.hosts.iter().map(&mut host).collect();
         let misuse: Vec<_> = misuse
             .iter()
             .map(|(diagnostic, hosts)| {
@@ -145,6 +204,9 @@ impl Document<'_> {
             "declined": state.declined,
             "stopped": state.stopped.as_ref().map(|reason| self.stopped(reason)),
             "interrupted": state.interrupted > 0,
+            "departures": afterwards::departures_value(state),
+            "proof": afterwards::proof_value(state, |host| outlook(host, None)),
+            "traffic": afterwards::traffic_value(state),
             "took": took.map(seconds),
             "exit_code": state.exit_code(),
         })
@@ -155,8 +217,9 @@ impl Document<'_> {
     }
 
     fn plan(&self, plan: &Plan) -> Value {
+        let mut bounds = self.texts.map(|_| Bounds::new(0));
         let operations = plan.operations.iter().map(|operation| {
-            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host))).collect();
+            let hosts: Map = operation.hosts.iter().map(|host| (self.name(host.host).to_owned(), outlook(host, bounds.as_mut()))).collect();
             json!({
                 "id": operation.id,
                 "operation": operation.kind,
@@ -185,12 +248,33 @@ impl Document<'_> {
             }
             Value::Object(value)
         });
-        json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes })
+        let mut value = json!({ "operations": operations.collect::<Vec<_>>(), "blocks": blocks.collect::<Vec<_>>(), "notes": plan.notes });
+        if !plan.earlier.is_empty() {
+            let note = |note: &EarlierNote| {
+                let mut value = json!(note.what);
+                value["operation"] = json!(note.op);
+                value["hosts"] = note.hosts.iter().map(|host| self.name(*host)).collect();
+                value
+            };
+            value["earlier"] = plan.earlier.iter().map(note).collect();
+        }
+        value
     }
 
-    fn host(&self, id: HostId, bucket: Bucket) -> Value {
+    fn host(&self, id: HostId, bucket: Bucket, bounds: &mut Bounds) -> Value {
         let host = &self.state.hosts[&id];
-        let operations = host.results.iter().map(|(op, result)| self.result(*op, result));
+        let operations = host.results.iter().map(|(op, result)| {
+            let mut value = Map::from_iter([("id".to_owned(), json!(op))]);
+            value.extend(self.result(result));
+            if let Some(within) = self.within.get(&(id, *op)) {
+                value.insert("within".into(), within.iter().map(|one| self.within(one)).collect());
+            }
+            if let Some(texts) = self.texts {
+                let changed = texts.get(&(*op, id)).into_iter().flatten().flat_map(|texts| texts.iter());
+                value.insert("diffs".into(), changed.map(|text| diffs::value(text, bounds)).collect());
+            }
+            value
+        });
         let mut value = Map::new();
         value.insert("state".into(), json!(bucket));
         if let Some(ConnectError { step, message, hint }) = self.unreachable.get(&id) {
@@ -202,6 +286,9 @@ impl Document<'_> {
         if let Some(news) = self.locks.get(&id) {
             value.insert("lock".into(), json!(news));
         }
+        if let Some(Traffic { round_trips, commands }) = host.traffic {
+            value.insert("traffic".into(), json!({ "round_trips": round_trips, "commands": commands }));
+        }
         if self.state.kind == Some(RunKind::Fact) {
             value.insert("facts".into(), json!(self.facts.get(&id).map_or(&[][..], Vec::as_slice)));
         } else {
@@ -210,10 +297,16 @@ impl Document<'_> {
         Value::Object(value)
     }
 
-    fn result(&self, op: OpId, result: &HostResult) -> Map {
+    fn within(&self, WithinCall { kind, title, location, result }: &WithinCall) -> Value {
+        let members = [("operation", json!(kind)), ("title", json!(title)), ("location", json!(location))];
+        let mut value: Map = members.into_iter().map(|(key, member)| (key.to_owned(), member)).collect();
+        value.extend(self.result(result));
+        Value::Object(value)
+    }
+
+    fn result(&self, result: &HostResult) -> Map {
         let mut value = Map::new();
         let mut put = |key: &str, one: Value| value.insert(key.to_owned(), one);
-        put("id", json!(op));
         match &result.outcome {
             Outcome::Changed { reason } => {
                 put("outcome", json!("changed"));
@@ -235,6 +328,11 @@ impl Document<'_> {
             Outcome::Indeterminate { failure: what } => {
                 put("outcome", json!("indeterminate"));
                 put("failure", failure(what));
+            }
+            Outcome::Earlier { run, changed } => {
+                put("outcome", json!("earlier"));
+                put("run", json!(run));
+                put("changed", json!(changed));
             }
             Outcome::Elsewhere { host, changed, ok } => {
                 put("outcome", json!("elsewhere"));
@@ -291,21 +389,32 @@ fn seconds(took: Duration) -> f64 {
     took.as_millis() as f64 / 1000.0
 }
 
-fn outlook(host: &HostOutlook) -> Value {
+/// What will happen on a host; with `bounds` also what changes in files.
+fn outlook(host: &HostOutlook, bounds: Option<&mut Bounds>) -> Value {
     match &host.outlook {
-        Outlook::Change { reason, steps, .. } => json!({ "outlook": "change", "reason": reason, "steps": steps }),
+        Outlook::Change { reason, steps, texts } => {
+            let mut value = json!({ "outlook": "change", "reason": reason, "steps": steps });
+            if let Some(bounds) = bounds {
+                value["diffs"] = texts.iter().map(|text| diffs::value(text, bounds)).collect();
+            }
+            value
+        }
         Outlook::NoChange { reason } => json!({ "outlook": "no-change", "reason": reason }),
         Outlook::Depends { on, would } => json!({ "outlook": "depends", "on": on, "would": would }),
     }
 }
 
-fn lock_news(news: &LockNews) -> Value {
-    match news {
+fn lock_news(on: Option<&str>, news: &LockNews) -> Value {
+    let mut value = match news {
         LockNews::Waiting { holder, at_most } => json!({ "news": "waiting", "holder": holder, "at_most": seconds(*at_most) }),
         LockNews::Moved => json!({ "news": "moved" }),
         LockNews::SameMachine { other } => json!({ "news": "same-machine", "other": other }),
         LockNews::Unavailable { reason } => json!({ "news": "unavailable", "reason": reason }),
+    };
+    if let Some(on) = on {
+        value["on"] = json!(on);
     }
+    value
 }
 
 fn wrong(diagnostic: &Diagnostic) -> Map {

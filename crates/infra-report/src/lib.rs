@@ -8,9 +8,12 @@
 //! - [`journal`] writes down what happens so that it outlives the run, and reads it back;
 //! - [`render_hosts`] and [`hosts_document`] list the hosts of an inventory;
 //! - [`render_diagnostic`] shows what is wrong before a run begins;
+//! - [`render_diffs`] shows what a plan changes in text files, for who asks before saying yes;
 //! - [`nodeset`] folds lists of hosts.
 
+mod afterwards;
 mod diagnostics;
+mod diffs;
 mod hosts;
 pub mod journal;
 mod json;
@@ -25,6 +28,7 @@ mod surface;
 mod text;
 
 pub use diagnostics::render_diagnostic;
+pub use diffs::{holds_diffs, render_diffs};
 pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
 pub use screen::screen;

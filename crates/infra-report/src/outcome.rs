@@ -23,6 +23,7 @@ pub(crate) fn words(result: &HostResult, elsewhere: &str, page: Page) -> String 
             format!("{word}: {}{done}", message(failure))
         }
         Outcome::Indeterminate { failure } => format!("{}: {}", page.bad("outcome unknown"), message(failure)),
+        Outcome::Earlier { run, .. } => page.dim(&format!("done in run {}, not run again", one_line(run))),
         Outcome::Elsewhere { changed, ok, .. } => {
             let what = match (ok, changed) {
                 (false, _) => page.bad("failed"),

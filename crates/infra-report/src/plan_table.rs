@@ -1,16 +1,16 @@
 //! The plan, before it is executed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use infra_core::earlier::{Continuation, EarlierNote};
 use infra_core::event::RunKind;
 use infra_core::host::HostId;
 use infra_core::plan::{BlockId, HostOutlook, Outlook, Plan, PlannedBlock, PlannedOperation};
 use infra_core::run_state::RunState;
 use infra_core::script::{BlockKind, Rolling};
 use infra_core::waves::{Batch, Share};
-use similar::{ChangeTag, TextDiff};
 
+use crate::diffs::{self, Bounds};
 use crate::nodeset;
 use crate::outcome::step;
 use crate::settings::Controls;
@@ -22,11 +22,14 @@ const ROWS: usize = 20;
 /// So many lines of a file's diff are shown at verbosity 1.
 const DIFF_LINES: usize = 40;
 
+/// Above this many operations that no earlier run had they are only counted, unless more is asked for.
+const AFRESH: usize = 10;
+
 /// How many columns the names of hosts may take beside their number.
 const NAMES: usize = 24;
 
-/// The table of operations, the totals, and what a failure leads to.
-pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: Page) -> String {
+/// The table of operations, the totals, and what a failure leads to. With `texts` the details show what changes in files.
+pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, texts: bool, page: Page) -> String {
     let hosts = plan.operations.iter().flat_map(|operation| &operation.hosts).map(|one| one.host);
     let hosts = hosts.collect::<std::collections::BTreeSet<_>>().len();
     let mut text = format!("{} Plan\n", page.stage("-->"));
@@ -44,7 +47,7 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
         let idle = |operation: &&PlannedOperation| operation.hosts.iter().all(|host| host.outlook.is_none());
         let hidden = if hide { plan.operations.iter().filter(idle).count() } else { 0 };
         let shown: Vec<_> = plan.operations.iter().filter(|operation| hidden == 0 || !idle(operation)).collect();
-        text.push_str(&table(state, plan, &shown, page));
+        text.push_str(&table(state, plan, &shown, texts, page));
         if hidden > 0 {
             text.push_str(&format!("    … and {} with nothing to do (-v shows them)\n", count(hidden, "operation")));
         }
@@ -54,8 +57,10 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
             plan.operations.iter().flat_map(|operation| &operation.hosts).filter(|host| matching(&host.outlook)).count()
         };
         let (change, none) = (tally(Outlook::is_change), tally(Outlook::is_none));
-        let depends = tally(|outlook| matches!(outlook, Outlook::Depends { .. }));
-        let parts = [(change, "will change"), (none, "no change"), (depends, "depending on an earlier one")];
+        let depends = tally(|outlook| matches!(outlook, Outlook::Depends { on: Some(_), .. }));
+        let open = tally(|outlook| matches!(outlook, Outlook::Depends { on: None, .. }));
+        let parts =
+            [(change, "will change"), (none, "no change"), (depends, "depending on an earlier one"), (open, "decided when the turn comes")];
         let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
         text.push_str(&format!("\n    {size}: {}.\n", parts.join(", ")));
         if state.kind == Some(RunKind::Deploy) {
@@ -64,10 +69,36 @@ pub(crate) fn render(state: &RunState, plan: &Plan, controls: &Controls, page: P
             }
         }
     }
+    text.push_str(&earlier(state, plan, page));
     if page.verbosity > 0 {
         for note in &plan.notes {
             text.push_str(&format!("    {} {}\n", page.dim("note:"), one_line(note)));
         }
+    }
+    text
+}
+
+/// Where the run goes on from earlier ones: what of theirs is not run again, and what they do not answer for.
+fn earlier(state: &RunState, plan: &Plan, page: Page) -> String {
+    let mut text = String::new();
+    let new = plan.earlier.iter().filter(|note| note.what == Continuation::New).count();
+    for EarlierNote { op, what, hosts } in &plan.earlier {
+        let what = match what {
+            Continuation::Done { run } => format!("done in run {}, not run again:", one_line(run)),
+            Continuation::Indeterminate => "run again, since what came of it is not known:".to_owned(),
+            Continuation::Owed { run } => format!("changed in run {}, which counts for what is left:", one_line(run)),
+            Continuation::Edited => "planned afresh, since it is not what it was:".to_owned(),
+            Continuation::New if new > AFRESH && page.verbosity == 0 => continue,
+            Continuation::New => "planned afresh, since no earlier run had it:".to_owned(),
+        };
+        let names = hosts.iter().filter_map(|host| state.hosts.get(host)).map(|host| host.name.as_str());
+        let hosts = nodeset::fold_within(names, 60);
+        let title = one_line(&plan.operation(*op).title);
+        text.push_str(&format!("    {} «{title}» on {hosts}\n", page.change(&what)));
+    }
+    if new > AFRESH && page.verbosity == 0 {
+        let what = page.change("planned afresh, since no earlier run had them:");
+        text.push_str(&format!("    {what} {} (-v names them)\n", count(new, "operation")));
     }
     text
 }
@@ -135,7 +166,7 @@ fn waves(batch: &Batch) -> String {
     if *batch == Batch::one() { "one host at a time".to_owned() } else { format!("waves of {batch}") }
 }
 
-fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], page: Page) -> String {
+fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], texts: bool, page: Page) -> String {
     let build = |names: bool| {
         let mut table = Table::new(&["operation", "change", "no change", "depends on"]).last_gives_way();
         operations.iter().for_each(|operation| table.row(row(state, operation, names)));
@@ -154,7 +185,7 @@ fn table(state: &RunState, plan: &Plan, operations: &[&PlannedOperation], page: 
         around = &operation.blocks;
         text.push_str(&format!("{line}\n"));
         if page.verbosity > 0 {
-            text.push_str(&details(state, operation, page));
+            text.push_str(&details(state, operation, texts, page));
         }
     }
     text
@@ -173,18 +204,20 @@ fn row(state: &RunState, operation: &PlannedOperation, with_names: bool) -> Vec<
         if telling { format!("{} {names}", hosts.len()) } else { hosts.len().to_string() }
     };
     let depends = of(|outlook| matches!(outlook, Outlook::Depends { .. }));
-    let mut on: Vec<&str> = depends
+    let mut on: Vec<Option<&str>> = depends
         .iter()
         .filter_map(|host| match &host.outlook {
-            Outlook::Depends { on, .. } => Some(on.as_str()),
+            Outlook::Depends { on, .. } => Some(on.as_deref()),
             _ => None,
         })
         .collect();
     on.dedup();
     let on = match on.as_slice() {
         [] => String::new(),
-        [one] => format!(" on «{}»", one_line(one)),
-        several => format!(" on «{}» and others", one_line(several[0])),
+        [Some(one)] => format!(" on «{}»", one_line(one)),
+        [None] => ", decided in its turn".to_owned(),
+        [Some(first), ..] => format!(" on «{}» and others", one_line(first)),
+        [None, ..] => ", decided in its turn, and others".to_owned(),
     };
     let painted = |text: String, paint: Paint| if text == "-" { (text, Page::dim as Paint) } else { (text, paint) };
     let (change, none) = (cell(&of(Outlook::is_change)), cell(&of(Outlook::is_none)));
@@ -198,7 +231,7 @@ fn name(state: &RunState, host: HostId) -> &str {
 }
 
 /// What stands below an operation's row: its place, and for each outlook its hosts, its reason and its steps.
-fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String {
+fn details(state: &RunState, operation: &PlannedOperation, with_texts: bool, page: Page) -> String {
     let mut about: Vec<String> = vec![operation.kind.clone()];
     about.extend(operation.location.as_ref().map(|location| one_line(&location.to_string())));
     about.extend(operation.serial.as_ref().map(waves));
@@ -222,40 +255,20 @@ fn details(state: &RunState, operation: &PlannedOperation, page: Page) -> String
             Outlook::NoChange { reason } => (page.good("no change"), one_line(reason)),
             Outlook::Depends { on, would } => {
                 let would = would.as_ref().map(|would| format!(" (as the host stands now: {})", one_line(would))).unwrap_or_default();
-                (page.open("depends"), format!("on «{}»{would}", one_line(on)))
+                match on {
+                    Some(on) => (page.open("depends"), format!("on «{}»{would}", one_line(on))),
+                    None => (page.open("open"), format!("decided by the script when its turn comes{would}")),
+                }
             }
         };
         let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
         text.push_str(&format!("        [{names}] {what}{reason}\n"));
         if let Outlook::Change { steps, texts, .. } = outlook {
             steps.iter().for_each(|one| text.push_str(&step(one, "            ")));
-            texts.iter().for_each(|change| text.push_str(&diff(&change.path, &change.before, &change.after, page)));
+            for change in texts.iter().filter(|_| with_texts) {
+                text.push_str(&diffs::inline(change, &mut Bounds::of_file(page.verbosity, DIFF_LINES), "            ", page));
+            }
         }
     }
     text
-}
-
-/// What changes in a file, with three lines around each change.
-fn diff(path: &str, before: &str, after: &str, page: Page) -> String {
-    const INDENT: &str = "            ";
-    // Past this time the rest of a large file is shown as replaced, rather than that the plan is waited for.
-    let diff = TextDiff::configure().timeout(Duration::from_millis(500)).diff_lines(before, after);
-    let mut lines = vec![format!("{INDENT}{}", page.bold(&one_line(path)))];
-    for group in diff.grouped_ops(3) {
-        lines.push(format!("{INDENT}{}", page.dim("@@")));
-        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
-            let text = one_line(&change.to_string_lossy());
-            lines.push(match change.tag() {
-                ChangeTag::Delete => format!("{INDENT}{}", page.bad(&format!("-{text}"))),
-                ChangeTag::Insert => format!("{INDENT}{}", page.good(&format!("+{text}"))),
-                ChangeTag::Equal => format!("{INDENT} {text}"),
-            });
-        }
-    }
-    if page.verbosity < 2 && lines.len() > DIFF_LINES {
-        let more = lines.len() - DIFF_LINES;
-        lines.truncate(DIFF_LINES);
-        lines.push(format!("{INDENT}… {} (-vv shows them)", count(more, "more line")));
-    }
-    lines.join("\n") + "\n"
 }

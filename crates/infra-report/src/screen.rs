@@ -5,22 +5,24 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use infra_core::change::TextChange;
 use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::lock::LockNews;
 use infra_core::output::Stream;
-use infra_core::plan::{BlockId, OpId, PlannedOperation};
+use infra_core::plan::{BlockId, OpId, Outlook, PlannedOperation};
 use infra_core::run_state::{HostState, RunState};
 use infra_core::script::BlockKind;
 use infra_core::{Map, Value};
 
+use crate::diffs::Bounds;
 use crate::settings::{Journalled, ScreenSettings};
 use crate::summary::FEW;
 use crate::surface::{Part, Surface};
 use crate::text::{Page, count, one_line, output_line, time};
-use crate::{diagnostics, nodeset, outcome, plan_table, summary};
+use crate::{diagnostics, diffs, nodeset, outcome, plan_table, summary};
 
 /// Shows a run to a person: what happens goes to `human`, what was asked for (the output of `exec`, the answers of `fact`) to `results`.
 ///
@@ -28,7 +30,7 @@ use crate::{diagnostics, nodeset, outcome, plan_table, summary};
 /// equal ones share a line when the operation ends, and failures are shown at once.
 pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: Box<dyn Write + Send>) -> Box<dyn Reporter> {
     let width = settings.width.max(48);
-    let terminal = settings.terminal.then_some((width, settings.tick));
+    let (terminal, verbosity) = (settings.terminal.then_some((width, settings.tick)), settings.verbosity);
     Box::new(Screen {
         page: Page { colour: settings.colour, width: usize::from(width), verbosity: settings.verbosity },
         surface: Surface::new(human, terminal),
@@ -41,6 +43,8 @@ pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: B
         failures: Vec::new(),
         running: Vec::new(),
         answers: Map::new(),
+        texts: BTreeMap::new(),
+        bounds: Bounds::new(verbosity),
     })
 }
 
@@ -63,13 +67,20 @@ struct Screen {
     running: Vec<OpId>,
     /// The answers of `fact`, by host and name.
     answers: Map,
+    /// What operations have changed in files that the plan did not show, until they end on all hosts.
+    texts: BTreeMap<OpId, Vec<ChangedOn>>,
+    /// How much more of that is shown.
+    bounds: Bounds,
 }
+
+/// Files that have changed on a host.
+type ChangedOn = (HostId, Arc<Vec<TextChange>>);
 
 impl Reporter for Screen {
     fn event(&mut self, event: &Event) {
         self.fold(event);
         match event {
-            Event::RunStarted { .. } => {}
+            Event::RunStarted { .. } | Event::DetailedExitCode | Event::Counted { .. } => {}
             Event::Connecting => {
                 let hosts = self.hosts_where(|_| true);
                 self.stage(&format!("Connecting to {}", count(hosts.len(), "host")));
@@ -101,6 +112,15 @@ impl Reporter for Screen {
                 self.wrong(Some(*host), diagnostic);
             }
             Event::Misused { host, diagnostic } => self.wrong(*host, diagnostic),
+            Event::Rechecking => self.looks_again("since what is known has become old"),
+            Event::PlanStands => {
+                self.settle();
+                self.stage("The plan is still right");
+            }
+            Event::Proving => self.looks_again("to prove that nothing is left to do"),
+            Event::Proved { .. } => self.settle(),
+            // It was said when the plan was made.
+            Event::Log { .. } if self.state.looking_again && self.page.verbosity == 0 => {}
             Event::Log { host, text } => {
                 let name = self.name(*host);
                 let lines: String = text.split('\n').map(|line| format!("[{name}] {}\n", output_line(line.as_bytes()))).collect();
@@ -109,7 +129,11 @@ impl Reporter for Screen {
             Event::PlanReady { plan } => {
                 self.settle();
                 if matches!(self.state.kind, Some(RunKind::Deploy | RunKind::Dry)) {
-                    let text = plan_table::render(&self.state, plan, &self.settings.controls, self.page);
+                    if self.settings.diff {
+                        let text = diffs::of_plan(plan, |host| self.name(host), self.page);
+                        self.surface.write(&text);
+                    }
+                    let text = plan_table::render(&self.state, plan, &self.settings.controls, !self.settings.diff, self.page);
                     self.surface.write(&text);
                 }
             }
@@ -125,15 +149,17 @@ impl Reporter for Screen {
             }
             Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
-            Event::Lock { host, news, .. } => self.lock(*host, news),
+            Event::Lock { host, on, news, .. } => self.lock(*host, on.as_deref(), news),
             Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
             Event::WithinCall { op, host, title, result, .. } => self.within_call(*op, *host, title, result),
+            Event::TextsChanged { op, host, texts } => self.texts_changed(*op, *host, texts),
             Event::HostOperationEnded { op, host, result } => {
                 self.surface.done((Some(*op), *host));
                 self.host_ended(*op, *host, result);
             }
             Event::OperationEnded { op } => {
                 self.flush_operation(*op);
+                self.show_texts(*op);
                 self.failures.retain(|(known, ..)| known != op);
                 self.running.retain(|known| known != op);
                 match self.running.is_empty() {
@@ -244,6 +270,37 @@ impl Screen {
         }
     }
 
+    /// Hosts are prepared once more.
+    fn looks_again(&mut self, why: &str) {
+        self.settle();
+        let ok = |host: &HostState| host.connected && host.failed.is_none() && host.results.values().all(|result| result.outcome.host_ok());
+        let hosts = self.hosts_where(ok);
+        self.stage(&format!("Preparing {} again, {why}", count(hosts.len(), "host")));
+        self.surface.begin("preparing", hosts);
+    }
+
+    /// Keeps what has changed in files until the operation has ended on all hosts, where the plan has not shown the same.
+    fn texts_changed(&mut self, op: OpId, host: HostId, texts: &Arc<Vec<TextChange>>) {
+        let planned = self.operation(op).and_then(|operation| {
+            let place = operation.hosts.binary_search_by_key(&host, |one| one.host).ok()?;
+            operation.hosts.get(place)
+        });
+        let shown = matches!(planned.map(|one| &one.outlook), Some(Outlook::Change { texts: shown, .. }) if shown == &**texts);
+        if self.settings.diff && !shown {
+            self.texts.entry(op).or_default().push((host, texts.clone()));
+        }
+    }
+
+    fn show_texts(&mut self, op: OpId) {
+        let Some(texts) = self.texts.remove(&op) else { return };
+        let title = self.operation(op).map(|operation| operation.title.clone()).unwrap_or_default();
+        let changes = texts.iter().flat_map(|(host, texts)| texts.iter().map(|text| (text, *host)));
+        let mut bounds = std::mem::replace(&mut self.bounds, Bounds::new(0));
+        let text = diffs::of_operation(&title, changes, |host| self.name(host), &mut bounds, self.page);
+        self.bounds = bounds;
+        self.surface.write(&text);
+    }
+
     fn executing(&mut self) {
         self.settle();
         let hosts = self.hosts_where(|host| host.connected && host.failed.is_none()).len();
@@ -302,20 +359,21 @@ impl Screen {
         self.stage(&format!("Wave {wave} of {waves} of {of}: {names}{total}"));
     }
 
-    fn lock(&mut self, host: HostId, news: &LockNews) {
+    fn lock(&mut self, host: HostId, on: Option<&str>, news: &LockNews) {
+        let this = on.map_or_else(|| "this host".to_owned(), one_line);
         let line = match news {
             LockNews::Waiting { holder, at_most } => {
                 let word = self.page.change("waiting");
-                format!("{word} up to {} for another run to end on this host: {}", time(*at_most), one_line(&holder.to_string()))
+                format!("{word} up to {} for another run to end on {this}: {}", time(*at_most), one_line(&holder.to_string()))
             }
             LockNews::Moved if self.page.verbosity == 0 => return,
-            LockNews::Moved => "another run may have changed this host since its facts were read: they are read again".to_owned(),
+            LockNews::Moved => format!("another run may have changed {this} since its facts were read: they are read again"),
             LockNews::SameMachine { other } => {
-                format!("{} this host and {} are the same machine", self.page.change("warning:"), one_line(other))
+                format!("{} {this} and {} are the same machine", self.page.change("warning:"), one_line(other))
             }
             LockNews::Unavailable { reason } => {
                 let word = self.page.change("warning:");
-                format!("{word} no lock can be kept on this host, so another run could change it at the same time: {}", one_line(reason))
+                format!("{word} no lock can be kept on {this}, so another run could change it at the same time: {}", one_line(reason))
             }
         };
         let text = format!("[{}] {line}\n", self.name(host));
@@ -370,7 +428,8 @@ impl Screen {
 
     /// An operation in the body of a `call`. What failed there is shown whole with the `call` itself, which then fails too.
     fn within_call(&mut self, op: OpId, host: HostId, title: &str, result: &HostResult) {
-        let line = format!("{} › {}: {}", self.which(op), one_line(title), outcome::words(result, "", self.page));
+        let call = self.operation(op).map(|operation| one_line(&operation.title)).unwrap_or_default();
+        let line = format!("{call} › {}: {}", one_line(title), outcome::words(result, "", self.page));
         if self.folds() {
             self.share(op, line, host);
         } else {

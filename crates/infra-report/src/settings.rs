@@ -50,6 +50,8 @@ impl Journalled {
 pub struct ScreenSettings {
     /// 0: what changed or failed, and summaries; 1: reasons, steps of the plan, unchanged hosts; 2: commands; 3: their output.
     pub verbosity: u8,
+    /// Whether the differences of text files are shown, in the plan and in the run.
+    pub diff: bool,
     /// Whether the human output goes to a terminal, so that progress bars can be drawn.
     pub terminal: bool,
     /// Whether the results go to a terminal, so that control characters in them are escaped; elsewhere their bytes are left alone.
@@ -74,6 +76,7 @@ impl Default for ScreenSettings {
     fn default() -> Self {
         Self {
             verbosity: 0,
+            diff: false,
             terminal: false,
             results_terminal: false,
             colour: false,

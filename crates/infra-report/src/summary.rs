@@ -8,9 +8,9 @@ use infra_core::event::{Outcome, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
 use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
 
-use crate::nodeset;
 use crate::outcome;
 use crate::text::{Cell, Page, Paint, Table, bare, count, one_line, time};
+use crate::{afterwards, nodeset};
 
 /// Above this many hosts equal rows are folded into one, and so are equal lines.
 pub(crate) const FEW: usize = 20;
@@ -55,6 +55,7 @@ pub(crate) fn render(state: &RunState, invocation: &[String], journal: Option<&s
     if let Some(reason) = &state.stopped {
         text.push_str(&format!("    {} {}\n", page.bad("stopped:"), stop_reason(state, reason)));
     }
+    text.push_str(&afterwards::render(state, page));
     if let Some(command) = goes_on(state, &accounting, invocation, journal) {
         text.push_str(&format!("\n    To go on from there: {}\n", page.bold(&command)));
     }
@@ -115,7 +116,7 @@ fn tally(host: &HostState, planned: usize) -> [usize; 7] {
         tally[match &result.outcome {
             Outcome::Changed { .. } | Outcome::Elsewhere { ok: true, changed: true, .. } => 0,
             Outcome::Unchanged { .. } | Outcome::Elsewhere { ok: true, changed: false, .. } => 1,
-            Outcome::Skipped { .. } => 2,
+            Outcome::Skipped { .. } | Outcome::Earlier { .. } => 2,
             Outcome::Failed { ignored: false, .. } | Outcome::Elsewhere { ok: false, .. } => 3,
             Outcome::Failed { ignored: true, .. } => 4,
             Outcome::Indeterminate { .. } => 5,
@@ -206,13 +207,18 @@ pub(crate) fn waves_of(state: &RunState, of: Waves) -> String {
     title.map_or_else(|| "?".to_owned(), |title| format!("«{}»", one_line(title)))
 }
 
-/// The command line that does the rest: the same, limited to the hosts that are not as they should be. Many of them are named by the run's
+/// The command line that does the rest: `infra resume` where the journal of a deploy can be relied on; else the same, limited to the hosts that are not as they should be. Many of them are named by the run's
 /// place in the journal, which stays right when other runs have followed.
 fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String], journal: Option<&str>) -> Option<String> {
     let rest: Vec<_> = accounting.hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
     let repeats = matches!(state.kind, Some(RunKind::Deploy | RunKind::Exec));
     if rest.is_empty() || !repeats || state.declined || invocation.is_empty() {
         return None;
+    }
+    // What a deploy has done stands in its journal: from there it goes on with the rest alone.
+    let done_something = state.hosts.values().any(|host| !host.results.is_empty());
+    if let (Some(run), true, Some(RunKind::Deploy)) = (journal, done_something, state.kind) {
+        return Some(words(&[invocation[0].clone(), "resume".to_owned(), run.to_owned()]));
     }
     // Where all hosts are left, the way on is the command that was just typed.
     if rest.len() == accounting.hosts.len() {

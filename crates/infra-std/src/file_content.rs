@@ -24,6 +24,9 @@ use crate::placement::{Obstacle, Place, may_touch_parents, parent, place};
 /// Text files up to this size, in bytes, are shown before and after.
 pub const SHOWN_LIMIT: u64 = 1024 * 1024;
 
+/// Why the content of a file above [`SHOWN_LIMIT`] is not shown.
+pub const TOO_LARGE: &str = "it is larger than 1 MiB";
+
 /// A mode, or `true` for that of the local file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModeWish {
@@ -155,12 +158,17 @@ impl Destination<'_> {
         let change = Change::new(reasons.join(", ")).then(self.upload(new, mode, Replaces::Anything));
         let change = stand(change, self.path, status.link_target.as_deref(), new.node(&settled.after));
         let small = status.size.is_none_or(|size| size <= SHOWN_LIMIT);
-        let Some(after) = new.shown_text().filter(|_| small) else { return Ok(change) };
+        let after = match new.shown_text() {
+            Ok(after) if small => after,
+            Ok(_) => return Ok(change.withheld(self.path, TOO_LARGE)),
+            Err(why) => return Ok(why.into_iter().fold(change, |change, why| change.withheld(self.path, why))),
+        };
         match facts.get(&Text::at(self.path)) {
             Ok(Found::Is(before)) => Ok(change.text(self.path, before, after)),
             Ok(_) => Ok(change),
             // What is not text is not shown; that is no reason not to write it.
-            Err(DiffError::Fact { .. } | DiffError::Unknown(_)) => Ok(change),
+            Err(DiffError::Fact { .. }) => Ok(change.withheld(self.path, "what stands there now cannot be read as UTF-8 text")),
+            Err(DiffError::Unknown(_)) => Ok(change),
             Err(error) => Err(error),
         }
     }
@@ -184,8 +192,8 @@ impl Destination<'_> {
         change = change.then(self.upload(new, mode, Replaces::Anything));
         change = with_parents(change, &place).node(self.path, Node::File(new.node(&after))).touching(touches);
         Ok(match new.shown_text() {
-            Some(after) => change.text(self.path, "", after),
-            None => change,
+            Ok(after) => change.text(self.path, "", after),
+            Err(why) => why.into_iter().fold(change, |change, why| change.withheld(self.path, why)),
         })
     }
 
@@ -213,8 +221,14 @@ impl<'c> NewContent<'c> {
         Self { content, text: file.text(), shown: true }
     }
 
-    fn shown_text(&self) -> Option<&'c str> {
-        self.text.filter(|text| self.shown && text.len() as u64 <= SHOWN_LIMIT)
+    /// The text to be shown; or why there is none, where that is to be said.
+    fn shown_text(&self) -> Result<&'c str, Option<&'static str>> {
+        match self.text {
+            _ if !self.shown => Err(None),
+            _ if self.content.size() > SHOWN_LIMIT => Err(Some(TOO_LARGE)),
+            Some(text) => Ok(text),
+            None => Err(Some("what it will hold is not UTF-8 text")),
+        }
     }
 
     /// The file that holds it, with these permissions.

@@ -51,6 +51,7 @@ pub fn operations() -> Vec<OperationDefinition> {
         OperationDefinition::of::<operation::apt::update::Update>(),
         OperationDefinition::of::<operation::files::directory::Directory>(),
         OperationDefinition::of::<operation::files::file::File>(),
+        OperationDefinition::of::<operation::files::get::Get>(),
         OperationDefinition::of::<operation::files::line::Line>(),
         OperationDefinition::of::<operation::files::link::Link>(),
         OperationDefinition::of::<operation::files::put::Put>(),

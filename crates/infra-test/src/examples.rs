@@ -145,6 +145,7 @@ fn bind(definition: &OperationDefinition, example: &Example, at: &str) -> Shared
 
 fn made_up(example: &Example) -> MadeUp {
     let table = example.facts.iter().fold(MadeUp::new(), |table, (fact, question, answer)| table.json(fact, question, answer));
+    let table = example.absent_locals.iter().fold(table, |table, path| table.no_local(path));
     example.locals.iter().fold(table, |table, (path, content)| table.local(path, *content))
 }
 

@@ -71,6 +71,12 @@ impl MadeUp {
         self
     }
 
+    /// Without a file of the controller.
+    pub fn no_local(mut self, path: &str) -> Self {
+        self.locals.insert(path.to_owned(), LocalLookup::Absent);
+        self
+    }
+
     fn entry<F: Fact>(mut self, question: &F, lookup: Lookup) -> Self {
         self.answers.insert(key_of(&*erase(question.clone())), lookup);
         self
@@ -155,11 +161,14 @@ pub fn diff_fully(operation: &dyn AnyOperation, table: &MadeUp) -> Result<(Chang
     panic!("{} asks for facts without end", operation.name());
 }
 
-/// The steps of a change as examples write them: a command is its text, an upload `upload PATH`, a script `script ARGS…`.
+/// The steps of a change as examples write them: a command is its text, an upload `upload PATH`, a download `download PATH`, a script
+/// `script ARGS…`, a command on the controller its text after `on the controller: `.
 pub fn steps_of(change: &Change) -> Vec<String> {
     let step = |action: &Action| match action {
         Action::Run(command) => command.script.to_string(),
         Action::Upload(upload) => Shell::argv(["upload", upload.dest.as_str()]).to_string(),
+        Action::Download(download) => Shell::argv(["download", download.dest.as_str()]).to_string(),
+        Action::Controller(command) => format!("on the controller: {}", command.script),
         Action::Script(script) => Shell::argv(std::iter::once("script").chain(script.args.iter().map(String::as_str))).to_string(),
     };
     change.actions.iter().map(step).collect()

@@ -4,6 +4,8 @@
 //! machines with systemd, apt and sudo ([`fleet`], [`machine`]). They end with the value that stands for them, and also when the test
 //! process is killed ([`guardian`]).
 //!
+//! [`relay`] is a wire of a given length between two of them, which counts round trips.
+//!
 //! [`facts`] has facts that are made up, to diff operations without a host; [`examples`] judges entries of the registry by their own
 //! examples.
 //!
@@ -21,6 +23,7 @@ pub mod leftovers;
 pub mod machine;
 mod network;
 pub mod process;
+pub mod relay;
 pub mod snapshot;
 mod ssh_files;
 pub mod sshd;
@@ -29,5 +32,6 @@ pub use black_hole::BlackHole;
 pub use error::BenchError;
 pub use fleet::Fleet;
 pub use machine::Machine;
+pub use relay::Relay;
 pub use snapshot::Snapshot;
 pub use sshd::{HostKey, Sshd, SshdOptions};

@@ -209,6 +209,18 @@ impl Sshd {
         self.files.write_targets(&targets)
     }
 
+    /// Has `ssh_config` know it under these names and addresses instead, which lead to it by some other way: a relay's.
+    ///
+    /// # Errors
+    /// When a name cannot be one, or the files cannot be written.
+    pub fn known_as(&mut self, names: Vec<(String, SocketAddrV4)>) -> Result<(), BenchError> {
+        usable_names(&names.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())?;
+        self.aliases = names;
+        let public = self.folder.join("host_key.pub");
+        let key = fs::read_to_string(&public).map_err(BenchError::file("read", &public))?;
+        self.write_files(Some(&without_comment(key.trim())))
+    }
+
     /// The folder with all its files; it goes with the value. There is room in it for a test's own files too.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use infra_core::waves::Share;
+use infra_engine::Proving;
 
 const EXAMPLES: &str = "\
 What comes after INVENTORY says what to do:
@@ -20,12 +21,13 @@ Examples:
   infra inventory.lua deploy.lua --dry
   infra inventory.lua deploy.lua --limit web_servers --exclude web-03
   infra inventory.lua deploy.lua --limit @failed,@unreached
+  infra resume
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
   infra inventory.lua apt.packages packages=git packages=curl --sudo
 
-Exit codes: 0 all is well; 1 some host is not, or the run was stopped or declined; 2 something was written wrongly and
-nothing was executed; 130 interrupted.";
+Exit codes: 0 all is well; 1 some host is not, or the run was stopped, declined or not proved; 2 something was written
+wrongly and nothing was executed; 3 there were changes (--detailed-exitcode); 130 interrupted.";
 
 /// Deploys to hosts over your own ssh: plans first, then changes only what differs.
 #[derive(Debug, Parser)]
@@ -44,9 +46,30 @@ pub struct Arguments {
     #[arg(value_name = "WHAT", required = true)]
     pub what: Vec<String>,
 
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The options that every run takes, also one that goes on from an earlier one.
+#[derive(Debug, Default, Args)]
+pub struct Options {
     /// Show the plan and stop; nothing is changed.
     #[arg(long)]
     pub dry: bool,
+
+    /// Show what changes in text files as unified diffs, in the plan and in the run.
+    #[arg(long)]
+    pub diff: bool,
+
+    /// After the run prepare again, and fail where an operation would still change something. Those that are not idempotent by nature are only listed;
+    /// --prove=strict counts them too.
+    #[arg(long, value_name = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = proving)]
+    pub prove: Option<Proving>,
+
+    /// Exit with 3 where all is well and there were changes, or with --dry where the plan holds some.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 
     /// Execute without asking.
     #[arg(long, short = 'y')]
@@ -135,6 +158,31 @@ pub struct Arguments {
 pub enum Verb {
     /// List the earlier runs, the last first; `infra runs show` tells more of one.
     Runs(Runs),
+    /// Go on from an earlier run: prepare again, and do what is left.
+    #[command(long_about = ABOUT_RESUME)]
+    Resume(Resume),
+}
+
+const ABOUT_RESUME: &str = "\
+Go on from an earlier run: prepare again, and do what is left
+
+The deploy is taken again with its inventory, its files and its options, in its folder, on the hosts that were not done. What is done and can be \
+seen on a host is no change; what is done and cannot be seen (server.shell, call, _run_once) is not run again, and named before the question. What an \
+earlier run changed counts for what is left: a reload that is owed is done. What failed runs again, and so does what was cut off in the middle. An \
+operation that is not what it was, or that no earlier run had, is planned afresh and named.
+
+Options that are given here win over those of the run; --limit and --exclude choose among the hosts that are left.";
+
+/// Which run is gone on from, and how.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The run's name, as `infra runs` lists it [default: the last one].
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
 }
 
 /// What is asked of the journal.
@@ -173,6 +221,51 @@ pub enum RunsVerb {
 fn seconds(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim().parse().map_err(|_| "expected a number of seconds such as 300".to_owned())?;
     if (0.0..=31_536_000.0).contains(&number) { Ok(number) } else { Err("between nothing and a year of seconds".to_owned()) }
+}
+
+impl Options {
+    /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
+    /// how it shows what it does; and neither are the hosts, since those that are left are known.
+    pub fn or(self, earlier: Self) -> Self {
+        let strategy = self.serial || self.no_wait;
+        let locks = self.lock.is_some() || self.lock_wait.is_some();
+        Self {
+            dry: self.dry,
+            diff: self.diff,
+            prove: self.prove,
+            detailed_exitcode: self.detailed_exitcode,
+            yes: self.yes,
+            verbose: self.verbose,
+            parallel: self.parallel.or(earlier.parallel),
+            serial: if strategy { self.serial } else { earlier.serial },
+            no_wait: if strategy { self.no_wait } else { earlier.no_wait },
+            fail_fast: self.fail_fast || earlier.fail_fast,
+            fail_percent: self.fail_percent.or(earlier.fail_percent),
+            max_fail: self.max_fail.or(earlier.max_fail),
+            lock_wait: self.lock_wait.or(if self.no_lock { None } else { earlier.lock_wait }),
+            lock: self.lock.or(if self.no_lock { None } else { earlier.lock }),
+            no_lock: self.no_lock || (earlier.no_lock && !locks),
+            lock_lease: self.lock_lease.or(earlier.lock_lease),
+            limit: self.limit,
+            exclude: self.exclude,
+            // The later one wins.
+            data: [earlier.data, self.data].concat(),
+            sudo: self.sudo || earlier.sudo,
+            user: self.user.or(earlier.user),
+            port: self.port.or(earlier.port),
+            key: self.key.or(earlier.key),
+            json: self.json,
+        }
+    }
+}
+
+/// What counts for `--prove`.
+fn proving(text: &str) -> Result<Proving, String> {
+    match text {
+        "" => Ok(Proving::Idempotent),
+        "strict" => Ok(Proving::Strict),
+        _ => Err("expected --prove or --prove=strict".to_owned()),
+    }
 }
 
 /// A percentage, with or without its sign.

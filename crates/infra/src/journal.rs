@@ -1,7 +1,7 @@
 //! The journal of runs as files: one for each run, in a folder of the user's own.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use infra_core::diagnostic::{Diagnostic, did_you_mean};
 use infra_core::event::{Event, Journal};
 use infra_report::journal::{self, Header, Paper, Record, Recorder, is_run_name};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 /// So many runs are kept; the oldest give way.
 const KEPT: usize = 100;
@@ -66,11 +68,36 @@ impl Folder {
         Record::read(&std::fs::read(self.file(run))?).map_err(io::Error::other)
     }
 
-    /// The record of the run of this name, or of the last one.
+    /// The same, with the outputs of commands.
     ///
     /// # Errors
-    /// A misuse [`Diagnostic`] where there is no such run, or its journal cannot be read.
-    pub fn find(&self, run: Option<&str>) -> Result<Record, Diagnostic> {
+    /// As [`Folder::read`].
+    pub fn read_with_outputs(&self, run: &str) -> io::Result<Record> {
+        Record::read_with_outputs(&std::fs::read(self.file(run))?).map_err(io::Error::other)
+    }
+
+    /// The header of a run's journal.
+    ///
+    /// # Errors
+    /// As [`Folder::read`].
+    pub fn header(&self, run: &str) -> io::Result<Header> {
+        let mut line = Vec::new();
+        BufReader::new(File::open(self.file(run))?).read_until(b'\n', &mut line)?;
+        Ok(Record::read(&line).map_err(io::Error::other)?.header)
+    }
+
+    /// Whether the process of the run still lives: it holds a lock on its journal, which the system lets go with it.
+    pub fn is_alive(&self, run: &str) -> bool {
+        let Ok(file) = File::open(self.file(run)) else { return false };
+        // Where locks are not to be had, nobody holds one.
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    }
+
+    /// The name of the run of this name, or of the last one.
+    ///
+    /// # Errors
+    /// As [`Folder::find`].
+    pub fn find_name(&self, run: Option<&str>) -> Result<String, Diagnostic> {
         let unreadable = |error| Diagnostic::misuse(format!("the journal in {} cannot be read: {error}", self.0.display()));
         let names = self.names().map_err(unreadable)?;
         let name = match run {
@@ -83,7 +110,16 @@ impl Folder {
                 Diagnostic::misuse("there is no earlier run in the journal").hint(format!("runs are kept in {}", self.0.display()))
             })?,
         };
-        self.read(name).map_err(|error| Diagnostic::misuse(format!("the journal of run {name} cannot be read: {error}")))
+        Ok(name.clone())
+    }
+
+    /// The record of the run of this name, or of the last one.
+    ///
+    /// # Errors
+    /// A misuse [`Diagnostic`] where there is no such run, or its journal cannot be read.
+    pub fn find(&self, run: Option<&str>) -> Result<Record, Diagnostic> {
+        let name = self.find_name(run)?;
+        self.read(&name).map_err(|error| Diagnostic::misuse(format!("the journal of run {name} cannot be read: {error}")))
     }
 
     fn file(&self, run: &str) -> PathBuf {
@@ -100,7 +136,10 @@ impl Folder {
             // Another run may have removed it at the same time; one that stays does no harm.
             let _ = std::fs::remove_file(self.file(old));
         }
-        Ok(Box::new(InFile(file)))
+        Ok(Box::new(match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => InFile::Locked(file),
+            Err((file, _)) => InFile::Unlocked(file),
+        }))
     }
 }
 
@@ -112,6 +151,7 @@ impl RunJournal {
         inventory: String,
         working: &Path,
         kind: infra_core::event::RunKind,
+        resumes: Option<String>,
     ) -> Self {
         let run = journal::run_name(since_1970());
         let header = Header {
@@ -122,6 +162,7 @@ impl RunJournal {
             inventory,
             folder: working.to_string_lossy().into_owned(),
             kind,
+            resumes,
             hosts: Vec::new(),
         };
         let name = run.clone();
@@ -148,20 +189,33 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-struct InFile(File);
+/// The file of the run. The lock on it is how another infra sees that the run goes on; a file system without locks is no reason to have no journal.
+enum InFile {
+    Locked(Flock<File>),
+    Unlocked(File),
+}
+
+impl InFile {
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Locked(file) => file,
+            Self::Unlocked(file) => file,
+        }
+    }
+}
 
 impl Write for InFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.file().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file().flush()
     }
 }
 
 impl Paper for InFile {
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file().sync_data()
     }
 }

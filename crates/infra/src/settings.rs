@@ -6,8 +6,9 @@ use std::time::Duration;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::waves::Share;
 use infra_core::{Map, Value};
+use infra_engine::Proving;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Options};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,12 @@ pub struct Settings {
     pub task: Task,
     /// Stop after the plan.
     pub dry: bool,
+    /// Show what changes in text files.
+    pub diff: bool,
+    /// Prepare again after the run, and what counts then.
+    pub prove: Option<Proving>,
+    /// Whether the exit code tells of changes.
+    pub detailed_exit_code: bool,
     /// Do not ask before execution.
     pub yes: bool,
     /// 0 to 3.
@@ -92,19 +99,39 @@ impl Settings {
     /// # Errors
     /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
     pub fn resolve(arguments: Arguments) -> Result<Self, Diagnostic> {
+        let Arguments { inventory, what, options: arguments, .. } = arguments;
         let overrides = overrides(&arguments)?;
-        let inventory = arguments.inventory.unwrap_or_default();
+        let inventory = inventory.unwrap_or_default();
         let source = source(&inventory)?;
-        let task = task(arguments.what)?;
+        let task = task(what)?;
         if arguments.dry && matches!(task, Task::Exec(_)) {
             return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
                 .hint("leave --dry away, or write the change as an operation"));
+        }
+        let of_plans =
+            [("--diff", arguments.diff), ("--prove", arguments.prove.is_some()), ("--detailed-exitcode", arguments.detailed_exitcode)];
+        let kind = match task {
+            Task::Deploy(_) | Task::Operation(..) => None,
+            Task::Exec(_) => Some("exec"),
+            Task::Fact(..) => Some("fact"),
+            Task::Hosts => Some("hosts"),
+        };
+        if let (Some(kind), Some((flag, _))) = (kind, of_plans.into_iter().find(|(_, given)| *given)) {
+            return Err(Diagnostic::misuse(format!("{kind} has no {flag}: it plans nothing"))
+                .hint(format!("{flag} goes with a deploy file or an operation")));
+        }
+        if arguments.dry && arguments.prove.is_some() {
+            return Err(Diagnostic::misuse("--dry and --prove exclude each other: a dry run leaves nothing that could be proved")
+                .hint("leave --prove away; a --dry run after the run tells the same as --prove"));
         }
         Ok(Self {
             inventory,
             source,
             task,
             dry: arguments.dry,
+            diff: arguments.diff,
+            prove: arguments.prove,
+            detailed_exit_code: arguments.detailed_exitcode,
             yes: arguments.yes,
             verbosity: arguments.verbose.min(3),
             parallel: arguments.parallel.map(|n| n as usize),
@@ -180,7 +207,7 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
     }
 }
 
-fn overrides(arguments: &Arguments) -> Result<Map, Diagnostic> {
+fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
     let mut data = Map::new();
     for word in &arguments.data {
         let Some((key, text)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
@@ -291,11 +318,22 @@ mod tests {
     }
 
     #[test]
+    fn proofs_are_typed() {
+        let prove = |words: &[&str]| resolve(&[&["@local", "a.lua"], words].concat()).map(|settings| settings.prove);
+        assert_eq!(prove(&[]), Ok(None));
+        assert_eq!(prove(&["--prove"]), Ok(Some(Proving::Idempotent)));
+        assert_eq!(prove(&["--prove=strict"]), Ok(Some(Proving::Strict)));
+        assert!(prove(&["--prove=loose"]).is_err_and(|error| error.contains("expected --prove or --prove=strict")));
+        // What follows it is a word of its own.
+        assert_eq!(resolve(&["--prove", "@local", "a.lua"]).map(|settings| settings.prove), Ok(Some(Proving::Idempotent)));
+    }
+
+    #[test]
     fn verbs_win_over_hosts_of_their_name() {
         let parse = |words: &[&str]| Arguments::try_parse_from(std::iter::once("infra").chain(words.iter().copied()));
         let runs = |words: &[&str]| match parse(words).expect("right words").verb {
             Some(Verb::Runs(runs)) => runs,
-            None => panic!("{words:?} is no verb"),
+            other => panic!("{words:?} is another verb: {other:?}"),
         };
         assert!(runs(&["runs"]).what.is_none() && runs(&["runs", "--json"]).json);
         let Some(RunsVerb::Show { run, json, .. }) = runs(&["runs", "show", "R", "--json"]).what else { panic!("show") };
@@ -318,6 +356,13 @@ mod tests {
             (&["@local", "fact"], "fact needs the name of a fact"),
             (&["@local", "hosts", "x"], "`hosts` takes nothing more, got `x`"),
             (&["@local", "exec", "--dry", "--", "true"], "exec has no --dry: what a command would do cannot be known"),
+            (
+                &["@local", "a.lua", "--dry", "--prove"],
+                "--dry and --prove exclude each other: a dry run leaves nothing that could be proved",
+            ),
+            (&["@local", "exec", "--prove", "--", "true"], "exec has no --prove: it plans nothing"),
+            (&["@local", "fact", "server.which", "--diff"], "fact has no --diff: it plans nothing"),
+            (&["@local", "hosts", "--detailed-exitcode"], "hosts has no --detailed-exitcode: it plans nothing"),
             (&["hosts.yml", "a.lua"], "hosts.yml: Ansible inventories cannot be read yet"),
             (&["dir/hosts", "a.lua"], "dir/hosts is no inventory that can be read"),
             (&["@local", "a.lua", "--data", "x"], "--data x is no KEY=VALUE"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
@@ -24,6 +25,7 @@ use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::Results;
+use crate::resume::Resumed;
 use crate::settings::{Lock, Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
@@ -32,7 +34,7 @@ use crate::{ad_hoc, earlier_hosts, interrupts};
 ///
 /// # Errors
 /// [`Trouble`] when it ended before a run could begin.
-pub async fn run(settings: Settings) -> Result<u8, Trouble> {
+pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Trouble> {
     let started = Instant::now();
     let mut results = Results::new();
     let interrupts = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
@@ -59,6 +61,10 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
     }
     let hosts =
         selection::select(&inventory, &limit, &exclude).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
+    let hosts = match &resumed {
+        Some(resumed) => resumed.hosts_left(&inventory, hosts)?,
+        None => hosts,
+    };
     if settings.task == Task::Hosts {
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
@@ -74,12 +80,15 @@ pub async fn run(settings: Settings) -> Result<u8, Trouble> {
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
+    let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
-        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind)));
+        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind, resumes)));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
-    let state = execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting }).await;
+    let earlier = resumed.map(|resumed| resumed.earlier);
+    let state =
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -101,6 +110,7 @@ struct Wires<'r> {
     interrupts: tokio::sync::watch::Receiver<u32>,
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
+    earlier: Option<Arc<Earlier>>,
 }
 
 /// What is done on the hosts.
@@ -120,6 +130,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     let mut wire = infra_connect::Settings::new(sockets);
     // Where the limit cannot be known, it shows when it is reached.
     wire.open_files = infra_connect::child::raise_open_files().ok();
+    let inventory = wires.inventory.clone();
     let run = Run {
         inventory: wires.inventory,
         hosts: wires.hosts,
@@ -134,10 +145,20 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             fail_fast: settings.fail_fast,
             fail_percent: settings.fail_percent,
             max_fail: settings.max_fail,
+            earlier: wires.earlier,
+            prove: settings.prove,
+            detailed_exit_code: settings.detailed_exit_code,
             lock: settings.lock.zip(wires.journal.as_ref()).map(|(lock, journal)| claims(lock, journal)),
             ..Default::default()
         },
-        approve: Arc::new(Question { skip: settings.yes, shown: wires.reporting.plan_shown.clone(), interrupts: wires.interrupts.clone() }),
+        approve: Arc::new(Question {
+            skip: settings.yes,
+            shown: wires.reporting.plan_shown.clone(),
+            interrupts: wires.interrupts.clone(),
+            inventory,
+            // They stand above the plan already.
+            diffs: (!settings.diff).then_some(settings.verbosity),
+        }),
         interrupts: wires.interrupts,
         events: wires.reporting.events.clone(),
         journal: wires.journal.map(|journal| journal as Arc<dyn Journal>),
@@ -258,6 +279,7 @@ fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Opti
     let size = console::Term::stderr().size_checked();
     let screen = ScreenSettings {
         verbosity: settings.verbosity,
+        diff: settings.diff,
         terminal,
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
@@ -279,7 +301,11 @@ fn reporters(settings: &Settings, started: Instant, out: &Results, journal: Opti
     let results: Box<dyn Write + Send> = if settings.json { Box::new(std::io::sink()) } else { Box::new(out.clone()) };
     let mut all = vec![infra_report::screen(screen, Box::new(std::io::stderr()), results)];
     if settings.json {
-        all.push(infra_report::Json::new(Box::new(out.clone()), Some(started)));
+        let out = Box::new(out.clone());
+        all.push(match settings.diff {
+            true => infra_report::Json::with_diffs(out, Some(started)),
+            false => infra_report::Json::new(out, Some(started)),
+        });
     }
     all
 }

@@ -184,6 +184,14 @@ fn authenticate(log: &str, last: Option<String>, options: &Options) -> (String, 
     (message, Some(hint))
 }
 
+/// The address that ssh connected to at last: `Connecting to NAME [ADDRESS] port 22.` None where a proxy did so.
+pub(crate) fn address(log: &str) -> Option<String> {
+    let line = log.lines().rev().find(|line| line.starts_with("debug1: Connecting to ") && line.contains("] port "))?;
+    let (before, _) = line.rsplit_once("] port ")?;
+    let (_, address) = before.rsplit_once('[')?;
+    (!address.is_empty()).then(|| address.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,5 +307,13 @@ mod tests {
         let attempt = explained(log, "me@jump: Permission denied (publickey).\r\n", "", None);
         assert!(!attempt.turned_away);
         assert_eq!((attempt.error.step, attempt.error.message.as_str()), (ConnectStep::Banner, "me@jump: Permission denied (publickey)."));
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_last_attempt() {
+        let log = "debug1: Connecting to web [192.0.2.7] port 22.\ndebug1: connect to address 192.0.2.7 port 22: Connection refused\n\
+                   debug1: Connecting to web [2001:db8::7] port 22.\ndebug1: Connection established.\n";
+        assert_eq!(address(log).as_deref(), Some("2001:db8::7"));
+        assert_eq!(address("debug1: Executing proxy command: exec nc web 22\n"), None);
     }
 }

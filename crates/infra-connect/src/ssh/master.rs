@@ -5,13 +5,12 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use infra_core::BoxFuture;
 use infra_core::connection::{ConnectError, ConnectStep};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use openssh::Session;
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -19,10 +18,10 @@ use super::folder::{Folder, Place};
 use super::options::{Client, Options};
 use super::{Files, failed, log};
 use crate::settings::Settings;
-use crate::spawn::{BOOT, Process, Spawn, SpawnError};
+use crate::spawn::{BOOT, Process, SpawnError};
 
 /// How many sessions are asked of a host at once, the first one included: sshd allows ten where it is not told otherwise.
-const SESSIONS: usize = 8;
+pub(super) const SESSIONS: usize = 8;
 /// When the log is cut: long before it fills the memory that the runtime folder is made of.
 const LONGEST_LOG: u64 = 256 * 1024;
 /// How long a master may take to end before it is killed.
@@ -32,13 +31,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Master {
     child: tokio::sync::Mutex<Option<Child>>,
     group: Pid,
-    /// As long as this is open the master's first session reads on.
+    /// As long as this is open the master's first session reads on, and with it the master lives.
     first_input: Mutex<Option<ChildStdin>>,
     session: Arc<Session>,
     place: Place,
+    /// One more of these for each session besides the first.
+    sessions: Arc<()>,
     /// What ssh and its proxy commands say past the log.
     stderr: Said,
-    reading: JoinHandle<()>,
+    pumps: [JoinHandle<()>; 2],
     _files: Files,
     _folder: Arc<Folder>,
 }
@@ -68,24 +69,35 @@ impl Master {
         let second = stdin.try_clone().map_err(error)?;
         let input = |fd| ChildStdin::from_std(std::process::ChildStdin::from(fd));
         let (sender, stderr) = watch::channel(Vec::new());
-        let reading = tokio::spawn(tail(child.stderr.take().expect(piped), sender));
-        let stdout = child.stdout.take().expect(piped);
+        let (stdout, first_stdout) = tokio::io::duplex(PIPE);
+        let (said, first_stderr) = tokio::io::duplex(PIPE);
+        let pumps = [
+            tokio::spawn(pump(child.stdout.take().expect(piped), stdout, None)),
+            tokio::spawn(pump(child.stderr.take().expect(piped), said, Some(sender))),
+        ];
+        let (log, words) = (place.log.clone(), Said(stderr.clone()));
         let master = Self {
             child: tokio::sync::Mutex::new(Some(child)),
             group,
             first_input: Mutex::new(Some(input(second).map_err(error)?)),
             session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
             place,
+            sessions: Arc::new(()),
             stderr: Said(stderr),
-            reading,
+            pumps,
             _files: files,
             _folder: folder,
         };
         let first = Process {
             stdin: Box::pin(input(stdin).map_err(error)?),
-            stdout: Box::pin(stdout),
-            stderr: Box::pin(tokio::io::empty()),
-            ended: Box::pin(async { "the shell on the host ended at once".to_owned() }),
+            stdout: Box::pin(first_stdout),
+            stderr: Box::pin(first_stderr),
+            // Its input is held open, and its outputs are read on: ssh must not see them close while it has other sessions.
+            ends: false,
+            ended: Box::pin(async move {
+                let said = words.at_end().await;
+                last_words(&read_log(&log), &said).unwrap_or_else(|| "the shell on the host ended".to_owned())
+            }),
         };
         Ok((master, first))
     }
@@ -116,7 +128,24 @@ impl Master {
         self.stderr.at_end().await
     }
 
-    async fn open(&self) -> Result<Process, SpawnError> {
+    /// Ends the master and removes what it left on this machine.
+    pub(crate) async fn close(&self) {
+        self.end().await;
+        self.place.clear();
+    }
+
+    /// How many sessions it has besides the first.
+    pub(crate) fn open_sessions(&self) -> usize {
+        Arc::strong_count(&self.sessions) - 1
+    }
+
+    /// Counts one more session, as long as the value lives.
+    pub(crate) fn count_session(&self) -> Arc<()> {
+        self.sessions.clone()
+    }
+
+    /// Opens a session.
+    pub(crate) async fn open(&self, counted: Arc<()>) -> Result<Process, SpawnError> {
         if std::fs::metadata(&self.place.log).is_ok_and(|log| log.len() > LONGEST_LOG) {
             // ssh appends, so it goes on at the new end.
             let _ = std::fs::OpenOptions::new().write(true).open(&self.place.log).and_then(|log| log.set_len(0));
@@ -134,7 +163,9 @@ impl Master {
                     stdin: Box::pin(stdin),
                     stdout: Box::pin(stdout),
                     stderr: Box::pin(stderr),
+                    ends: true,
                     ended: Box::pin(async move {
+                        let _counted = counted;
                         // The child is the channel: with it dropped, the outputs would end.
                         let _ = child.wait().await;
                         if session.check().await.is_ok() {
@@ -172,25 +203,8 @@ impl Drop for Master {
         {
             let _ = killpg(self.group, Signal::SIGKILL);
         }
-        self.reading.abort();
+        self.pumps.iter().for_each(JoinHandle::abort);
         self.place.clear();
-    }
-}
-
-impl Spawn for Master {
-    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
-        Box::pin(self.open())
-    }
-
-    fn sessions(&self) -> usize {
-        SESSIONS - 1
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.end().await;
-            self.place.clear();
-        })
     }
 }
 
@@ -222,18 +236,25 @@ fn last_words(log: &str, stderr: &str) -> Option<String> {
     log::last_words(since).or_else(|| log::last_words(stderr))
 }
 
-/// Reads a stream to its end and keeps the last of it.
-async fn tail(mut stream: ChildStderr, kept: watch::Sender<Vec<u8>>) {
-    let mut buffer = [0; 4096];
+/// How much of an output of the first session may wait to be read.
+const PIPE: usize = 64 * 1024;
+
+/// Hands a stream on to its end, past the time when nobody wants it any more, and keeps the last of it where asked to.
+async fn pump(mut stream: impl AsyncRead + Unpin, mut to: DuplexStream, kept: Option<watch::Sender<Vec<u8>>>) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut wanted = true;
     while let Ok(read) = stream.read(&mut buffer).await {
         if read == 0 {
             break;
         }
-        kept.send_modify(|kept| {
-            kept.extend_from_slice(&buffer[..read]);
-            let excess = kept.len().saturating_sub(8192);
-            kept.drain(..excess);
-        });
+        if let Some(kept) = &kept {
+            kept.send_modify(|kept| {
+                kept.extend_from_slice(&buffer[..read]);
+                let excess = kept.len().saturating_sub(8192);
+                kept.drain(..excess);
+            });
+        }
+        wanted = wanted && to.write_all(&buffer[..read]).await.is_ok();
     }
 }
 

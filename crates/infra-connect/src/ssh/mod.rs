@@ -1,11 +1,13 @@
 //! Hosts over the user's own OpenSSH.
 //!
 //! One `ssh -M` in the foreground per host is the connection. Its first session is a `sh` that reads until its input ends; the other end of that
-//! input is held by this process, so the master ends when this process does, however it ends. All else goes through the master's socket.
+//! input is held by this process, so the master ends when this process does, however it ends. All else goes through the master's socket. A host that
+//! is to run more commands at once than one connection bears has more of them, each like the first.
 
 mod folder;
 mod log;
 mod master;
+mod masters;
 mod options;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use self::folder::Folder;
 use self::master::Master;
+use self::masters::Masters;
 use self::options::{Client, Options};
 use crate::reached::Reached;
 use crate::settings::Settings;
@@ -61,17 +64,33 @@ impl Ssh {
     }
 
     /// Reaches a host.
-    pub(crate) async fn connect(&self, host: &Host) -> Result<Reached, ConnectError> {
+    pub(crate) async fn connect(self: &Arc<Self>, host: &Host) -> Result<Reached, ConnectError> {
         let options = Options::of(host).map_err(|message| failed(ConnectStep::Settings, message, None))?;
         let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
         let files = self.files()?;
-        let folder = self.folder.get_or_try_init(|| Folder::open(&self.settings.runtime_folder)).await?;
         let client = self.client.get_or_try_init(Client::find).await?;
         let deadline = Instant::now() + self.settings.connect_deadline;
-        let options = options.complete(client, deadline).await?;
+        let options = Arc::new(options.complete(client, deadline).await?);
+        Ok(self.master(&options, deadline, files).await?.0)
+    }
+
+    /// Opens one more connection to a host that was reached.
+    pub(crate) async fn connect_again(self: &Arc<Self>, options: &Arc<Options>) -> Result<(Reached, Arc<Master>), ConnectError> {
+        let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
+        let files = self.files()?;
+        self.master(options, Instant::now() + self.settings.connect_deadline, files).await
+    }
+
+    /// Starts a master, and again where sshd turns it away.
+    async fn master(
+        self: &Arc<Self>,
+        options: &Arc<Options>,
+        deadline: Instant,
+        files: Files,
+    ) -> Result<(Reached, Arc<Master>), ConnectError> {
         let mut wait = Duration::from_millis(250);
         loop {
-            let error = match self.attempt(folder, client, &options, deadline, files.clone()).await {
+            let error = match self.attempt(options, deadline, files.clone()).await {
                 Ok(reached) => return Ok(reached),
                 Err(error) => error,
             };
@@ -102,24 +121,21 @@ impl Ssh {
         })
     }
 
-    async fn attempt(
-        &self,
-        folder: &Arc<Folder>,
-        client: &Client,
-        options: &Options,
-        deadline: Instant,
-        files: Files,
-    ) -> Result<Reached, Attempt> {
+    async fn attempt(self: &Arc<Self>, options: &Arc<Options>, deadline: Instant, files: Files) -> Result<(Reached, Arc<Master>), Attempt> {
+        let folder = self.folder.get_or_try_init(|| Folder::open(&self.settings.runtime_folder)).await?;
+        let client = self.client.get_or_try_init(Client::find).await?;
         let place = folder.place(self.count.fetch_add(1, Ordering::Relaxed));
         let (master, first) = Master::start(client, options, &self.settings, folder.clone(), place, files).map_err(Attempt::from)?;
         let master = Arc::new(master);
         let met = tokio::time::timeout_at(deadline, async {
-            let reached = Reached::meet(self.settings.clone(), master.clone(), first).await?;
+            let masters = Arc::new(Masters::new(self.clone(), options.clone(), master.clone()));
+            let reached = Reached::meet(self.settings.clone(), masters.clone(), first).await?;
             master.check().await?;
+            masters.note_address();
             Ok::<_, String>(reached)
         });
         match met.await {
-            Ok(Ok(reached)) => Ok(reached),
+            Ok(Ok(reached)) => Ok((reached, master)),
             Ok(Err(said)) => Err(self.explain(&master, options, Some(said)).await),
             Err(_) => Err(self.explain(&master, options, None).await),
         }

@@ -53,6 +53,12 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 impl Options {
+    /// The name or address that is connected to, as far as the host's data says it.
+    pub(crate) fn name(&self) -> &str {
+        let address = self.hostname.as_ref().unwrap_or(&self.address);
+        address.rsplit_once('@').map_or(address, |(_, name)| name)
+    }
+
     /// From a host's data.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use infra_connect::{Settings, Wire};
-use infra_core::change::{Action, Content, Replaces, ScriptRun, Upload};
+use infra_core::change::{Action, Content, Download, Replaces, ScriptRun, Upload};
 use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connect, Connection, Ending, OutputSink, Perform, Question};
 use infra_core::global_arguments::Context;
@@ -80,6 +80,13 @@ pub fn upload(content: impl Into<Vec<u8>>, dest: &Path) -> Upload {
         group: None,
         replaces: Replaces::Anything,
     }
+}
+
+/// The download of a file that holds this.
+pub fn download(src: &Path, content: impl AsRef<[u8]>, dest: &Path) -> Download {
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let sha256 = infra_core::digest::sha256(content.as_ref());
+    Download { src: text(src), dest: text(dest), size: None, sha256, create_dir: false }
 }
 
 pub fn script(text: &str, args: &[&str]) -> Action {

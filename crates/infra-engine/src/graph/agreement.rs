@@ -11,9 +11,6 @@ use super::{Asks, HostCalls};
 
 type Misuse = Box<Diagnostic>;
 
-/// So many operations may be in flight at once on one host.
-pub(super) const AT_ONCE: usize = 8;
-
 /// Checks each call by itself, and that hosts agree on what makes an operation's and a block's turn.
 pub(super) fn agree(hosts: &[HostCalls<'_>], identities: &[Vec<Identity<'_>>]) -> Result<(), Misuse> {
     let mut operations: HashMap<&[super::identity::Key<'_>], (&str, &OperationCall)> = HashMap::new();
@@ -33,7 +30,6 @@ pub(super) fn agree(hosts: &[HostCalls<'_>], identities: &[Vec<Identity<'_>>]) -
                 Entry::Occupied(entry) => same_turn(entry.get(), (host.name, call))?,
             }
         }
-        few_enough(host)?;
     }
     Ok(())
 }
@@ -125,18 +121,4 @@ fn same_turn((other, before): &(&str, &OperationCall), (host, call): (&str, &Ope
         }
     }
     Ok(())
-}
-
-/// No host can have more operations in flight at once than the wire bears.
-fn few_enough(host: &HostCalls<'_>) -> Result<(), Misuse> {
-    let mut counts: HashMap<(&[Location], u32), usize> = HashMap::new();
-    for block in host.calls.iter().filter_map(outermost_parallel) {
-        *counts.entry((&block.chain, block.turn)).or_default() += 1;
-    }
-    let mut crowded: Vec<_> = counts.into_iter().filter(|(_, count)| *count > AT_ONCE).collect();
-    crowded.sort();
-    let Some(((chain, _), count)) = crowded.first() else { return Ok(()) };
-    let message =
-        format!("`parallel` would run {count} operations at once on {}: more than {AT_ONCE} on one host are not available yet", host.name);
-    Err(misuse(message, "put them into several blocks, or start several processes in one operation", chain))
 }

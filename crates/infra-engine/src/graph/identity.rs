@@ -39,6 +39,23 @@ fn place(call: &OperationCall) -> Identity<'_> {
     call.blocks.iter().map(|block| of_block(call.deploy, block)).chain([own]).collect()
 }
 
+/// What a later run knows the calls of one host by: digests of their identities, as they are where no other host is looked at.
+pub(crate) fn of_one_host(host: &HostCalls<'_>) -> Vec<String> {
+    let parts = |identity: &Identity<'_>| -> Vec<_> {
+        let part = |key: &Key<'_>| serde_json::json!([key.deploy, key.chain, key.kind, key.turn]);
+        identity.iter().map(part).collect()
+    };
+    let digest = |identity: &Identity<'_>| short_digest(&serde_json::Value::Array(parts(identity)));
+    identify(std::slice::from_ref(host)).iter().flatten().map(digest).collect()
+}
+
+/// The first 128 bits of the digest of a value: enough that two different ones are never taken for the same.
+pub(crate) fn short_digest(value: &serde_json::Value) -> String {
+    let mut digest = infra_core::digest::sha256(value.to_string().as_bytes());
+    digest.truncate(32);
+    digest
+}
+
 /// The identity of every call, host by host. Where some host comes by a place more than once, first the name, then the count tells the calls apart.
 pub(super) fn identify<'a>(hosts: &[HostCalls<'a>]) -> Vec<Vec<Identity<'a>>> {
     let mut repeated = BTreeSet::new();

@@ -48,6 +48,8 @@ pub(super) struct Program {
 pub(super) struct Stage {
     /// The `rolling` block that it is in.
     pub(super) rolling: Option<InRolling>,
+    /// The hosts that come to it.
+    pub(super) hosts: BTreeSet<HostId>,
 }
 
 /// A stage's place in a `rolling` block.
@@ -164,11 +166,12 @@ impl Program {
             let op = OpId(u32::try_from(at).expect("a plan has fewer than 2^32 operations"));
             let parallel = operation.blocks.iter().copied().find(|block| blocks[block.index()].kind == BlockKind::Parallel);
             if parallel.is_none() || parallel != last {
-                self.stages.push(Stage { rolling: None });
+                self.stages.push(Stage { rolling: None, hosts: BTreeSet::new() });
             }
             last = parallel;
             self.in_parallel.push(parallel.is_some());
             let stage = self.stages.len() - 1;
+            self.stages[stage].hosts.extend(operation.hosts.iter().copied());
             for host in &operation.hosts {
                 let legs = self.routes.entry(*host).or_default();
                 match legs.last_mut() {

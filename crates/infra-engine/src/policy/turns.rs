@@ -144,7 +144,7 @@ impl Policy {
     }
 
     /// The stage that a host is in or waits before.
-    fn stage_of(&self, host: HostId) -> Option<usize> {
+    pub(super) fn stage_of(&self, host: HostId) -> Option<usize> {
         Some(self.program.routes.get(&host)?.get(self.hosts[&host].leg)?.stage)
     }
 
@@ -153,7 +153,7 @@ impl Policy {
     }
 
     /// Whether the host is in a wave of something that is around this operation.
-    fn in_wave_around(&self, op: OpId, host: HostId) -> bool {
+    pub(super) fn in_wave_around(&self, op: OpId, host: HostId) -> bool {
         let program = &self.program;
         let rolling = self.stage_of(host).and_then(|stage| program.stages[stage].rolling.as_ref()).map(|rolling| rolling.gate);
         program.run.into_iter().chain(rolling).chain(program.serial[op.index()]).any(|gate| self.gates[gate].wave.contains(&host))
@@ -202,11 +202,11 @@ impl Policy {
         at_work >= parallel.max(1)
     }
 
-    /// Whether a host has a place in the window. One on which something runs in the background alone, and whose other operations wait for their turn, has
-    /// none: what they wait for may need it.
+    /// Whether a host has a place in the window. One on which something runs in the background alone has none: it is ended when others have ended, and
+    /// those may need the place.
     fn is_at_work(&self, host: HostId) -> bool {
         let background = |op: &OpId| self.program.operations[op.index()].background;
-        self.at_work.contains(&host) && (!self.hosts[&host].in_flight.iter().all(background) || !self.others_are_left(host))
+        self.at_work.contains(&host) && !self.hosts[&host].in_flight.iter().all(background)
     }
 
     /// Whether an operation of the stage that is not in the background is still to be started on the host.
@@ -216,9 +216,10 @@ impl Policy {
         legs.get(self.hosts[&host].leg).is_some_and(|leg| leg.operations.iter().any(left))
     }
 
-    /// Whether a full window is no hindrance: the host is at work already, or is only told what came of a `_run_once`.
+    /// Whether a full window is no hindrance: the host is at work already, or is only told what came of a `_run_once`, or the operation takes no place.
     fn may_start_without_work(&self, op: OpId, host: HostId) -> bool {
-        self.is_at_work(host) || self.program.operations[op.index()].run_once
+        let operation = &self.program.operations[op.index()];
+        self.is_at_work(host) || operation.run_once || operation.background
     }
 
     fn begin_part(&mut self, op: OpId, host: HostId, orders: &mut Vec<Order>) {
@@ -266,7 +267,7 @@ impl Policy {
             let at_work: usize = program.parts[&operation.origin].iter().map(|op| self.operations[op.index()].in_flight.len()).sum();
             at_work >= parallel.max(1)
         });
-        let in_window = self.is_at_work(host) || !self.window_is_full();
+        let in_window = operation.background || self.is_at_work(host) || !self.window_is_full();
         // Within a window, what runs in the background comes with the others of its host, not before their turn.
         let too_early = operation.background && program.rules.parallel.is_some() && !self.is_at_work(host) && self.others_are_left(host);
         if crowded || !in_window || too_early || (self.stop == Stop::AfterWaves && !self.in_wave_around(op, host)) {
@@ -322,34 +323,6 @@ impl Policy {
         let host = self.ready_for(op).next()?;
         let stage = self.stage_of(host)?;
         self.program.stages[stage].rolling.as_ref().map(|rolling| rolling.gate)
-    }
-
-    /// Ends what runs in the background of hosts on which nothing else of the block is in flight or will be.
-    fn end_backgrounds(&mut self, orders: &mut Vec<Order>) {
-        let program = self.program.clone();
-        if !program.has_background {
-            return;
-        }
-        let background = |op: &OpId| program.operations[op.index()].background;
-        for host in self.at_work.clone() {
-            let state = &self.hosts[&host];
-            if !state.in_flight.iter().all(background) || state.in_flight.is_subset(&state.ending) {
-                continue;
-            }
-            // What is ready and may not start any more is no reason to go on.
-            let may_come = |op: &OpId| {
-                self.ready.contains(&(*op, host))
-                    && (self.stop == Stop::Not || (self.stop == Stop::AfterWaves && self.in_wave_around(*op, host)))
-            };
-            let leg = &program.routes[&host][state.leg];
-            if leg.operations.iter().any(|op| !background(op) && may_come(op)) {
-                continue;
-            }
-            let state = self.hosts.get_mut(&host).expect("it is at work");
-            let ending: Vec<OpId> = state.in_flight.difference(&state.ending).copied().collect();
-            state.ending.extend(ending.iter().copied());
-            orders.extend(ending.into_iter().map(|op| Order::EndBackground(op, host)));
-        }
     }
 
     fn finish(&mut self, orders: &mut Vec<Order>) {

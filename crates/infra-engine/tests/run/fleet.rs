@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
-use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending, Lost, OutputSink, Perform, Question};
+use infra_core::connection::{
+    Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic,
+};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};
 use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
 use infra_core::inventory::Inventory;
-use infra_core::late::Late;
+use infra_core::late::{FunctionId, Functions, Late, Place};
 use infra_core::lock::{Claim, Locked};
 use infra_core::output::{Output, Stream};
 use infra_core::plan::{OpId, Outlook, Plan};
@@ -25,6 +27,7 @@ use infra_engine::{Approve, Run, Settings};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::functions::{Made, MadeFunctions};
 use crate::library::{TextAt, registry};
 
 /// What a command does on a host, where it is not simply done.
@@ -37,6 +40,8 @@ pub enum Behaviour {
     Block,
     /// The same, and then it exits with this status.
     BlockThen(i32),
+    /// A question whose first answer after this command is held back until it is released, and then is as old as that. Meanwhile `go` is released.
+    HoldAfter(&'static str),
     /// It exits with 1 the first time, and well after that.
     FailOnce,
     /// It goes on, whatever is done.
@@ -52,6 +57,8 @@ pub enum Approval {
     Never,
     Panic,
     YesAndInterrupt,
+    /// Yes, after so many seconds. The first time, `host` has another text at a path by then, where there is one.
+    YesAfter(u64, Option<(&'static str, &'static str, &'static str)>),
 }
 
 /// A host in memory.
@@ -61,6 +68,8 @@ pub struct Machine {
     /// Questions of each request.
     pub gathers: Mutex<Vec<Vec<String>>>,
     pub performed: Mutex<Vec<String>>,
+    held: Mutex<bool>,
+    pub opened: Mutex<u32>,
     pub closed: Mutex<u32>,
     /// As whom each question and command came, and a command's deadline.
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
@@ -73,6 +82,8 @@ pub struct Machine {
     pub released: Mutex<u32>,
     moves: AtomicU64,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
+    /// For how many commands at once it was prepared.
+    pub prepared: Mutex<Vec<usize>>,
 }
 
 impl Machine {
@@ -100,6 +111,10 @@ pub enum Line {
     Call(Box<OperationCall>),
     /// Asks for the text at these paths; the answers are kept in [`Fleet::answers`].
     Ask(Vec<&'static str>),
+    /// Asks for the text at a path of another place.
+    AskAt(Place, &'static str),
+    /// Asks what the plan says of a call; the answer is kept in [`Fleet::answers`].
+    Foresee(u32),
     Fail(Diagnostic),
     Panic,
     /// Never comes to its end.
@@ -111,6 +126,10 @@ type ScriptOf = dyn Fn(&str) -> Vec<Line> + Send + Sync;
 /// A fleet and the script that its hosts run.
 pub struct Fleet {
     pub names: Vec<&'static str>,
+    /// Hosts of the inventory that are not selected.
+    pub others: Vec<&'static str>,
+    /// What every host's script leaves behind.
+    pub functions: Vec<Made>,
     pub machines: BTreeMap<String, Arc<Machine>>,
     pub behaviours: HashMap<(String, String), Behaviour>,
     pub unreachable: Vec<&'static str>,
@@ -147,6 +166,8 @@ impl Fleet {
     pub fn new(names: &[&'static str], script: impl Fn(&str) -> Vec<Line> + Send + Sync + 'static) -> Self {
         Self {
             names: names.to_vec(),
+            others: Vec::new(),
+            functions: Vec::new(),
             machines: names.iter().map(|name| ((*name).to_owned(), Arc::default())).collect(),
             behaviours: HashMap::new(),
             unreachable: Vec::new(),
@@ -162,8 +183,30 @@ impl Fleet {
         }
     }
 
+    /// Machines that are not selected: `@local`, or hosts of the inventory, numbered after the selected ones.
+    pub fn beside(mut self, names: &[&'static str]) -> Self {
+        self.machines.extend(names.iter().map(|name| ((*name).to_owned(), Arc::default())));
+        self.others.extend(names.iter().filter(|name| **name != "@local"));
+        self
+    }
+
+    pub fn leaves(mut self, functions: impl IntoIterator<Item = Made>) -> Self {
+        self.functions = functions.into_iter().collect();
+        self
+    }
+
     pub fn kind(mut self, kind: RunKind) -> Self {
         self.settings.kind = kind;
+        self
+    }
+
+    pub fn answered(mut self, approve: Approval) -> Self {
+        self.approve = approve;
+        self
+    }
+
+    pub fn unreachable(mut self, host: &'static str) -> Self {
+        self.unreachable.push(host);
         self
     }
 
@@ -193,7 +236,7 @@ impl Fleet {
                 data: Map::new(),
             })
         };
-        Inventory { hosts: self.names.iter().enumerate().map(host).collect(), ..Inventory::default() }
+        Inventory { hosts: self.names.iter().chain(&self.others).enumerate().map(host).collect(), ..Inventory::default() }
     }
 
     /// Begins a run; the events come out of the receiver one by one.
@@ -208,13 +251,14 @@ impl Fleet {
             black_holes: self.black_holes.clone(),
             hangs_on_close: self.hangs_on_close.clone(),
             script: self.script.clone(),
+            functions: self.functions.clone(),
             answers: self.answers.clone(),
             approve: self.approve,
             interrupt: interrupt.clone(),
             asked: self.asked.clone(),
         });
         let run = Run {
-            hosts: inventory.hosts.iter().map(|host| host.id).collect(),
+            hosts: inventory.hosts.iter().take(self.names.len()).map(|host| host.id).collect(),
             inventory,
             registry: Arc::new(registry()),
             language: made.clone(),
@@ -279,10 +323,17 @@ impl Fleet {
         assert_eq!(state.account().hosts.len(), self.names.len());
         for event in &events {
             if let Event::HostConnected { host, .. } = event {
-                let closed = std::mem::take(&mut *self.machines[self.names[host.index()]].closed.lock().unwrap());
+                let closed = *self.machines[self.names[host.index()]].closed.lock().unwrap();
                 // Who interrupts three times does not wait for it.
-                assert!(closed == 1 || state.interrupted >= 3, "a connection was closed {closed} times");
+                assert!(closed > 0 || state.interrupted >= 3, "a connection was not closed");
             }
+        }
+        for (name, machine) in &self.machines {
+            let opened = std::mem::take(&mut *machine.opened.lock().unwrap());
+            let closed = std::mem::take(&mut *machine.closed.lock().unwrap());
+            // A run that stops while it connects leaves those that it has not heard of.
+            let at_most = self.names.contains(&name.as_str()) && closed <= opened;
+            assert!(closed == opened || at_most || state.interrupted >= 3, "{opened} connections were closed {closed} times");
         }
         Ran { state, events }
     }
@@ -319,7 +370,8 @@ impl Ran {
         let word = |outlook: Outlook| match outlook {
             Outlook::Change { .. } => "change".to_owned(),
             Outlook::NoChange { .. } => "none".to_owned(),
-            Outlook::Depends { on, .. } => format!("depends on {on}"),
+            Outlook::Depends { on: Some(on), .. } => format!("depends on {on}"),
+            Outlook::Depends { on: None, .. } => "open".to_owned(),
         };
         self.outlooks(host).into_iter().map(word).collect()
     }
@@ -420,6 +472,13 @@ pub fn shell(line: u32, command: &str) -> OperationCall {
     call(line, "made.shell", json!({ "command": command }))
 }
 
+/// A `call` whose body is this function.
+pub fn run_body(line: u32, function: FunctionId) -> OperationCall {
+    let mut call = call(line, infra_core::late::CALL, json!({}));
+    call.late.body = Some(function);
+    call
+}
+
 /// A command that touches nothing.
 pub fn touchless(line: u32, command: &str) -> OperationCall {
     call(line, "made.touchless", json!({ "commands": [command] }))
@@ -431,6 +490,9 @@ pub trait With: Sized {
     fn globals(self, change: impl FnOnce(&mut GlobalArguments)) -> Self;
     fn when(self, call: u32, did: Did) -> Self;
     fn named(self, name: &str) -> Self;
+    /// A function gives this argument.
+    fn late(self, argument: &str, function: FunctionId) -> Self;
+    fn on(self, place: Place) -> Self;
     /// Inside one more block, which stands on this line.
     fn inside(self, kind: BlockKind, line: u32) -> Self;
     fn condition(self, condition: Condition) -> Self;
@@ -462,6 +524,16 @@ impl With for OperationCall {
         self
     }
 
+    fn late(mut self, argument: &str, function: FunctionId) -> Self {
+        self.late.arguments.push((argument.to_owned(), function));
+        self
+    }
+
+    fn on(mut self, place: Place) -> Self {
+        self.on = Some(place);
+        self
+    }
+
     fn condition(mut self, condition: Condition) -> Self {
         self.when.push(condition);
         self
@@ -480,6 +552,7 @@ struct MadeUp {
     black_holes: Vec<&'static str>,
     hangs_on_close: Vec<&'static str>,
     script: Arc<ScriptOf>,
+    functions: Vec<Made>,
     answers: Arc<Mutex<Vec<Answer>>>,
     approve: Approval,
     interrupt: watch::Sender<u32>,
@@ -489,7 +562,8 @@ struct MadeUp {
 impl Approve for MadeUp {
     fn approve(&self, _: Arc<Plan>) -> BoxFuture<'_, bool> {
         *self.asked.lock().unwrap() += 1;
-        Box::pin(async {
+        let first = *self.asked.lock().unwrap() == 1;
+        Box::pin(async move {
             match self.approve {
                 Approval::Yes => true,
                 Approval::No => false,
@@ -497,6 +571,13 @@ impl Approve for MadeUp {
                 Approval::Panic => panic!("the question broke"),
                 Approval::YesAndInterrupt => {
                     self.interrupt.send_replace(1);
+                    true
+                }
+                Approval::YesAfter(seconds, change) => {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    if let Some((host, path, text)) = change.filter(|_| first) {
+                        self.machines[host].texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
+                    }
                     true
                 }
             }
@@ -517,13 +598,29 @@ impl Connect for MadeUp {
                 (*name == host.name).then(|| (command.clone(), behaviour.clone()))
             };
             let behaviours = self.behaviours.iter().filter_map(of_host).collect();
+            *self.machines[&host.name].opened.lock().unwrap() += 1;
             let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
-            Ok(Arc::new(Wire { machine: self.machines[&host.name].clone(), behaviours, hangs_on_close }) as Arc<dyn Connection>)
+            Ok(Arc::new(Wire { killed: watch::Sender::default(), machine: self.machines[&host.name].clone(), behaviours, hangs_on_close })
+                as Arc<dyn Connection>)
         })
     }
 }
 
+impl Wire {
+    /// Holds back the answer to a question that is to be held back.
+    async fn hold(&self, question: &str) {
+        let Some(Behaviour::HoldAfter(command)) = self.behaviours.get(question) else { return };
+        let after = self.machine.performed.lock().unwrap().iter().any(|one| one == command);
+        if after && !std::mem::replace(&mut *self.machine.held.lock().unwrap(), true) {
+            let release = self.machine.releases.lock().unwrap().entry(question.to_owned()).or_default().clone();
+            self.machine.release("go");
+            release.notified().await;
+        }
+    }
+}
+
 struct Wire {
+    killed: watch::Sender<u32>,
     machine: Arc<Machine>,
     behaviours: HashMap<String, Behaviour>,
     hangs_on_close: bool,
@@ -543,9 +640,10 @@ impl Connection for Wire {
                     Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
                     Some(Behaviour::Panic) => panic!("the wire broke"),
                     Some(Behaviour::Block | Behaviour::BlockThen(_) | Behaviour::Immortal) => std::future::pending().await,
-                    Some(Behaviour::Print(..) | Behaviour::FailOnce) | None => {
+                    Some(Behaviour::Print(..) | Behaviour::FailOnce | Behaviour::HoldAfter(_)) | None => {
                         let path = command.strip_prefix("read ").expect("facts read paths");
                         let text = self.machine.texts.lock().unwrap().get(path).cloned();
+                        self.hold(&command).await;
                         outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
                     }
                 }
@@ -554,12 +652,22 @@ impl Connection for Wire {
         })
     }
 
+    /// A host that behaves with [`Behaviour::Exit`] to `parallel` bears so many commands at once.
+    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
+        self.machine.prepared.lock().unwrap().push(commands);
+        let crowded = matches!(self.behaviours.get("parallel"), Some(Behaviour::Exit(most)) if commands as i32 > *most);
+        let refused = || Crowded { message: format!("{commands} are too many"), hint: Some("take fewer".into()) };
+        Box::pin(std::future::ready(if crowded { Err(refused()) } else { Ok(()) }))
+    }
+
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
         Box::pin(async move {
             let command = match step.action {
                 Action::Run(command) => command.script.as_str().to_owned(),
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
+                Action::Download(download) => format!("download {}", download.dest),
+                Action::Controller(command) => format!("on the controller: {}", command.script),
             };
             if let Some(ending) = self.machine.under_lock(step.as_of) {
                 return ending;
@@ -568,7 +676,7 @@ impl Connection for Wire {
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
             let blocked = async {
                 let release = self.machine.releases.lock().unwrap().entry(command.clone()).or_default().clone();
-                let mut killed = self.machine.killed.subscribe();
+                let mut killed = self.killed.subscribe();
                 tokio::select! {
                     () = release.notified() => Ending::Exited(0),
                     Ok(()) = killed.changed() => Ending::Killed,
@@ -592,7 +700,7 @@ impl Connection for Wire {
                     Ending::Exited(i32::from(times == 1))
                 }
                 Some(Behaviour::Immortal) => std::future::pending().await,
-                None => {
+                Some(Behaviour::HoldAfter(_)) | None => {
                     if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {
                         self.machine.texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
                     }
@@ -626,7 +734,13 @@ impl Connection for Wire {
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         self.machine.killed.send_modify(|times| *times += 1);
+        self.killed.send_modify(|times| *times += 1);
         Box::pin(async {})
+    }
+
+    fn traffic(&self) -> Traffic {
+        let (gathers, commands) = (self.machine.gathers.lock().unwrap().len() as u64, self.machine.performed.lock().unwrap().len() as u64);
+        Traffic { round_trips: gathers + commands, commands }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -641,11 +755,18 @@ impl Connection for Wire {
 
 impl Language for MadeUp {
     fn script(&self, host: &Arc<Host>) -> Box<dyn Script> {
-        Box::new(Lines { lines: (self.script)(&host.name).into(), answers: self.answers.clone() })
+        Box::new(Lines {
+            host: host.name.clone(),
+            lines: (self.script)(&host.name).into(),
+            functions: self.functions.clone(),
+            answers: self.answers.clone(),
+        })
     }
 }
 
 struct Lines {
+    host: String,
+    functions: Vec<Made>,
     lines: VecDeque<Line>,
     answers: Arc<Mutex<Vec<Answer>>>,
 }
@@ -665,6 +786,10 @@ impl Script for Lines {
                         let request = |path: &&str| FactRequest { fact: text_at(path), context: Context::default(), on: None };
                         Next::Ask(paths.iter().map(request).collect())
                     }
+                    Line::AskAt(place, path) => {
+                        Next::Ask(vec![FactRequest { fact: text_at(path), context: Context::default(), on: Some(place) }])
+                    }
+                    Line::Foresee(call) => Next::Foresee(call),
                     Line::Fail(diagnostic) => Next::Failed(Box::new(diagnostic)),
                     Line::Panic => panic!("the script broke"),
                     Line::Hang => std::future::pending().await,
@@ -673,6 +798,11 @@ impl Script for Lines {
             }
             Step { calls, next: Next::Done }
         })
+    }
+
+    fn functions(self: Box<Self>) -> Option<Box<dyn Functions>> {
+        let left = MadeFunctions { host: self.host, functions: self.functions, current: None };
+        (!left.functions.is_empty()).then(|| Box::new(left) as Box<dyn Functions>)
     }
 }
 

@@ -17,6 +17,10 @@ enum Stage {
     Misused,
     Declined,
     Executing,
+    Rechecking,
+    Proving,
+    Proved,
+    Counted,
     Ended,
 }
 
@@ -43,6 +47,7 @@ pub fn check(events: &[Event], overlapping: bool) {
                 expect(&[Stage::Nothing]);
                 stage = Stage::Started;
             }
+            Event::DetailedExitCode => expect(&[Stage::Started]),
             Event::Connecting => {
                 expect(&[Stage::Started]);
                 stage = Stage::Connecting;
@@ -61,16 +66,42 @@ pub fn check(events: &[Event], overlapping: bool) {
                 assert!(!stopped, "{}", context());
                 stage = Stage::Preparing;
             }
+            Event::Rechecking => {
+                expect(&[Stage::Planned]);
+                assert!(!stopped, "{}", context());
+                prepared.clear();
+                stage = Stage::Rechecking;
+            }
+            Event::PlanStands => {
+                expect(&[Stage::Rechecking]);
+                stage = Stage::Planned;
+            }
+            Event::Proving => {
+                expect(&[Stage::Executing]);
+                assert!(open.is_empty() && working.is_empty(), "{}", context());
+                prepared.clear();
+                stage = Stage::Proving;
+            }
+            Event::Proved { .. } => {
+                expect(&[Stage::Proving]);
+                stage = Stage::Proved;
+            }
+            Event::Counted { hosts } => {
+                let counted: BTreeSet<HostId> = hosts.iter().map(|(host, _)| *host).collect();
+                assert!(counted == connected && counted.len() == hosts.len() && open.is_empty(), "{}", context());
+                assert!(stage > Stage::Started && stage != Stage::Counted, "{}", context());
+                stage = Stage::Counted;
+            }
             Event::HostPrepared { host, .. } | Event::HostFailed { host, .. } => {
-                expect(&[Stage::Preparing]);
+                expect(&[Stage::Preparing, Stage::Rechecking, Stage::Proving]);
                 assert!(connected.contains(host) && prepared.insert(*host), "{}", context());
             }
             Event::Misused { .. } => {
-                expect(&[Stage::Started, Stage::Preparing, Stage::Misused]);
+                expect(&[Stage::Started, Stage::Preparing, Stage::Rechecking, Stage::Misused]);
                 stage = Stage::Misused;
             }
             Event::PlanReady { plan } => {
-                expect(&[Stage::Preparing]);
+                expect(&[Stage::Preparing, Stage::Rechecking]);
                 assert!(!stopped, "{}", context());
                 blocks = plan.operations.iter().map(|operation| operation.blocks.clone()).collect();
                 assert!(blocks.iter().flatten().all(|block| block.index() < plan.blocks.len()), "{}", context());
@@ -107,7 +138,8 @@ pub fn check(events: &[Event], overlapping: bool) {
             | Event::Output { op, host, .. }
             | Event::Lock { op, host, .. }
             | Event::Retrying { op, host, .. }
-            | Event::WithinCall { op, host, .. } => {
+            | Event::WithinCall { op, host, .. }
+            | Event::TextsChanged { op, host, .. } => {
                 assert!(working.contains(&(*op, *host)), "{}", context());
             }
             Event::HostOperationEnded { op, host, .. } => {

@@ -153,6 +153,21 @@ operation! {
 }
 
 operation! {
+    /// A command that changes nothing.
+    Check "made.check" { command: String }
+
+    const IDEMPOTENCE: Idempotence = Idempotence::NotIdempotent;
+
+    fn touches(&self) -> Resources {
+        Resources::none()
+    }
+
+    fn diff(&self, _: &Facts<'_>) -> Result<Change, DiffError> {
+        Ok(Change { changes: false, ..Change::new("look").run(Shell::verbatim(self.command.as_str())) })
+    }
+}
+
+operation! {
     /// A service that is restarted when asked.
     Restart "made.restart" { service: String, #[serde(default)] restarted: bool, #[serde(default)] reloaded: bool }
 
@@ -238,6 +253,7 @@ pub fn registry() -> Registry {
     registry.add_operation(OperationDefinition::of::<Remove>());
     registry.add_operation(OperationDefinition::of::<RunShell>());
     registry.add_operation(OperationDefinition::of::<Touchless>());
+    registry.add_operation(OperationDefinition::of::<Check>());
     registry.add_operation(OperationDefinition::of::<Restart>());
     registry.add_operation(OperationDefinition::of::<CopyText>());
     registry.add_operation(OperationDefinition::of::<Greedy>());

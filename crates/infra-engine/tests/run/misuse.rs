@@ -77,13 +77,3 @@ async fn background_stands_in_parallel_and_nobody_there_waits_for_it() {
     let message = "it depends on an operation with `_background` of its own `parallel` block, which ends only after it";
     assert_eq!(said.await, format!("deploy.lua:5: {message}"));
 }
-
-#[tokio::test]
-async fn more_than_eight_at_once_on_one_host_are_refused() {
-    let said = misuse(|name| {
-        let count = if name == "b" { 9 } else { 8 };
-        (0..count).map(|at| touchless(10 + at, "x").inside(BlockKind::Parallel, 3)).collect()
-    });
-    let message = "`parallel` would run 9 operations at once on b: more than 8 on one host are not available yet";
-    assert_eq!(said.await, format!("deploy.lua:3: {message}"));
-}

@@ -260,6 +260,44 @@ async fn what_runs_in_the_background_is_ended_and_counts_as_ok() {
 }
 
 #[tokio::test]
+async fn servers_are_ended_when_the_load_of_other_hosts_has_ended() {
+    let script = |name: &str| {
+        let serve = touchless(2, "serve").globals(|globals| globals.background = Some(true)).inside(BlockKind::Parallel, 1);
+        let load = touchless(4, "load").inside(BlockKind::Parallel, 1);
+        calls([if name == "a" { serve } else { load }])
+    };
+    let fleet = Fleet::new(&["a", "b", "c"], script).behaves("a", "serve", Behaviour::Block);
+    let ran = fleet.run().await;
+    assert_eq!(ran.buckets(), [Bucket::Changed; 3]);
+    for load in ["-1/1", "-1/2"] {
+        assert!(place(&ran, load) < place(&ran, "-0/0"), "{:?}", ran.trace());
+    }
+}
+
+#[tokio::test]
+async fn a_block_is_prepared_for_before_its_first_command() {
+    let script = |name: &str| {
+        let lines = if name == "a" { 12 } else { 3 };
+        let block = (0..lines).map(|at| touchless(10 + at, "x").inside(BlockKind::Parallel, 3));
+        calls(block.chain([touchless(90, "after")]).collect::<Vec<_>>())
+    };
+    let fleet = Fleet::new(&["a", "b"], script).behaves("a", "parallel", Behaviour::Exit(11));
+    let ran = fleet.run().await;
+    assert_eq!(ran.buckets(), [Bucket::Failed, Bucket::Changed]);
+    assert_eq!(*fleet.machines["a"].prepared.lock().unwrap(), [12]);
+    assert_eq!(*fleet.machines["b"].prepared.lock().unwrap(), [3]);
+    assert_eq!(fleet.performed("a"), Vec::<String>::new(), "nothing of the block is started");
+    let Some(Outcome::Failed { failure, ignored: false }) = ran.outcome(0, 0) else { panic!("{:?}", ran.outcome(0, 0)) };
+    assert_eq!((failure.message.as_str(), failure.hint.as_deref()), ("12 are too many", Some("take fewer")));
+    // What has nothing to do needs no place.
+    let inside = |line| write(line, "/x", "1").inside(BlockKind::Parallel, 1);
+    let fleet = Fleet::new(&["a"], move |_| calls([inside(2), inside(3), touchless(4, "x").inside(BlockKind::Parallel, 1)]));
+    let fleet = fleet.text("a", "/x", "1");
+    assert_eq!(fleet.run().await.buckets(), [Bucket::Changed]);
+    assert_eq!(*fleet.machines["a"].prepared.lock().unwrap(), Vec::<usize>::new());
+}
+
+#[tokio::test]
 async fn in_the_plan_too_the_operations_of_a_block_see_nothing_of_each_other() {
     let inside = |line| write(line, "/x", "1").inside(BlockKind::Parallel, 1);
     let fleet = Fleet::new(&["a"], move |_| calls([inside(2), inside(3), write(9, "/x", "1")]));

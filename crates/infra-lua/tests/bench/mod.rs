@@ -13,6 +13,7 @@ use infra_core::example::{Example, FactExample};
 use infra_core::fact::{Fact, ParseError};
 use infra_core::facts::{DiffError, Facts};
 use infra_core::inventory::Inventory;
+use infra_core::late::{CallResult, FunctionId, Functions, LateReply, LateStep, Purpose, Results};
 use infra_core::operation::{Misuse, Operation};
 use infra_core::output::Output;
 use infra_core::registry::{FactDefinition, OperationDefinition, Registry};
@@ -173,6 +174,11 @@ pub struct Ran {
     pub failed: Option<Box<Diagnostic>>,
 }
 
+fn question(request: &FactRequest) -> String {
+    let on = request.on.map(|place| format!(" on {place:?}")).unwrap_or_default();
+    format!("{:?}{on}", request.fact)
+}
+
 /// Answers questions: the host's name, and a map for files; `files.file` of `/broken` fails, of `/missing` is null.
 fn answer(host: &str, request: &FactRequest) -> Answer {
     match request.fact.name() {
@@ -186,6 +192,12 @@ fn answer(host: &str, request: &FactRequest) -> Answer {
 }
 
 pub async fn run_script(deploy: &Deploy, inventory: &Inventory, host: usize) -> Ran {
+    prepare(deploy, inventory, host).await.0
+}
+
+/// Runs a script to its end, and gives the functions that it left behind. What the plan says of a call: the first will change something, the second
+/// will not, the others are open.
+pub async fn prepare(deploy: &Deploy, inventory: &Inventory, host: usize) -> (Ran, Option<Box<dyn Functions>>) {
     let host = &inventory.hosts[host];
     let mut script = deploy.script(host);
     let mut ran = Ran::default();
@@ -195,18 +207,59 @@ pub async fn run_script(deploy: &Deploy, inventory: &Inventory, host: usize) -> 
         ran.calls.extend(step.calls);
         match step.next {
             Next::Ask(asked) => {
-                ran.asked.push(asked.iter().map(|request| format!("{:?}", request.fact)).collect());
+                ran.asked.push(asked.iter().map(question).collect());
                 ran.contexts.extend(asked.iter().map(|request| request.context.clone()));
                 answers = asked.iter().map(|request| answer(&host.name, request)).collect();
             }
-            Next::Foresee(_) => answers = vec![Ok(Arc::new(Value::from("unknown")))],
-            Next::Done => return ran,
+            Next::Foresee(call) => {
+                assert!(ran.calls.iter().any(|known| known.call == call), "the plan is asked for what it has");
+                let foreseen = [Value::from(true), Value::from(false)].get(call as usize).cloned();
+                answers = vec![Ok(Arc::new(foreseen.unwrap_or_else(|| Value::from("unknown"))))];
+            }
+            Next::Done => return (ran, script.functions()),
             Next::Failed(diagnostic) => {
                 ran.failed = Some(diagnostic);
-                return ran;
+                return (ran, script.functions());
             }
         }
     }
+}
+
+/// Calls a function and answers all it needs; `perform` runs its operations, and none ends it.
+pub async fn call_function(
+    functions: &mut dyn Functions,
+    function: FunctionId,
+    purpose: Purpose,
+    results: &Results,
+    trace: &mut Vec<String>,
+    perform: fn(&OperationCall) -> Option<CallResult>,
+) -> Result<Value, Box<Diagnostic>> {
+    let mut step = functions.begin(function, purpose, Arc::new(results.clone())).await;
+    loop {
+        let reply = match step {
+            LateStep::Ask(asked) => {
+                trace.push(format!("ask {}", asked.iter().map(question).collect::<Vec<_>>().join(", ")));
+                LateReply::Answers(asked.iter().map(|request| answer("web-1", request)).collect())
+            }
+            LateStep::Perform(call) => {
+                let on = call.on.map(|place| format!(" on {place:?}")).unwrap_or_default();
+                let sudo = call.globals.sudo.map(|_| " sudo").unwrap_or_default();
+                trace.push(format!("run {} {} {}{sudo}{on}", call.call, call.title(), Value::from(call.arguments.clone())));
+                match perform(&call) {
+                    Some(result) => LateReply::Ended(Arc::new(result)),
+                    None => return Ok(Value::from("given up")),
+                }
+            }
+            LateStep::Returned(value) => return Ok(value),
+            LateStep::Failed(wrong) => return Err(wrong),
+        };
+        step = functions.resume(reply).await;
+    }
+}
+
+/// What came of an operation that changed something.
+pub fn changed(stdout: &str) -> CallResult {
+    CallResult { changed: true, succeeded: true, stdout: stdout.to_owned(), exit_code: Some(0), ..CallResult::default() }
 }
 
 pub const INVENTORY: &str = r#"

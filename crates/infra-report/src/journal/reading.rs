@@ -11,7 +11,7 @@ use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::{Bucket, RunState};
 
-use super::{Entry, Header, Line, VERSION};
+use super::{Entry, Header, Line, VERSION, WithinCall, slim_result};
 
 /// A run as its journal tells of it.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Record {
     pub unreachable: BTreeMap<HostId, ConnectError>,
     /// Why hosts failed outside of operations.
     pub failed_outside: BTreeMap<HostId, Diagnostic>,
+    /// What ended in the bodies of `call`, in its order.
+    pub within: BTreeMap<(HostId, OpId), Vec<WithinCall>>,
 }
 
 /// An operation that was at work on a host when the run was cut off.
@@ -71,11 +73,23 @@ impl std::fmt::Display for ReadError {
 impl std::error::Error for ReadError {}
 
 impl Record {
-    /// Reads a journal. Lines that are not known are left out, and so is a last line that was cut.
+    /// Reads a journal, without the outputs of commands. Lines that are not known are left out, and so is a last line that was cut.
     ///
     /// # Errors
     /// [`ReadError`] where the first line is no header of a format that is known.
     pub fn read(text: &[u8]) -> Result<Self, ReadError> {
+        Self::read_lines(text, false)
+    }
+
+    /// The same, with the outputs.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_with_outputs(text: &[u8]) -> Result<Self, ReadError> {
+        Self::read_lines(text, true)
+    }
+
+    fn read_lines(text: &[u8], outputs: bool) -> Result<Self, ReadError> {
         let mut lines = text.split(|byte| *byte == b'\n');
         let first = lines.next().and_then(|line| serde_json::from_slice(line).ok());
         let Some(Line { at: started, entry: Entry::RunStarted(header) }) = first else { return Err(ReadError::NoHeader) };
@@ -93,9 +107,13 @@ impl Record {
             in_flight: Vec::new(),
             unreachable: BTreeMap::new(),
             failed_outside: BTreeMap::new(),
+            within: BTreeMap::new(),
         };
         let mut at_work = BTreeMap::new();
-        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+        for mut line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            if let (Entry::HostOperationEnded { result, .. }, false) = (&mut line.entry, outputs) {
+                **result = slim_result(result);
+            }
             record.last = line.at;
             record.take(line, &mut at_work);
         }
@@ -118,6 +136,12 @@ impl Record {
             Entry::HostFailed { host, diagnostic } => Event::HostFailed { host, diagnostic },
             Entry::PlanReady { plan } => Event::PlanReady { plan: Arc::new(plan) },
             Entry::Executing => Event::Executing,
+            Entry::Proving => Event::Proving,
+            Entry::Proved { plan, strict } => Event::Proved { plan: Arc::new(plan), strict },
+            Entry::Counted { mut hosts } => {
+                hosts.retain(|(host, _)| self.state.hosts.contains_key(host));
+                Event::Counted { hosts }
+            }
             Entry::HostOperationEnded { op, host, result } => {
                 at_work.remove(&(op, host));
                 Event::HostOperationEnded { op, host, result }
@@ -143,8 +167,11 @@ impl Record {
             | Entry::OperationStarted { .. }
             | Entry::OperationEnded { .. }
             | Entry::Lock { .. }
-            | Entry::Retrying { .. }
-            | Entry::WithinCall { .. } => return,
+            | Entry::Retrying { .. } => return,
+            Entry::WithinCall { op, host, kind, title, location, result } => {
+                self.within.entry((host, op)).or_default().push(WithinCall { kind, title, location, result: *result });
+                return;
+            }
         };
         // A line about a host that the header does not know tells nothing.
         let known = match &event {

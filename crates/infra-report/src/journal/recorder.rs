@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use infra_core::event::Event;
+use infra_core::event::{Event, RunKind};
 use infra_core::run_state::RunState;
 
 use super::{Entry, Header, Line, seconds, slim_result};
@@ -58,6 +58,11 @@ impl Recorder {
                 Some(Entry::RunStarted(Header { kind: *kind, hosts: hosts.as_ref().clone(), ..self.header.clone() }))
             }
             Event::RunEnded => Some(Entry::RunEnded { hosts: self.state.account().hosts, exit_code: self.state.exit_code() }),
+            // Nobody goes on from an `exec`, and the outputs of a whole fleet are much.
+            Event::HostOperationEnded { op, host, result } if self.state.kind != Some(RunKind::Deploy) => {
+                let result = Box::new(slim_result(result));
+                Entry::of(&Event::HostOperationEnded { op: *op, host: *host, result })
+            }
             event => Entry::of(event),
         };
         let Some(entry) = entry else { return Ok(()) };

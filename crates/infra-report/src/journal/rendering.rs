@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use infra_core::command::quote;
+use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::HostState;
 use infra_core::{Map, Value};
@@ -19,7 +20,8 @@ pub fn render_runs(records: &[Record], width: u16, colour: bool) -> String {
     let mut table = Table::new(&["what", ">hosts", "run", "when (UTC)", "kind", "result"]).last_gives_way();
     for record in records {
         let paint: Paint = match record.exit_code {
-            Some(0) => Page::good,
+            // 3 tells of changes, where that was asked for.
+            Some(0 | 3) => Page::good,
             _ => Page::bad,
         };
         table.row(vec![
@@ -45,6 +47,9 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
     };
     let mut text = format!("{} ({}), begun {} UTC, {end}\n", page.bold(&header.run), kind(record), readable(record.started));
     text.push_str(&format!("    {}\n    in {}\n", words(&header.invocation), one_line(&header.folder)));
+    if let Some(run) = &header.resumes {
+        text.push_str(&format!("    going on from run {}\n", one_line(run)));
+    }
     // Equal failures of an operation are shown once, with their hosts.
     let mut failures: Vec<(OpId, String, Vec<&HostState>)> = Vec::new();
     let mut places: BTreeMap<(OpId, String), usize> = BTreeMap::new();
@@ -70,6 +75,9 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
         let names = nodeset::fold_within(hosts.iter().map(|host| host.name.as_str()), 60);
         text.push_str(&format!("[{names}] {said}"));
     }
+    if verbosity > 0 {
+        text.push_str(&within_calls(record, page));
+    }
     if record.cut_off() {
         text.push_str(&format!("{} the journal has no end: infra was killed, or is still at work\n", page.bad("cut off:")));
         for flight in &record.in_flight {
@@ -81,6 +89,19 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
     }
     text.push_str(&summary::render(&record.state, &header.invocation, Some(&header.run), Some(record.took()), page));
     text
+}
+
+/// What ended in the bodies of `call`, a line each.
+fn within_calls(record: &Record, page: Page) -> String {
+    let line = |host: &HostId, op: &OpId, one: &super::WithinCall| {
+        let host = record.state.hosts.get(host).map_or("?", |host| host.name.as_str());
+        let call = record.state.plan.as_ref().and_then(|plan| plan.operations.get(op.index()));
+        let call = call.map(|operation| one_line(&operation.title)).unwrap_or_default();
+        format!("[{}] {call} › {}: {}\n", one_line(host), one_line(&one.title), outcome::words(&one.result, "", page))
+    };
+    let of_call =
+        |((host, op), all): (&(HostId, OpId), &Vec<super::WithinCall>)| all.iter().map(|one| line(host, op, one)).collect::<String>();
+    record.within.iter().map(of_call).collect()
 }
 
 /// The runs as one JSON document. It ends with a newline.
@@ -123,6 +144,7 @@ fn about(record: &Record) -> Map {
         ("cut_off", json!(record.cut_off())),
         ("kind", json!(header.kind)),
         ("invocation", json!(header.invocation)),
+        ("resumes", json!(header.resumes)),
         ("inventory", json!(header.inventory)),
         ("folder", json!(header.folder)),
     ];
@@ -142,11 +164,14 @@ fn words(words: &[String]) -> String {
     words.iter().map(|word| one_line(&quote(word))).collect::<Vec<_>>().join(" ")
 }
 
-/// `3 changed, 1 failed`.
+/// `3 changed, 1 failed`, and whether a proof failed.
 fn result(record: &Record) -> String {
     let counts = record.state.account().counts();
     let (well, not): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(bucket, _)| bucket.is_ok());
-    let parts: Vec<_> = well.into_iter().chain(not).map(|(bucket, number)| format!("{number} {}", bucket.label())).collect();
+    let mut parts: Vec<_> = well.into_iter().chain(not).map(|(bucket, number)| format!("{number} {}", bucket.label())).collect();
+    if record.state.proof.as_ref().is_some_and(|proof| !proof.holds()) {
+        parts.push("not proved".to_owned());
+    }
     let cut = if record.cut_off() { "cut off: " } else { "" };
     format!("{cut}{}", parts.join(", "))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use infra_core::change::TextChange;
 use infra_core::connection::{ConnectError, ConnectStep, Ending};
 use infra_core::diagnostic::Location;
+use infra_core::earlier::Mark;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::operation::Idempotence;
@@ -101,7 +102,9 @@ impl Run {
             self.connected.iter().map(|id| Event::HostPrepared { host: HostId(*id), operations: registered(*id) }).collect();
         let operations = operations.into_iter().zip(0..).map(|(one, id)| PlannedOperation { id: OpId(id), ..one }).collect();
         let blocks = self.blocks.clone();
-        self.then(Event::Preparing).each(prepared).then(Event::PlanReady { plan: Arc::new(Plan { operations, blocks, notes }) })
+        self.then(Event::Preparing)
+            .each(prepared)
+            .then(Event::PlanReady { plan: Arc::new(Plan { operations, blocks, notes, earlier: vec![] }) })
     }
 
     /// An operation that has these outcomes on its hosts.
@@ -159,7 +162,10 @@ pub fn operation(title: &str, line: u32, outlooks: impl IntoIterator<Item = (u32
         serial: None,
         blocks: vec![],
         run_once: false,
-        hosts: outlooks.into_iter().map(|(host, outlook)| HostOutlook { host: HostId(host), call: 0, outlook }).collect(),
+        hosts: outlooks
+            .into_iter()
+            .map(|(host, outlook)| HostOutlook { host: HostId(host), call: 0, outlook, mark: Mark::default() })
+            .collect(),
     }
 }
 
@@ -168,7 +174,7 @@ pub fn change(reason: &str, steps: &[&str]) -> Outlook {
 }
 
 pub fn change_text(reason: &str, path: &str, before: &str, after: &str) -> Outlook {
-    let texts = vec![TextChange { path: path.into(), before: before.into(), after: after.into() }];
+    let texts = vec![TextChange { path: path.into(), before: before.into(), after: after.into(), withheld: None }];
     Outlook::Change { reason: reason.into(), steps: vec![format!("write {path}")], texts }
 }
 
@@ -177,7 +183,12 @@ pub fn none(reason: &str) -> Outlook {
 }
 
 pub fn depends(on: &str, would: Option<&str>) -> Outlook {
-    Outlook::Depends { on: on.into(), would: would.map(str::to_owned) }
+    Outlook::Depends { on: Some(on.into()), would: would.map(str::to_owned) }
+}
+
+/// Decided by a function of the script.
+pub fn open() -> Outlook {
+    Outlook::Depends { on: None, would: None }
 }
 
 fn result(outcome: Outcome, took: f64, exit_code: Option<i32>) -> HostResult {

@@ -217,8 +217,9 @@ fn five_hosts_with_reasons() {
             server.shell, deploy.lua:20
             [web-[01-02]] change: content
                 > write /etc/nginx/nginx.conf
-                /etc/nginx/nginx.conf
-                @@
+                --- /etc/nginx/nginx.conf
+                +++ /etc/nginx/nginx.conf
+                @@ -1,6 +1,6 @@
                  a
                  b
                  c

@@ -145,6 +145,7 @@ fn a_script_that_fails_on_some_hosts() {
                 blocks: vec![],
                 operations: vec![operation("Build", 1, [(1, none("built"))])],
                 notes: vec![],
+                earlier: vec![],
             }),
         })
         .ended();

@@ -17,7 +17,7 @@ use crate::bench::*;
 
 /// A file that is one in memory: what was written, how often it was synced, and when it is full.
 #[derive(Clone, Default)]
-struct Sheet(Arc<Mutex<Written>>);
+pub struct Sheet(Arc<Mutex<Written>>);
 
 #[derive(Default)]
 struct Written {
@@ -28,7 +28,7 @@ struct Written {
 }
 
 impl Sheet {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().bytes.clone()).unwrap()
     }
 
@@ -68,6 +68,7 @@ fn header() -> Header {
         inventory: "fleet.lua".into(),
         folder: "/srv/site".into(),
         kind: RunKind::Deploy,
+        resumes: None,
         hosts: vec![],
     }
 }
@@ -88,7 +89,7 @@ fn moment(at: usize) -> Duration {
     Duration::from_secs(1_795_220_130 + at as u64)
 }
 
-fn written(run: &Run) -> Sheet {
+pub fn written(run: &Run) -> Sheet {
     let sheet = Sheet::default();
     let mut recorder = recorder(&sheet);
     for (at, event) in run.events.iter().enumerate() {
@@ -147,7 +148,11 @@ fn what_is_written_is_read_back() {
     assert_eq!((record.header.hosts.len(), record.header.kind), (5, RunKind::Deploy));
     assert!(record.in_flight.is_empty() && !record.cut_off());
     let text = written(&run).text();
-    for absent in ["the old", "the new", "much output", "not kept"] {
+    // What a command of a deploy printed is there for a run that goes on from this one, and for nobody else.
+    let whole = Record::read_with_outputs(text.as_bytes()).unwrap();
+    let stdout = |record: &Record| record.state.hosts[&HostId(0)].results[&OpId(0)].stdout.clone();
+    assert_eq!((stdout(&whole), stdout(&record)), ("much output".to_owned(), String::new()));
+    for absent in ["the old", "the new", "not kept"] {
         assert!(!text.contains(absent), "{absent} has no place in a journal");
     }
 }
@@ -276,8 +281,10 @@ fn a_run_is_shown() {
         failed: web-02, web-04
         unreachable: web-03
         stopped: of the 5 selected hosts 3 are not ok, which is 60 %, and --fail-percent allows 50 %
+        not as planned (drift or a defect):
+            [web-05] Run nginx: was to change, and there was nothing to do: runs already
 
-        To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04
+        To go on from there: infra resume 20261121T001530-8000
     ");
     assert_snapshot!(shown(&up_to_the_middle()), @r"
     20261121T001530-8000 (deploy), begun 2026-11-21 00:15:30 UTC, cut off 30.0 s later
@@ -307,7 +314,7 @@ fn a_run_is_shown() {
         failed: web-02, web-04
         unreachable: web-03
 
-        To go on from there: infra fleet.lua deploy.lua --yes --limit web-02,web-03,web-04,web-05
+        To go on from there: infra resume 20261121T001530-8000
     ");
 }
 
@@ -325,4 +332,21 @@ fn a_run_is_a_document() {
     assert_eq!(document["hosts"]["web-03"]["unreachable"]["step"], "connect");
     assert_eq!(document["hosts"]["web-04"]["failed"]["location"]["line"], 3);
     assert_eq!(document["hosts"]["web-05"]["state"], "indeterminate");
+}
+
+#[test]
+fn what_ended_in_a_call_is_kept_and_shown() {
+    let record = Record::read(written(&crate::calls::joined(2)).text().as_bytes()).unwrap();
+    let text = render_run(&record, 1, 100, false);
+    let shown: Vec<&str> = text.lines().filter(|line| line.contains('›')).collect();
+    assert_snapshot!(shown.join("\n"), @r"
+    [web-01] Join the cluster › Forget the old one: no change: none is there
+    [web-01] Join the cluster › Join: failed: exited with 1
+    [web-02] Join the cluster › Forget the old one: no change: none is there
+    [web-02] Join the cluster › Join: changed: run
+    ");
+    assert!(!render_run(&record, 0, 100, false).contains('›'));
+    let document: Value = serde_json::from_str(&run_document(&record)).unwrap();
+    let within = &document["hosts"]["web-02"]["operations"][1]["within"];
+    assert_eq!((&within[1]["title"], &within[1]["location"]["line"]), (&"Join".into(), &8.into()));
 }

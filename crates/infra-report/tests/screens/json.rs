@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use infra_core::connection::Ending;
+use infra_core::connection::{Ending, Traffic};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
@@ -30,6 +30,9 @@ fn shown() -> Run {
         .planned(vec![PlannedOperation { kind: "apt.packages".into(), ..install }])
         .then(Event::Executing)
         .operation(0, [(0, changed("install nginx", 12.5)), (1, failed(failure, 2.0))])
+        .then(Event::Counted {
+            hosts: vec![(HostId(0), Traffic { round_trips: 6, commands: 1 }), (HostId(1), Traffic { round_trips: 4, commands: 1 })],
+        })
         .ended()
 }
 

@@ -19,7 +19,7 @@ fn holder() -> Holder {
 }
 
 fn run() -> Run {
-    let lock = |host, news| Event::Lock { op: OpId(0), host: HostId(host), news };
+    let lock = |host, news| Event::Lock { op: OpId(0), host: HostId(host), on: (host == 2).then(|| "balancer".to_owned()), news };
     let failure = Failure { message: "no".into(), ending: Some(Ending::Locked(Locked::Held { holder: holder() })), ..Failure::default() };
     Run::fleet(RunKind::Deploy, 4)
         .connected()
@@ -45,7 +45,7 @@ fn the_screen_says_each_at_once() {
     let waiting =
         "[web-01] waiting up to 30.0 s for another run to end on this host: ann\\u{1b}[2J on ctl, run R, since 2026-03-01 12:30:00 UTC";
     let same = "[web-02] warning: this host and web-01 are the same machine";
-    let full = "[web-03] warning: no lock can be kept on this host, so another run could change it at the same time: it is full";
+    let full = "[web-03] warning: no lock can be kept on balancer, so another run could change it at the same time: it is full";
     assert_eq!(lines(0), [waiting, same, full]);
     let moved = "[web-01] another run may have changed this host since its facts were read: they are read again";
     assert_eq!(lines(1), [waiting, moved, same, full]);
@@ -60,7 +60,7 @@ fn the_document_has_them_by_host() {
     let holder = json!({ "run": "R", "user": "ann\u{1b}[2J", "controller": "ctl", "since": "2026-03-01 12:30:00 UTC" });
     assert_eq!(of("web-01"), json!([{ "news": "waiting", "holder": holder, "at_most": 30.0 }, { "news": "moved" }]));
     assert_eq!(of("web-02"), json!([{ "news": "same-machine", "other": "web-01" }]));
-    assert_eq!(of("web-03"), json!([{ "news": "unavailable", "reason": "it is full" }]));
+    assert_eq!(of("web-03"), json!([{ "news": "unavailable", "reason": "it is full", "on": "balancer" }]));
     assert_eq!(of("web-04"), Value::Null);
     let ending = &document["hosts"]["web-04"]["operations"][0]["failure"]["ending"];
     assert_eq!(*ending, json!({ "how": "locked", "why": { "lock": "held", "holder": holder } }));

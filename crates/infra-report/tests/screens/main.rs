@@ -1,7 +1,9 @@
 //! Every kind of screen, driven by made-up runs.
 
+mod afterwards;
 mod answers;
 mod bench;
+mod calls;
 mod deploys;
 mod failures;
 mod journal;

@@ -258,19 +258,64 @@ fn the_arithmetic_of_a_share() {
 fn the_way_on_refers_to_the_journal_where_it_is_whole() {
     let whole = Arc::new(AtomicBool::new(false));
     let journal = Some(Journalled { run: "20261121T001530-ab12".into(), whole: whole.clone() });
-    let failing = || {
-        Run::fleet(RunKind::Deploy, 50)
+    let failing = |kind| {
+        Run::fleet(kind, 50)
             .connected()
             .planned(vec![operation("Write", 5, (0..50).map(|host| (host, change("create", &[]))))])
             .then(Event::Executing)
             .operation(0, (0..48).map(|host| (host, if host < 24 { changed("create", 0.0) } else { failed(exited(1, "write", &[]), 0.0) })))
             .ended()
     };
-    let way_on = |journal| {
-        let (human, _) = failing().shown(ScreenSettings { journal, ..settings() });
+    let way_on = |kind, journal| {
+        let (human, _) = failing(kind).shown(ScreenSettings { journal, ..settings() });
         human.split_once("To go on from there: ").unwrap().1.trim_end().to_owned()
     };
-    assert_eq!(way_on(journal.clone()), "infra fleet.lua deploy.lua --limit 'web-[25-50]'");
+    assert_eq!(way_on(RunKind::Deploy, journal.clone()), "infra fleet.lua deploy.lua --limit 'web-[25-50]'");
     whole.store(true, Ordering::SeqCst);
-    assert_eq!(way_on(journal), "infra fleet.lua deploy.lua --limit @20261121T001530-ab12:failed,@20261121T001530-ab12:unreached");
+    assert_eq!(way_on(RunKind::Deploy, journal.clone()), "infra resume 20261121T001530-ab12");
+    // There is nothing of an `exec` to go on from but its hosts.
+    let limit = "infra fleet.lua deploy.lua --limit @20261121T001530-ab12:failed,@20261121T001530-ab12:unreached";
+    assert_eq!(way_on(RunKind::Exec, journal), limit);
+}
+
+#[test]
+fn what_earlier_runs_have_done_is_named_before_the_question() {
+    use infra_core::earlier::{Continuation, EarlierNote};
+    let done = || Continuation::Done { run: "20261121T001530-ab12".into() };
+    let note = |op, what, hosts: &[u32]| EarlierNote { op: OpId(op), what, hosts: hosts.iter().map(|host| HostId(*host)).collect() };
+    let operations = ["Configure", "Append", "Wait", "More"].iter().zip(3..);
+    let operations = operations.map(|(title, line)| operation(title, line, (0..3).map(|host| (host, none("is as wished"))))).collect();
+    let notes = vec![
+        note(0, Continuation::Edited, &[2]),
+        note(1, done(), &[0, 1]),
+        note(2, Continuation::Indeterminate, &[0]),
+        note(3, Continuation::New, &[0, 1]),
+        note(3, Continuation::Owed { run: "20261121T001530-ab12".into() }, &[2]),
+    ];
+    let mut run = Run::fleet(RunKind::Dry, 3).connected().planned(operations);
+    let planned = |notes: &[EarlierNote]| {
+        let notes = notes.to_vec();
+        move |event: &mut Event| {
+            if let Event::PlanReady { plan } = event {
+                Arc::make_mut(plan).earlier = notes;
+            }
+        }
+    };
+    run.events.iter_mut().for_each(|event| planned(&notes)(event));
+    assert_snapshot!(run.human(0), @r"
+    --> Connecting to 3 hosts
+    --> Preparing 3 hosts
+    --> Plan
+        Nothing to change: 4 operations on 3 hosts, and all is as wished.
+        planned afresh, since it is not what it was: «Configure» on web-03
+        done in run 20261121T001530-ab12, not run again: «Append» on web-[01-02]
+        run again, since what came of it is not known: «Wait» on web-01
+        planned afresh, since no earlier run had it: «More» on web-[01-02]
+        changed in run 20261121T001530-ab12, which counts for what is left: «More» on web-03
+    ");
+    // Very many are counted, where no more is asked for.
+    let many: Vec<EarlierNote> = (0..12).map(|op| note(op % 4, Continuation::New, &[0])).collect();
+    run.events.iter_mut().for_each(|event| planned(&many)(event));
+    assert!(run.human(0).contains("planned afresh, since no earlier run had them: 12 operations (-v names them)"), "{}", run.human(0));
+    assert_eq!(run.human(1).matches("planned afresh, since no earlier run had it: «").count(), 12);
 }

@@ -109,7 +109,7 @@ impl Host {
                     assert_eq!((output.status, stderr.as_str()), (0, ""), "{:?}: {}", self.tools, command.script);
                 }
                 Action::Upload(upload) => self.upload(upload),
-                Action::Script(_) => panic!("no operation on files runs a script"),
+                Action::Script(_) | Action::Download(_) | Action::Controller(_) => panic!("these operations only run and upload"),
             }
         }
     }

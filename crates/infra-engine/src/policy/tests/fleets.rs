@@ -113,7 +113,9 @@ fn every_interleaving_of_three_operations_keeps_the_rules() {
     let two = explore_all(&[3, 3, 3], &telling, 6, &layouts(), false);
     let interrupted = explore_all(&[3, 3, 3], &every, 2, &layouts(), true);
     let three = explore_all(&[7, 3, 6], &some, 4, &layouts(), false);
-    let all = [two, interrupted, three];
+    // Servers on some hosts and their load on others.
+    let apart = explore_all(&[3, 6, 7], &telling, 6, &layouts()[1..], false);
+    let all = [two, interrupted, three, apart];
     let (fleets, states) = all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     println!("{all:?}");
     println!("{states} states of {fleets} fleets of 2 and 3 hosts");

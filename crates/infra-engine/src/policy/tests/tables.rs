@@ -88,7 +88,7 @@ fn host_by_host_runs_all_operations_of_a_host() {
 }
 
 #[test]
-fn background_is_ended_with_the_last_of_the_block_on_its_host() {
+fn background_is_ended_with_the_last_of_the_block_on_all_hosts() {
     let mut operations = vec![plain(0, 3), plain(1, 3), plain(2, 3)];
     for operation in &mut operations[..2] {
         operation.blocks = vec![BlockId(0)];
@@ -96,10 +96,76 @@ fn background_is_ended_with_the_last_of_the_block_on_its_host() {
     operations[0].background = true;
     let mut policy = Policy::new(operations, &[PolicyBlock { kind: BlockKind::Parallel, origin: 0 }], rules(2));
     assert_eq!(words(&policy.begin()), ["+0/0", "+0/1", "+1/0", "+1/1"]);
-    assert_eq!(words(&policy.ended(OpId(1), HostId(1), true, false)), ["end 0/1"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(1), true, false)), Vec::<String>::new());
+    assert_eq!(words(&policy.ended(OpId(1), HostId(0), true, false)), ["end 0/0", "end 0/1"]);
     assert_eq!(words(&policy.ended(OpId(0), HostId(1), true, true)), Vec::<String>::new());
-    assert_eq!(words(&policy.ended(OpId(1), HostId(0), true, false)), ["end 0/0"]);
     assert_eq!(words(&policy.ended(OpId(0), HostId(0), true, true)), ["+2/0", "+2/1"]);
+}
+
+/// Servers on hosts 0 and 1, load on 2 and 3, and one operation after the block for all.
+fn servers_and_load() -> Vec<crate::policy::PolicyOperation> {
+    let mut operations = vec![plain(0, 3), plain(1, 12), plain(2, 15)];
+    for operation in &mut operations[..2] {
+        operation.blocks = vec![BlockId(0)];
+    }
+    operations[0].background = true;
+    operations
+}
+
+#[test]
+fn servers_are_ended_when_the_load_of_other_hosts_has_ended() {
+    let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
+    for no_wait in [false, true] {
+        let mut policy = Policy::new(servers_and_load(), std::slice::from_ref(&block), Rules { no_wait, ..rules(4) });
+        assert_eq!(words(&policy.begin()), ["+0/0", "+0/1", "+1/2", "+1/3"]);
+        // One that fails is not waited for any longer.
+        assert_eq!(words(&policy.ended(OpId(1), HostId(2), false, false)), Vec::<String>::new());
+        let next: &[&str] = if no_wait { &["+2/3", "end 0/0", "end 0/1"] } else { &["end 0/0", "end 0/1"] };
+        assert_eq!(words(&policy.ended(OpId(1), HostId(3), true, false)), next);
+    }
+}
+
+#[test]
+fn servers_take_no_place_in_the_window() {
+    let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
+    let mut policy = Policy::new(servers_and_load(), &[block], Rules { parallel: Some(1), ..rules(4) });
+    assert_eq!(words(&policy.begin()), ["+0/0", "+0/1", "+1/2"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(2), true, false)), ["+1/3"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(3), true, false)), ["end 0/0", "end 0/1"]);
+}
+
+#[test]
+fn host_by_host_and_in_waves_a_server_has_the_load_of_its_own_wave() {
+    let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
+    let mut policy = Policy::new(servers_and_load(), std::slice::from_ref(&block), Rules { serial: true, ..rules(4) });
+    // There is no load on its host.
+    assert_eq!(words(&policy.begin()), ["wave 1/4", "+0/0", "end 0/0"]);
+    let mut operations = servers_and_load();
+    for operation in &mut operations {
+        operation.hosts = plain(0, 3).hosts;
+        operation.blocks.insert(0, BlockId(1));
+    }
+    let waves = PolicyBlock { origin: 1, ..rolling(Batch::one(), Share::NONE, 0.0) };
+    let mut policy = Policy::new(operations, &[block, waves], rules(2));
+    assert_eq!(words(&policy.begin()), ["wave 1/2", "+0/0", "+1/0"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(0), true, false)), ["end 0/0"]);
+}
+
+#[test]
+fn a_server_does_not_wait_for_a_host_that_waits_for_its_own() {
+    // Without barriers: the first host comes to the `_run_once` after the block, the second one before it.
+    let mut operations = vec![plain(0, 2), plain(1, 1), plain(2, 2), plain(0, 1)];
+    for operation in &mut operations[1..3] {
+        operation.blocks = vec![BlockId(0)];
+    }
+    operations[1].background = true;
+    operations[0].run_once = true;
+    operations[3].run_once = true;
+    let block = PolicyBlock { kind: BlockKind::Parallel, origin: 0 };
+    let mut policy = Policy::new(operations, &[block], Rules { no_wait: true, ..rules(2) });
+    assert_eq!(words(&policy.begin()), ["+1/0", "end 1/0"]);
+    assert_eq!(words(&policy.ended(OpId(1), HostId(0), true, false)), ["+3/0"]);
+    assert_eq!(words(&policy.ended(OpId(3), HostId(0), true, false)), ["=0/1", "+2/1"]);
 }
 
 #[test]
@@ -123,8 +189,8 @@ fn what_runs_in_the_background_alone_keeps_nobody_from_the_window() {
     let mut policy = Policy::new(operations, &[block], Rules { parallel: Some(1), no_wait: true, ..rules(2) });
     assert_eq!(words(&policy.begin()), ["+1/1", "wave 1/2", "+0/1"]);
     assert_eq!(words(&policy.ended(OpId(1), HostId(1), true, false)), ["+2/0", "+0/0"]);
-    assert_eq!(words(&policy.ended(OpId(2), HostId(0), true, false)), ["end 0/0"]);
-    assert_eq!(words(&policy.ended(OpId(0), HostId(0), true, false)), ["wave 2/2", "+2/1"]);
-    assert_eq!(words(&policy.ended(OpId(2), HostId(1), true, false)), ["end 0/1"]);
+    assert_eq!(words(&policy.ended(OpId(2), HostId(0), true, false)), ["wave 2/2", "+2/1"]);
+    assert_eq!(words(&policy.ended(OpId(2), HostId(1), true, false)), ["end 0/0", "end 0/1"]);
+    assert_eq!(words(&policy.ended(OpId(0), HostId(0), true, false)), Vec::<String>::new());
     assert_eq!(words(&policy.ended(OpId(0), HostId(1), true, false)), ["."]);
 }

@@ -217,8 +217,7 @@ impl Walk {
                 Order::EndBackground(op, host) => {
                     assert!(setup.operations[op.index()].background && self.running.contains(&(op, host)));
                     assert!(self.ending.insert((op, host)), "told once");
-                    let others = self.running.iter().filter(|(_, other)| *other == host);
-                    assert!(others.clone().all(|(op, _)| setup.operations[op.index()].background), "something else runs: {self:#?}");
+                    self.ends_for_nobody(setup, op, host);
                 }
                 Order::Serve { op, host, from, by } => {
                     assert_eq!(self.parts.get(&(from, by)), Some(&Part::Ok), "only what ended well counts for others");
@@ -241,6 +240,28 @@ impl Walk {
         assert_eq!(self.finished, self.policy.is_finished());
         if self.finished {
             self.account(setup);
+        }
+    }
+
+    /// What runs in the background is ended when the others of its block have ended on all hosts that are in it together: of the run, of a wave, or on the
+    /// one host of `--serial`; or when nobody but such as it is left.
+    fn ends_for_nobody(&self, setup: &Setup, op: OpId, host: HostId) {
+        let background = |op: &OpId| setup.operations[op.index()].background;
+        let together = |other: HostId| match setup.gates(op).into_iter().find(|gate| matches!(gate, Gate::Run | Gate::Block(_))) {
+            Some(gate) => self.waves[&gate].hosts.contains(&other),
+            None => true,
+        };
+        let others = || setup.ops().filter(|other| !background(other) && setup.parallel(*other) == setup.parallel(op));
+        let here = |(other, at): &&(OpId, HostId)| !background(other) && setup.parallel(*other) == setup.parallel(op) && together(*at);
+        assert!(!self.running.iter().any(|at| here(&at)), "{op:?} is ended on {host:?} while others run: {self:#?}");
+        let nobody_else = self.running.iter().all(|(other, _)| background(other));
+        if self.stopped.is_some() || (setup.overlapping() && nobody_else) {
+            return;
+        }
+        for other in others() {
+            for at in setup.operations[other.index()].hosts.iter().filter(|at| together(**at) && self.goes_on(setup, **at)) {
+                assert!(self.done(other, *at), "{op:?} is ended on {host:?} before {other:?} on {at:?}: {setup:#?} {self:#?}");
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::facts::files::directory::Directory;
 use crate::facts::files::file::File;
 use crate::facts::files::text::Text;
 use crate::facts::server::identity::{Identity, WhoAsks};
-use crate::file_content::{Destination, NewContent, SHOWN_LIMIT, Standing, digest_of, stand};
+use crate::file_content::{Destination, NewContent, SHOWN_LIMIT, Standing, TOO_LARGE, digest_of, stand};
 use crate::file_status::{Found, Status};
 use crate::ownership::Ownership;
 use crate::placement::{Obstacle, check_path, parent, set_aside};
@@ -193,7 +193,7 @@ impl Operation for Line {
         }));
         let change = stand(change, path, status.link_target.as_deref(), node);
         let small = before.len().max(edited.text.len()) as u64 <= SHOWN_LIMIT;
-        Ok(if small { change.text(path, before.as_str(), edited.text.as_str()) } else { change })
+        Ok(if small { change.text(path, before.as_str(), edited.text.as_str()) } else { change.withheld(path, TOO_LARGE) })
     }
 
     fn examples() -> Vec<Example> {

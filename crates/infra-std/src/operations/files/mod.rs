@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod file;
+pub mod get;
 pub mod line;
 pub mod link;
 pub mod put;

@@ -1,7 +1,7 @@
 //! The operation `server.wait`.
 
-use infra_core::change::Change;
-use infra_core::command::Shell;
+use infra_core::change::{Action, Change};
+use infra_core::command::{Command, Shell};
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::operation::{Idempotence, Misuse, Operation};
@@ -42,7 +42,8 @@ pub struct Wait {
     pub interval: Option<f64>,
     /// Seconds after which it gives up and fails; 60 where not given. A last attempt may end a few seconds later.
     pub timeout: Option<f64>,
-    /// Where the waiting is done: on the host itself where not given.
+    /// Where the waiting is done: on the host itself where not given. From `controller`, the machine that infra runs on, `port` and `http` may be
+    /// waited for: `port` at `host`, or where that is not given at the address that infra connects to for this host; `http` at the URL as it is written.
     pub from: Option<Side>,
 }
 
@@ -58,11 +59,26 @@ pub enum Side {
 
 /// What is waited for, with what an attempt needs.
 enum Goal<'w> {
-    Listens { port: u16 },
-    Connects { port: u16, host: &'w str },
-    Answers { url: &'w str },
-    Exists { path: &'w str },
-    Succeeds { command: &'w str },
+    Listens {
+        port: u16,
+    },
+    Connects {
+        port: u16,
+        host: &'w str,
+    },
+    /// A connection from the controller to the host, at the address that infra connects to.
+    Reaches {
+        port: u16,
+    },
+    Answers {
+        url: &'w str,
+    },
+    Exists {
+        path: &'w str,
+    },
+    Succeeds {
+        command: &'w str,
+    },
 }
 
 impl Wait {
@@ -70,6 +86,7 @@ impl Wait {
         let given = [self.port.is_some(), self.http.is_some(), self.file.is_some(), self.command.is_some()];
         let goal = match (self.port, &self.host, &self.http, &self.file, &self.command) {
             _ if given.iter().filter(|given| **given).count() != 1 => None,
+            (Some(port), None, ..) if self.asks_here() => Some(Goal::Reaches { port }),
             (Some(port), None, ..) => Some(Goal::Listens { port }),
             (Some(port), Some(host), ..) => Some(Goal::Connects { port, host }),
             (_, _, Some(url), ..) => Some(Goal::Answers { url }),
@@ -81,6 +98,11 @@ impl Wait {
             Misuse::new("exactly one of `port`, `http`, `file` and `command` is needed")
                 .hint("write port = 8080, or http = \"http://localhost:8080/health\"")
         })
+    }
+
+    /// Whether the waiting is done on the controller.
+    fn asks_here(&self) -> bool {
+        self.from == Some(Side::Controller)
     }
 
     fn timeout(&self) -> f64 {
@@ -100,6 +122,7 @@ impl Wait {
         match goal {
             Goal::Listens { port } => format!("something listens on port {port}"),
             Goal::Connects { port, host } => format!("{host} takes connections on port {port}"),
+            Goal::Reaches { port } => format!("the host takes connections on port {port}"),
             Goal::Answers { url } => {
                 let statuses: Vec<String> = self.status.iter().map(u16::to_string).collect();
                 let status = if statuses.is_empty() { String::new() } else { format!(" with {}", statuses.join(" or ")) };
@@ -114,8 +137,10 @@ impl Wait {
     /// The body of a function that makes one attempt, and says in `why` what was wrong with it where there is more to say.
     fn attempt(&self, goal: &Goal<'_>, facts: &Facts<'_>) -> Result<Shell, DiffError> {
         match goal {
+            Goal::Connects { .. } | Goal::Answers { .. } if self.asks_here() => Ok(self.attempt_from_controller(goal)),
             Goal::Listens { port } => Ok(listens(*port)),
             Goal::Connects { port, host } => connects(*port, host, facts),
+            Goal::Reaches { .. } => Ok(self.attempt_from_controller(goal)),
             Goal::Answers { url } => self.answers(url, facts),
             Goal::Exists { path } => Ok(sh!("[ -e {} ]", *path)),
             Goal::Succeeds { command } => Ok(sh!(
@@ -130,38 +155,65 @@ impl Wait {
         }
     }
 
-    fn answers(&self, url: &str, facts: &Facts<'_>) -> Result<Shell, DiffError> {
-        let [curl, wget, busybox] = ["curl", "wget", "busybox"].map(which);
-        let (curl, wget, busybox) = facts.get((&curl, &wget, &busybox))?;
-        let judge = sh!("case $status in\n{}) ;;\n*) why=\"it answered $status\"; return 1 ;;\nesac", self.statuses());
-        if curl.is_some() {
-            let asked = sh!(
-                "if ! answer=$(curl -q -gsSL -m {} -w '\\n%{http_code}' {} 2>&1); then\n\
-                 why=$(printf '%s\\n' \"$answer\" | sed -n 's/^curl: ([0-9]*) //p' | tail -n 1); return 1\n\
-                 fi\n\
-                 status=${answer##*\"$line\"}",
-                HTTP_ATTEMPT,
-                url
-            );
-            let held = self.text.as_ref().map(|text| {
-                sh!(
-                    "case ${answer%\"$line\"*} in\n*{}*) ;;\n*) why=\"it answered $status without the text\"; return 1 ;;\nesac",
-                    text.as_str()
-                )
-            });
-            let line = sh!("line=$(printf '\\n.'); line=${line%.}");
-            return Ok(Shell::join("\n", [line, asked, judge].into_iter().chain(held)));
-        }
-        let wget = match (wget, busybox) {
-            (Some(_), _) => sh!("wget"),
-            (None, Some(_)) => sh!("busybox wget"),
-            (None, None) => {
-                return Err(DiffError::refused_with_hint(
-                    "neither curl nor wget is on the host, so it cannot ask over HTTP",
-                    "install curl before, or wait for a `port` or a `command`",
-                ));
+    /// The same on the machine that infra runs on. No facts are read of it, so the tool is chosen there.
+    fn attempt_from_controller(&self, goal: &Goal<'_>) -> Shell {
+        let (ways, missing) = match goal {
+            Goal::Answers { url } => {
+                let wget = |tool| self.by_wget(url, tool);
+                let ways = [("curl", self.by_curl(url)), ("wget", wget(sh!("wget"))), ("busybox", wget(sh!("busybox wget")))];
+                (ways, "neither curl nor wget is on the machine that infra runs on, so it cannot ask over HTTP")
+            }
+            _ => {
+                let (port, host) = match goal {
+                    Goal::Connects { port, host } => (*port, sh!("{}", *host)),
+                    Goal::Reaches { port } => (*port, sh!("\"$INFRA_ADDRESS\"")),
+                    _ => (0, Shell::default()),
+                };
+                let nc = |tool| by_netcat(port, &host, &tool);
+                let ways = [("bash", by_bash(port, &host)), ("nc", nc(sh!("nc"))), ("busybox", nc(sh!("busybox nc")))];
+                (ways, "neither bash nor nc is on the machine that infra runs on, so it cannot try a connection")
             }
         };
+        let ways = ways.into_iter().map(|(tool, way)| sh!("if command -v {} >/dev/null; then\n{}\nel", tool, way));
+        let ways = Shell::join("", ways);
+        sh!("{}se\necho {} >&2; exit 1\nfi", ways, missing)
+    }
+
+    fn answers(&self, url: &str, facts: &Facts<'_>) -> Result<Shell, DiffError> {
+        let [curl, wget, busybox] = ["curl", "wget", "busybox"].map(which);
+        match facts.get((&curl, &wget, &busybox))? {
+            (Some(_), ..) => Ok(self.by_curl(url)),
+            (None, Some(_), _) => Ok(self.by_wget(url, sh!("wget"))),
+            (None, None, Some(_)) => Ok(self.by_wget(url, sh!("busybox wget"))),
+            (None, None, None) => Err(DiffError::refused_with_hint(
+                "neither curl nor wget is on the host, so it cannot ask over HTTP",
+                "install curl before, or wait for a `port` or a `command`",
+            )),
+        }
+    }
+
+    /// Judges the status of an answer.
+    fn judge(&self) -> Shell {
+        sh!("case $status in\n{}) ;;\n*) why=\"it answered $status\"; return 1 ;;\nesac", self.statuses())
+    }
+
+    fn by_curl(&self, url: &str) -> Shell {
+        let asked = sh!(
+            "if ! answer=$(curl -q -gsSL -m {} -w '\\n%{http_code}' {} 2>&1); then\n\
+             why=$(printf '%s\\n' \"$answer\" | sed -n 's/^curl: ([0-9]*) //p' | tail -n 1); return 1\n\
+             fi\n\
+             status=${answer##*\"$line\"}",
+            HTTP_ATTEMPT,
+            url
+        );
+        let held = self.text.as_ref().map(|text| {
+            sh!("case ${answer%\"$line\"*} in\n*{}*) ;;\n*) why=\"it answered $status without the text\"; return 1 ;;\nesac", text.as_str())
+        });
+        let line = sh!("line=$(printf '\\n.'); line=${line%.}");
+        Shell::join("\n", [line, asked, self.judge()].into_iter().chain(held))
+    }
+
+    fn by_wget(&self, url: &str, wget: Shell) -> Shell {
         let body = match &self.text {
             Some(text) => sh!("{ grep -Fq -e {} && echo held; cat >/dev/null; }", text.as_str()),
             None => sh!("cat >/dev/null"),
@@ -183,7 +235,7 @@ impl Wait {
                  why=\"it answered $status without the text\"; return 1\n\
                  }")
         });
-        Ok(Shell::join("\n", [asked, judge].into_iter().chain(held)))
+        Shell::join("\n", [asked, self.judge()].into_iter().chain(held))
     }
 }
 
@@ -213,42 +265,45 @@ fn listens(port: u16) -> Shell {
 
 fn connects(port: u16, host: &str, facts: &Facts<'_>) -> Result<Shell, DiffError> {
     let [bash, nc, busybox] = ["bash", "nc", "busybox"].map(which);
-    let (bash, nc, busybox) = facts.get((&bash, &nc, &busybox))?;
-    if bash.is_some() {
-        let connect = "exec 3<>\"/dev/tcp/$0/$1\"";
-        return Ok(sh!("timeout {} bash -c {} {} {} </dev/null >/dev/null 2>&1", CONNECT_ATTEMPT, connect, host, port));
+    let host = sh!("{}", host);
+    match facts.get((&bash, &nc, &busybox))? {
+        (Some(_), ..) => Ok(by_bash(port, &host)),
+        (None, Some(_), _) => Ok(by_netcat(port, &host, &sh!("nc"))),
+        (None, None, Some(_)) => Ok(by_netcat(port, &host, &sh!("busybox nc"))),
+        (None, None, None) => Err(DiffError::refused_with_hint(
+            "neither bash nor nc is on the host, so it cannot try a connection",
+            "install netcat before, leave `host` out to wait for a listener on the host itself, or wait for a `command`",
+        )),
     }
-    let tool = match (nc, busybox) {
-        (Some(_), _) => Some(sh!("nc")),
-        (None, Some(_)) => Some(sh!("busybox nc")),
-        (None, None) => None,
-    };
-    if let Some(tool) = tool {
-        // A small netcat has no -z. It gives up connecting by itself, so what is still there when the time is over has connected.
-        let over = CONNECT_ATTEMPT + 3;
-        let quiet = sh!("</dev/null >/dev/null 2>&1");
-        return Ok(sh!(
-            "timeout {} {} -z -w {} {} {} {} && return\n\
-             timeout {} {} -w {} {} {} {}\n\
-             case $? in 0|124|143) ;; *) return 1 ;; esac",
-            over,
-            tool,
-            CONNECT_ATTEMPT,
-            host,
-            port,
-            quiet,
-            over,
-            tool,
-            CONNECT_ATTEMPT,
-            host,
-            port,
-            quiet
-        ));
-    }
-    Err(DiffError::refused_with_hint(
-        "neither bash nor nc is on the host, so it cannot try a connection",
-        "install netcat before, leave `host` out to wait for a listener on the host itself, or wait for a `command`",
-    ))
+}
+
+/// Tries a connection with bash; `host` is a word of the shell.
+fn by_bash(port: u16, host: &Shell) -> Shell {
+    let connect = "exec 3<>\"/dev/tcp/$0/$1\"";
+    sh!("timeout {} bash -c {} {} {} </dev/null >/dev/null 2>&1", CONNECT_ATTEMPT, connect, *host, port)
+}
+
+/// Tries a connection with a netcat. A small one has no -z. It gives up connecting by itself, so what is still there when the time is over has connected.
+fn by_netcat(port: u16, host: &Shell, tool: &Shell) -> Shell {
+    let over = CONNECT_ATTEMPT + 3;
+    let quiet = sh!("</dev/null >/dev/null 2>&1");
+    sh!(
+        "timeout {} {} -z -w {} {} {} {} && return\n\
+         timeout {} {} -w {} {} {} {}\n\
+         case $? in 0|124|143) ;; *) return 1 ;; esac",
+        over,
+        *tool,
+        CONNECT_ATTEMPT,
+        *host,
+        port,
+        quiet,
+        over,
+        *tool,
+        CONNECT_ATTEMPT,
+        *host,
+        port,
+        quiet
+    )
 }
 
 /// Whether it can be a name or an address of a machine, and nothing that a tool takes for an option.
@@ -262,15 +317,23 @@ impl Operation for Wait {
         `timeout`.\n\n\
         It changes nothing, so the plan counts it as no change. It is not known beforehand how long it takes, and it waits at every run: where all is \
         as wished it costs one round trip. A port is looked up in the kernel's own table of listeners; `host` needs bash or nc, `http` needs curl or \
-        wget, and a host without them is refused before anything is done. wget shows no text of an answer that is an error, so `match` with such a \
+        wget, and a host without them is refused before anything is done. With `from = \"controller\"` the waiting is done on the machine that infra runs \
+        on, which a firewall, or a jump host that stands between, may keep from the port. wget shows no text of an answer that is an error, so `match` with such a \
         `status` needs curl.";
     // It does its work at every run.
     const IDEMPOTENCE: Idempotence = Idempotence::NotIdempotent;
 
     fn check(&self) -> Result<(), Misuse> {
         let goal = self.goal()?;
-        if self.from == Some(Side::Controller) {
-            return Err(Misuse::new("`from = \"controller\"` is not available yet").hint("leave `from` out to wait on the host itself"));
+        if self.asks_here() && matches!(goal, Goal::Exists { .. } | Goal::Succeeds { .. }) {
+            let name = if self.file.is_some() { "file" } else { "command" };
+            let hint = match name {
+                "file" => "leave `from` out to wait for a file of the host; for one of this machine, run the operation on @local",
+                _ => {
+                    "leave `from` out to run it on the host; on this machine `local_command` runs it when the plan is made, @local when it is executed"
+                }
+            };
+            return Err(Misuse::new(format!("`from = \"controller\"` is for `port` and `http`, not for `{name}`")).hint(hint));
         }
         if self.host.is_some() && self.port.is_none() {
             return Err(Misuse::new("`host` is given without `port`").hint("write port = 5432 beside it"));
@@ -290,7 +353,9 @@ impl Operation for Wait {
             }
         }
         match goal {
-            Goal::Listens { port: 0 } | Goal::Connects { port: 0, .. } => Err(Misuse::new("`port` takes 1 to 65535, got 0")),
+            Goal::Listens { port: 0 } | Goal::Connects { port: 0, .. } | Goal::Reaches { port: 0 } => {
+                Err(Misuse::new("`port` takes 1 to 65535, got 0"))
+            }
             Goal::Connects { host, .. } if !is_host(host) => Err(Misuse::new(format!("`host` takes a name or an address, got `{host}`"))),
             Goal::Answers { url } if !(url.starts_with("http://") || url.starts_with("https://")) => {
                 Err(Misuse::new(format!("`http` takes a URL that starts with http:// or https://, got `{url}`"))
@@ -340,6 +405,10 @@ impl Operation for Wait {
             given_up,
             sleep
         );
+        if self.asks_here() {
+            let change = Change::idle(format!("waits on this machine until {what}, for up to {seconds} s"));
+            return Ok(change.then(Action::Controller(Command::new(script))));
+        }
         Ok(Change::idle(format!("waits until {what}, for up to {seconds} s")).run(script))
     }
 
@@ -417,12 +486,41 @@ mod tests {
             (json!({ "http": "http://a", "match": "a\nb" }), "`match` takes a text of one line that is not empty"),
             (json!({ "port": 80, "timeout": 0 }), "`timeout` takes seconds above 0, got 0"),
             (json!({ "port": 80, "interval": -1 }), "`interval` takes seconds above 0, got -1"),
-            (json!({ "port": 80, "from": "controller" }), "`from = \"controller\"` is not available yet"),
+            (json!({ "file": "/x", "from": "controller" }), "`from = \"controller\"` is for `port` and `http`, not for `file`"),
+            (json!({ "command": "true", "from": "controller" }), "`from = \"controller\"` is for `port` and `http`, not for `command`"),
+            (json!({ "port": 0, "from": "controller" }), "`port` takes 1 to 65535, got 0"),
             (json!({ "port": 80, "from": "here" }), "`from` takes one of \"host\", \"controller\", got the string \"here\""),
         ] {
             assert_eq!(bind(args.clone()).map(|_| ()), Err(message.to_owned()), "{args}");
         }
         assert!(bind(json!({ "port": 80, "from": "host" })).is_ok());
+    }
+
+    #[test]
+    fn from_the_controller_nothing_is_asked_of_the_host() {
+        for (args, reason, part) in [
+            (
+                json!({ "port": 80, "from": "controller" }),
+                "waits on this machine until the host takes connections on port 80, for up to 60 s",
+                "bash -c 'exec 3<>\"/dev/tcp/$0/$1\"' \"$INFRA_ADDRESS\" 80",
+            ),
+            (
+                json!({ "port": 80, "host": "db", "from": "controller" }),
+                "waits on this machine until db takes connections on port 80, for up to 60 s",
+                "nc -z -w 5 db 80",
+            ),
+            (
+                json!({ "http": "http://a/b", "from": "controller" }),
+                "waits on this machine until http://a/b answers, for up to 60 s",
+                "curl -q",
+            ),
+        ] {
+            let operation = bind(args).expect("right arguments");
+            let (change, rounds) = diff_fully(&*operation, &MadeUp::new()).expect("a change");
+            assert_eq!((change.reason.as_str(), change.changes, rounds), (reason, false, 0));
+            let [Action::Controller(command)] = &change.actions[..] else { panic!("{change:?}") };
+            assert!(command.script.as_str().contains(part), "{}", command.script);
+        }
     }
 
     #[test]

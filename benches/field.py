@@ -1,0 +1,76 @@
+"""What the measurements share: the hosts, the peers, and how a run is timed."""
+
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+INFRA = TARGET / "release" / "infra"
+PEERS = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "infra-benches" / "bin"
+
+
+class Hosts:
+    """Hosts on this machine, each at the end of a wire on which a round trip takes so many milliseconds (0: no wire)."""
+
+    def __init__(self, count, milliseconds):
+        self.process = subprocess.Popen(
+            [TARGET / "debug" / "distant-hosts", str(count), str(milliseconds)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        said = json.loads(self.process.stdout.readline())
+        self.hosts, self.user = said["hosts"], said["user"]
+        self.ssh_config, self.known_hosts, self.user_key = said["ssh_config"], said["known_hosts"], said["user_key"]
+        self.folder = pathlib.Path(said["folder"])
+        self.names = [host["name"] for host in self.hosts]
+
+    def traffic(self):
+        """What went over the wires since the last time this was asked: a dictionary of lists, one number for each host."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def timed(command, environment=None, quiet=True, folder=None):
+    """Runs a command. Gives wall seconds, and processor seconds of it and of all its children; stops where it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.monotonic()
+    ended = subprocess.run(
+        [str(word) for word in command], env={**os.environ, **(environment or {})}, cwd=folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None)
+    wall = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if ended.returncode != 0:
+        sys.exit(f"{command[0]} ended with {ended.returncode}:\n{(ended.stdout or b'').decode(errors='replace')[-4000:]}")
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def middle(runs):
+    """The median of each of the columns of several runs."""
+    return [statistics.median(column) for column in zip(*runs)]
+
+
+def infra_environment(hosts, folder):
+    """Where infra finds the hosts' ssh_config, and a home of its own for journals."""
+    home = pathlib.Path(folder) / "home"
+    (home / ".ssh").mkdir(parents=True, exist_ok=True)
+    return {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_RUNTIME_DIR": ""}
+
+
+def table(head, rows):
+    """Prints rows under a head, columns aligned."""
+    rows = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))).rstrip())
