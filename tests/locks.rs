@@ -240,7 +240,7 @@ fn an_interrupted_run_gives_its_locks_back_and_one_without_locks_takes_none() {
 }
 
 #[test]
-fn a_lock_costs_one_request_at_the_end_and_nothing_where_nothing_changes() {
+fn a_lock_costs_no_session_and_nothing_is_taken_where_nothing_changes() {
     let bench = Bench::new();
     let file = bench.path("file").display().to_string();
     let deploy = bench.deploy(
@@ -257,7 +257,8 @@ fn a_lock_costs_one_request_at_the_end_and_nothing_where_nothing_changes() {
         seen - before
     };
     let changing = [sessions("1", &["--no-lock"]), sessions("2", &[])];
-    assert_eq!(changing[1], changing[0] + 1, "{changing:?}");
+    // It is given back through a shell that is open by then.
+    assert_eq!(changing[1], changing[0], "{changing:?}");
     assert_eq!(bench.lock(), ["lock.1"]);
     let converged = [sessions("2", &["--no-lock"]), sessions("2", &[])];
     assert_eq!(converged[1], converged[0], "{converged:?}");
