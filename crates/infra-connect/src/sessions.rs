@@ -69,7 +69,8 @@ pub(crate) struct Session {
     pub(crate) process: Option<Process>,
     /// What its frames begin with; none where it was not opened yet.
     pub(crate) tag: Option<Tag>,
-    user: Option<String>,
+    /// Whose shell it is; none for the user who is logged in.
+    pub(crate) user: Option<String>,
     /// How many frames it was given, the one to come included.
     pub(crate) frame: i64,
     /// Whether its place is free once it has ended.
@@ -103,7 +104,13 @@ impl Sessions {
     pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
         let state =
             State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, closed: false };
-        Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new(), widening: tokio::sync::Mutex::new(()), asked: AtomicU64::new(0) })
+        Arc::new(Self {
+            spawner,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            widening: tokio::sync::Mutex::new(()),
+            asked: AtomicU64::new(0),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -168,6 +175,15 @@ impl Sessions {
                 Take::Never(refusal) => return Err(refusal),
             }
         }
+    }
+
+    /// A shell of the user who is logged in that serves already, if nobody uses it.
+    pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Session> {
+        let mut state = self.state();
+        let at = state.idle.iter().position(|idle| matches!(idle.serves, Some((_, None))))?;
+        let Idle { process, serves, frames } = state.idle.remove(at);
+        drop(state);
+        Some(self.session(process, serves.map(|(tag, _)| tag), None, frames))
     }
 
     fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&str>, frames: i64) -> Session {

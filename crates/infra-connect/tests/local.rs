@@ -132,7 +132,7 @@ async fn output_comes_as_it_is_printed() {
     let heard = Arc::new(Heard::default());
     let action = run(&format!("echo first; while [ ! -e {} ]; do sleep 0.01; done; echo second", go.display()));
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let performing = host.perform(step, heard.sink());
     let watching = async {
         eventually("the first line", || heard.stdout() == "first\n").await;
@@ -179,7 +179,7 @@ async fn kill_ends_all_that_is_in_flight_and_nothing_is_started_behind_it() {
     let heard = Arc::new(Heard::default());
     let (first, second) = (run("echo $$; sleep 602"), run("echo $$; sleep 603"));
     let context = Context::default();
-    let step = |action| infra_core::connection::Perform { action, context: &context, timeout: None };
+    let step = |action| infra_core::connection::Perform { action, context: &context, timeout: None, as_of: Some(0) };
     let killing = async {
         eventually("both have begun", || heard.stdout().lines().count() == 2).await;
         host.kill().await;
@@ -271,7 +271,7 @@ async fn closed_is_closed() {
     let host = local().await;
     let heard = Arc::new(Heard::default());
     let (action, context) = (run("echo $$; exec sleep 620"), Context::default());
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let closing = async {
         eventually("it has begun", || heard.stdout().ends_with('\n')).await;
         host.close().await;
@@ -290,7 +290,7 @@ async fn a_flood_of_output_passes_in_bounded_memory() {
     let (count, sink) = counter();
     let action = run("head -c 100000000 /dev/zero");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let before = resident();
     let ending = local().await.perform(step, sink).await;
     assert_eq!((ending, count.load(std::sync::atomic::Ordering::SeqCst)), (Ending::Exited(0), 100_000_000));
@@ -322,7 +322,8 @@ async fn nothing_is_read_while_there_is_no_room_and_the_time_of_a_command_passes
     let full = Arc::new(Full::default());
     let action = run("head -c 100000000 /dev/zero");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(300)) };
+    let step =
+        infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(300)), as_of: Some(0) };
     let ending = local().await.perform(step, full.clone()).await;
     assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
     assert!(full.0.load(std::sync::atomic::Ordering::SeqCst) <= 64 * 1024, "no more than what one read gave");

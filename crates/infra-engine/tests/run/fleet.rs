@@ -1,6 +1,7 @@
 //! A fleet in memory: hosts whose commands do what the test says, scripts that are lists, and runs over them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
 use infra_core::inventory::Inventory;
 use infra_core::late::{FunctionId, Functions, Late, Place};
+use infra_core::lock::{Claim, Locked};
 use infra_core::output::{Output, Stream};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
@@ -77,12 +79,31 @@ pub struct Machine {
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
     pub killed: watch::Sender<u32>,
+    /// What its lock answers to the next steps; after that it is free, or held by the run.
+    pub locked: Mutex<VecDeque<Locked>>,
+    /// How often a claim was laid on it, or lifted, and how often its lock was given back.
+    pub claims: Mutex<Vec<Option<Claim>>>,
+    pub released: Mutex<u32>,
+    moves: AtomicU64,
     releases: Mutex<HashMap<String, Arc<Notify>>>,
     /// For how many commands at once it was prepared.
     pub prepared: Mutex<Vec<usize>>,
 }
 
 impl Machine {
+    /// Whether the lock lets a step be done that rests on facts of that age.
+    fn under_lock(&self, as_of: Option<u64>) -> Option<Ending> {
+        let as_of = as_of?;
+        if !self.claims.lock().unwrap().last().is_some_and(Option::is_some) {
+            return None;
+        }
+        if let Some(locked) = self.locked.lock().unwrap().pop_front() {
+            self.moves.fetch_add(u64::from(matches!(locked, Locked::Moved { .. })), Ordering::SeqCst);
+            return Some(Ending::Locked(locked));
+        }
+        (as_of != self.moves.load(Ordering::SeqCst)).then_some(Ending::Locked(Locked::Moved { same_machine: None }))
+    }
+
     pub fn release(&self, command: &str) {
         self.releases.lock().unwrap().entry(command.to_owned()).or_default().notify_one();
     }
@@ -610,7 +631,14 @@ impl Connect for MadeUp {
             let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
             let keeps = self.keeps.get(host.name.as_str()).cloned().unwrap_or(Some(Ok(Vec::new())));
             let machine = self.machines[&host.name].clone();
-            Ok(Arc::new(Wire { killed: watch::Sender::default(), machine, behaviours, hangs_on_close, keeps }) as Arc<dyn Connection>)
+            Ok(Arc::new(Wire {
+                killed: watch::Sender::default(),
+                machine,
+                behaviours,
+                hangs_on_close,
+                keeps,
+                closed: AtomicBool::new(false),
+            }) as Arc<dyn Connection>)
         })
     }
 }
@@ -634,6 +662,7 @@ struct Wire {
     behaviours: HashMap<String, Behaviour>,
     hangs_on_close: bool,
     keeps: Option<Result<Vec<String>, String>>,
+    closed: AtomicBool,
 }
 
 impl Connection for Wire {
@@ -679,6 +708,9 @@ impl Connection for Wire {
                 Action::Download(download) => format!("download {}", download.dest),
                 Action::Controller(command) => format!("on the controller: {}", command.script),
             };
+            if let Some(ending) = self.machine.under_lock(step.as_of) {
+                return ending;
+            }
             self.machine.performed.lock().unwrap().push(command.clone());
             self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
             let blocked = async {
@@ -717,6 +749,24 @@ impl Connection for Wire {
         })
     }
 
+    fn claim(&self, claim: Option<Claim>) {
+        self.machine.claims.lock().unwrap().push(claim);
+    }
+
+    fn moves(&self) -> u64 {
+        self.machine.moves.load(Ordering::SeqCst)
+    }
+
+    fn take_lock(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(async { self.machine.under_lock(Some(self.moves())).unwrap_or(Ending::Exited(0)) })
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        assert!(!self.closed.load(Ordering::SeqCst), "the lock is given back through a connection that stands");
+        *self.machine.released.lock().unwrap() += 1;
+        Box::pin(async {})
+    }
+
     fn end(&self) -> BoxFuture<'_, ()> {
         self.kill()
     }
@@ -743,6 +793,7 @@ impl Connection for Wire {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
+        self.closed.store(true, Ordering::SeqCst);
         *self.machine.closed.lock().unwrap() += 1;
         Box::pin(async {
             if self.hangs_on_close {

@@ -10,6 +10,7 @@ mod interrupts;
 mod keeping;
 mod late_values;
 mod library;
+mod locks;
 mod misuse;
 mod places;
 mod planning;
