@@ -18,3 +18,4 @@ mod resuming;
 mod retries;
 mod second_look;
 mod strategies;
+mod wire;
