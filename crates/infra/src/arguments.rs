@@ -225,11 +225,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.0..=31_536_000.0).contains(&number) { Ok(number) } else { Err("between nothing and a year of seconds".to_owned()) }
 }
 
+/// How long a lock holds without a sign of life, in seconds, where nothing else is said.
+pub const LEASE: u32 = 60;
+
 impl Options {
     /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
     /// how it shows what it does; and neither are the hosts, since those that are left are known.
     pub fn or(self, earlier: Self) -> Self {
         let strategy = self.serial || self.no_wait;
+        let lease = f64::from(self.lock_lease.or(earlier.lock_lease).unwrap_or(LEASE));
         let locks = self.lock.is_some() || self.lock_wait.is_some();
         Self {
             dry: self.dry,
@@ -244,7 +248,8 @@ impl Options {
             fail_fast: self.fail_fast || earlier.fail_fast,
             fail_percent: self.fail_percent.or(earlier.fail_percent),
             max_fail: self.max_fail.or(earlier.max_fail),
-            lock_wait: self.lock_wait.or(if self.no_lock { None } else { earlier.lock_wait }),
+            // A run that was killed leaves its locks behind until their lease has run out: who goes on from it waits for that.
+            lock_wait: self.lock_wait.or(if self.no_lock { None } else { earlier.lock_wait.or(Some(lease + 5.0)) }),
             lock: self.lock.or(if self.no_lock { None } else { earlier.lock }),
             no_lock: self.no_lock || (earlier.no_lock && !locks),
             lock_lease: self.lock_lease.or(earlier.lock_lease),

@@ -8,7 +8,7 @@ use infra_core::waves::Share;
 use infra_core::{Map, Value};
 use infra_engine::Proving;
 
-use crate::arguments::{Arguments, Options};
+use crate::arguments::{Arguments, LEASE, Options};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +143,7 @@ impl Settings {
             lock: (!arguments.no_lock).then(|| Lock {
                 wait: Duration::from_secs_f64(arguments.lock_wait.unwrap_or_default()),
                 required: arguments.lock.is_some(),
-                lease: Duration::from_secs(arguments.lock_lease.unwrap_or(60).into()),
+                lease: Duration::from_secs(arguments.lock_lease.unwrap_or(LEASE).into()),
             }),
             limit: arguments.limit,
             exclude: arguments.exclude,
