@@ -315,6 +315,7 @@ impl OperationRun {
 
     fn drop_touched(&self, touches: &Resources) {
         self.at.store().drop_touched(touches);
+        self.at.connection.changed(touches);
         if self.at.host.connector == Connector::Local {
             self.at.locals.forget(touches);
         }
