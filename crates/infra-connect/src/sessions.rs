@@ -139,8 +139,18 @@ enum Take {
 impl Sessions {
     /// At most so many at once.
     pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
-        let state =
-            State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, renewed: Renewed::default(), closed: false };
+        let state = State {
+            idle: Vec::new(),
+            open: 0,
+            limit,
+            most: limit,
+            connections: 1,
+            spent: 0,
+            refused: None,
+            used_up: 0,
+            renewed: Renewed::default(),
+            closed: false,
+        };
         Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new(), widening: tokio::sync::Mutex::new(()) })
     }
 
