@@ -149,7 +149,7 @@ fn combined_conditions_as_arguments() {
         ("all_changed(same, changed)", "no-change", false),
         ("any_host(changed)", "change", true),
         ("function() return changed.did_change end", "depends", true),
-        ("same.did_change & function() return true end", "no-change", false),
+        ("same.did_change & function() return true end", "depends", false),
     ];
     // After a command that may have touched everything nothing is decided.
     let open = [
