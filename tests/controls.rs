@@ -80,3 +80,33 @@ fn controls_on_a_real_machine() {
     let left = fleet.leftovers();
     assert!(left.is_empty(), "{left:#?}");
 }
+
+/// A shell that serves many commands has the groups of the moment in which it was opened: after a change to users, or a command that may have been one, others are
+/// opened.
+#[test]
+fn a_user_who_was_put_into_a_group_is_in_it() {
+    let fleet = Fleet::boot(&["box"]).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
+    // Directories that only a group may look into: who is not in it is told that nothing is there, or that it cannot be seen.
+    let text = r#"
+        local function sees(path) return pcall(function()
+          assert(host:fact("files.file", { path = path, _sudo = true, _sudo_user = "plain" }))
+        end) end
+        call("Groups", { _sudo = true }, function()
+          for _, group in ipairs { "one", "two" } do
+            server.group { group = group }
+            server.shell { commands = {
+              sh("mkdir -m 750 /srv/{}", group),
+              sh("cd /srv/{} && chgrp {} . && touch before after", group, group),
+            } }
+            host:log(group .. " before: " .. tostring(sees("/srv/" .. group .. "/before")))
+          end
+          server.user { user = "plain", groups = { "one" } }
+          host:log("one after: " .. tostring(sees("/srv/one/after")))
+          server.shell { commands = { "usermod -aG two plain" } }
+          host:log("two after: " .. tostring(sees("/srv/two/after")))
+        end)"#;
+    let said = deploy(&fleet, "admin", text, 0);
+    says(&said, &["one before: false", "two before: false", "one after: true", "two after: true"]);
+    let left = fleet.leftovers();
+    assert!(left.is_empty(), "{left:#?}");
+}

@@ -26,7 +26,7 @@ fn each_host_stands_in_one_place() {
 }
 
 /// Exit codes 0, 1 and 2: all is well; some host is not, or a rule stopped the run; something was written wrongly or no host is meant, and nothing was executed.
-/// (130 is shown by the tests of signals, the declined question by those at a terminal.)
+/// (The declined question is shown by the tests at a terminal.)
 #[test]
 fn exit_codes() {
     let stage = Stage::new(2);
@@ -49,5 +49,45 @@ fn exit_codes() {
         assert_eq!(ran.ran.code, Some(2), "{text} {words:?}: {}", ran.ran.stderr);
         assert!(!ran.made("a.a") && ran.document["exit_code"] == 2, "{text} {words:?}");
     }
+    stage.nothing_left();
+}
+
+/// Exit code 3: with `--detailed-exitcode`, where all is well and there were changes, or the plan holds some or what depends on the run. 1 beats it.
+#[test]
+fn exit_code_of_changes() {
+    let stage = Stage::new(2);
+    let (changes, none) = ("server.shell { commands = { 'true' } }", "files.directory { path = '.' }");
+    let depends = "local open = call(function() end)\nserver.shell { commands = { 'true' }, _if = open.did_change }";
+    let fails = "server.shell { name = 'A', commands = { me == 'a' and 'exit 3' or 'true' } }";
+    for (text, words, code) in [
+        (changes, vec![], 3),
+        (changes, vec!["--dry"], 3),
+        (depends, vec!["--dry"], 3),
+        (depends, vec![], 0),
+        (none, vec![], 0),
+        (none, vec!["--dry"], 0),
+        (fails, vec![], 1),
+        (fails, vec!["--dry"], 3),
+        ("server.shel {}", vec![], 2),
+    ] {
+        let ran = stage.deploy(text, &[&["--detailed-exitcode"], &words[..]].concat());
+        assert_eq!((ran.ran.code, &ran.document["exit_code"]), (Some(code), &code.into()), "{text} {words:?}: {}", ran.ran.stderr);
+    }
+    stage.nothing_left();
+}
+
+/// Exit code 130: an interrupt lets what is in flight finish and starts nothing new. Here the first operation sends it, to the process that runs the script.
+#[test]
+fn exit_code_of_an_interrupt() {
+    let stage = Stage::new(2);
+    let ran = stage.deploy(
+        "local infra = local_command { 'sh', '-c', 'echo $PPID' }:trim()
+         if me == 'a' then server.shell { name = 'Interrupt', commands = { 'kill -INT ' .. infra .. '; sleep 0.5', come('finished') } } end
+         server.shell { name = 'After', commands = { come('after') } }",
+        &["--detailed-exitcode"],
+    );
+    let ran = ran.expect(130);
+    assert_eq!((ran.states().as_str(), ran.made_by("after").as_str()), ("a=not-reached b=not-reached", ""));
+    assert!(ran.document["stopped"]["rule"] == "interrupted", "{:#}", ran.document["stopped"]);
     stage.nothing_left();
 }

@@ -135,3 +135,46 @@ fn misuse_of_conditions() {
     });
     stage.nothing_left();
 }
+
+/// Conditions combined with `|`, `&`, `~`, `any_changed` and `all_changed`, and functions among them, as boolean arguments: decided in the plan where the plan knows.
+#[test]
+fn combined_conditions_as_arguments() {
+    let stage = Stage::new(1);
+    let decided = [
+        ("changed.did_change & ~same.did_change", "change", true),
+        ("changed.did_change & same.did_change", "no-change", false),
+        ("same.did_change | changed.did_change", "change", true),
+        ("~changed.did_change", "no-change", false),
+        ("any_changed(same, changed)", "change", true),
+        ("all_changed(same, changed)", "no-change", false),
+        ("any_host(changed)", "change", true),
+        ("function() return changed.did_change end", "depends", true),
+        ("same.did_change & function() return true end", "depends", false),
+    ];
+    // After a command that may have touched everything nothing is decided.
+    let open = [
+        ("broken.did_error & changed.did_change", "depends", true),
+        ("broken.did_succeed", "depends", false),
+        ("same.did_change | function() return broken.exit_code == 3 end", "depends", true),
+    ];
+    let cases: Vec<_> = decided.into_iter().chain(open).collect();
+    let wish = |(number, (condition, ..)): (usize, &(&str, &str, bool))| {
+        format!("files.file {{ name = 'F{number}', path = 'F{number}', present = {condition} }}")
+    };
+    let mut lines: Vec<String> = cases.iter().enumerate().map(wish).collect();
+    lines.insert(
+        decided.len(),
+        "local broken = server.shell { name = 'Broken', commands = { 'exit 3' }, _ignore_errors = true }".to_owned(),
+    );
+    let two = "local changed = files.put { name = 'Changed', content = 'x', dest = 'changed' }\nlocal same = files.directory { name = 'Same', path = '.' }";
+    let text = format!("{two}\n{}", lines.join("\n"));
+    let planned = stage.deploy(&text, &["--dry"]).expect(0);
+    for (number, (condition, outlook, _)) in cases.iter().enumerate() {
+        assert_eq!(planned.outlook(&format!("F{number}"), "a"), *outlook, "{condition}");
+    }
+    let ran = stage.deploy(&text, &[]).expect(0);
+    for (number, (condition, _, wanted)) in cases.iter().enumerate() {
+        assert_eq!(ran.made(&format!("F{number}")), *wanted, "{condition}");
+    }
+    stage.nothing_left();
+}

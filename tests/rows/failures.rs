@@ -76,7 +76,11 @@ fn serial_runs_stop() {
     let text = "server.shell { name = 'A', commands = { me == 'b' and 'exit 3' or 'true' } }";
     let ran = stage.deploy(text, &["--serial"]).expect(1);
     assert_eq!((ran.states().as_str(), &ran.document["stopped"]["rule"]), ("a=changed b=failed c=not-reached", &"wave-failed".into()));
-    ran.says(&["of the 1 host that entered wave 2 of the run 1 is not ok, and 0 may be", "not reached: c", "--limit b,c"]);
+    ran.says(&[
+        "of the 1 host that entered wave 2 of the run 1 is not ok, and 0 may be",
+        "not reached: c",
+        "To go on from there: infra resume ",
+    ]);
     let ran = stage.deploy(text, &["--serial", "--max-fail", "100%"]).expect(1);
     assert_eq!(ran.states(), "a=changed b=failed c=changed");
     stage.nothing_left();

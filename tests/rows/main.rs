@@ -8,6 +8,7 @@ mod accounting;
 mod common;
 mod conditions;
 mod failures;
+mod late;
 mod stage;
 mod strategies;
 #[path = "../common/timeline.rs"]
@@ -39,18 +40,35 @@ const ROWS: &[(&str, &str)] = &[
     ("failure: _timeout", "timeouts"),
     ("failure: _success_exit_codes", "success_exit_codes"),
     ("failure: what was done before", "what_was_done_before_a_failure"),
+    ("failure: _retry_until", "retry_until"),
     ("accounting: places", "each_host_stands_in_one_place"),
-    ("accounting: exit codes", "exit_codes"),
+    ("accounting: exit codes 0, 1, 2", "exit_codes"),
+    ("accounting: exit code 3", "exit_code_of_changes"),
+    ("accounting: exit code 130", "exit_code_of_an_interrupt"),
     ("conditions: forms", "conditions"),
     ("conditions: decided in the plan, boolean arguments", "conditions_are_decided_in_the_plan"),
     ("conditions: open ones, both ways", "open_conditions_are_diffed_both_ways"),
     ("conditions: misuse", "misuse_of_conditions"),
+    ("conditions: combined, as boolean arguments", "combined_conditions_as_arguments"),
+    ("conditions: any_host", "any_host_of_several"),
+    ("results: functions as arguments and as _if", "functions_as_arguments"),
+    ("results: call, fail, host:log", "calls"),
+    ("results: too early", "results_too_early"),
+    ("results: will_change", "what_will_change"),
+    ("results: in a run that goes on", "functions_go_on_from_an_earlier_run"),
+    ("_on: a host that is selected, one that is not, @local", "on_other_places"),
+    ("_on: the hosts of a wave at one load balancer", "drained_at_the_load_balancer"),
 ];
 
 #[test]
 fn each_row_has_its_test_and_each_test_its_row() {
-    let sources =
-        [include_str!("strategies.rs"), include_str!("failures.rs"), include_str!("accounting.rs"), include_str!("conditions.rs")];
+    let sources = [
+        include_str!("strategies.rs"),
+        include_str!("failures.rs"),
+        include_str!("accounting.rs"),
+        include_str!("conditions.rs"),
+        include_str!("late.rs"),
+    ];
     let mut tests: Vec<&str> = sources
         .iter()
         .flat_map(|source| source.split("#[test]\nfn ").skip(1))

@@ -62,13 +62,29 @@ impl Stage {
         let folder = self.sshd.folder().join(format!("deploy-{}", self.deployed.fetch_add(1, Ordering::SeqCst)));
         fs::create_dir(&folder).expect("a folder");
         fs::write(folder.join("deploy.lua"), text).expect("a deploy");
+        let chdir = format!("_chdir={}", folder.display());
+        let config = format!("ssh_config_file={}", self.sshd.ssh_config().display());
+        let always = [hosts, "deploy.lua", "--yes", "--json", "--data", &chdir, "--data", &config];
+        self.infra(folder, &[&always, words].concat())
+    }
+
+    /// Goes on from what came of a deploy.
+    pub fn resume(&self, deployed: &Deployed, words: &[&str]) -> Deployed {
+        self.infra(deployed.folder.clone(), &[&["resume", "--yes", "--json"], words].concat())
+    }
+
+    fn infra(&self, folder: PathBuf, words: &[&str]) -> Deployed {
         let mut command = common::infra(&folder);
-        command.env("XDG_RUNTIME_DIR", self.sshd.folder().join("r")).env("XDG_STATE_HOME", folder.join("state"));
-        command.args([hosts, "deploy.lua", "--yes", "--json", "--data"]).arg(format!("_chdir={}", folder.display()));
-        command.arg("--data").arg(format!("ssh_config_file={}", self.sshd.ssh_config().display())).args(words);
+        command.env("XDG_RUNTIME_DIR", self.sshd.folder().join("r")).env("XDG_STATE_HOME", folder.join("state")).args(words);
         let outcome = process::run(&mut command, Duration::from_secs(120)).unwrap_or_else(|error| panic!("{error}"));
         let ran = Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr };
         Deployed { document: ran.json(), timeline: Timeline::read(&folder.join("state")), ran, folder }
+    }
+
+    /// The address of a host.
+    pub fn address(&self, name: &str) -> String {
+        let found = self.sshd.aliases().iter().find(|(alias, _)| alias == name);
+        found.expect("a host of the stage").1.ip().to_string()
     }
 
     /// No process of infra's or of a command, and no socket, is left.

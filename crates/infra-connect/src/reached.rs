@@ -11,6 +11,7 @@ use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perf
 use infra_core::global_arguments::Context;
 use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
+use infra_core::resources::{Resource, Resources};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
 use crate::envelope::{self, Abilities, Before, Mark};
@@ -19,7 +20,7 @@ use crate::lock::Lock;
 use crate::payload::Payload;
 use crate::perform::Ear;
 use crate::receipts::{Marks, Piece, Tag};
-use crate::sessions::{Session, Sessions, Use};
+use crate::sessions::{Outdated, Session, Sessions, Use};
 use crate::settings::Settings;
 use crate::spawn::{Process, Spawn};
 
@@ -354,6 +355,18 @@ impl Connection for Reached {
 
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.inner.release())
+    }
+
+    fn changed(&self, touched: &Resources) {
+        let users = Resources::Only([Resource::Users, Resource::Session].into());
+        let outdated = match touched {
+            // Nearly every command may have touched everything. Of those the ones count that another user could tell from before: root has its rights
+            // whatever its groups are, and the user of the login has the groups of the login.
+            Resources::Everything => Outdated::OfUsers,
+            touched if touched.overlaps(&users) => Outdated::All,
+            _ => return,
+        };
+        self.inner.sessions.renew(outdated);
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

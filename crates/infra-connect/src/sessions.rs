@@ -26,6 +26,21 @@ pub(crate) enum Use {
     ToItsEnd,
 }
 
+/// Which shells are of no use any more, since they have what was changed as it was when they were opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outdated {
+    /// Those that changed to another user than root.
+    OfUsers,
+    /// All.
+    All,
+}
+
+impl Outdated {
+    fn includes(self, user: Option<&str>) -> bool {
+        self == Self::All || user.is_some_and(|user| user != "root")
+    }
+}
+
 /// All shells of one host.
 pub(crate) struct Sessions {
     spawner: Arc<dyn Spawn>,
@@ -51,7 +66,21 @@ struct State {
     refused: Option<String>,
     /// How many were taken along by a command.
     used_up: usize,
+    /// How often shells of users, and all of them, were outdated: one that was taken before is let go where it would be given back.
+    renewed: Renewed,
     closed: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Renewed {
+    of_users: u64,
+    all: u64,
+}
+
+impl Renewed {
+    fn outdates(self, taken: Self, user: Option<&str>) -> bool {
+        self.all > taken.all || (self.of_users > taken.of_users && Outdated::OfUsers.includes(user))
+    }
 }
 
 /// A shell that nobody uses. Without a tag it has not been told anything yet, and so has no user either.
@@ -60,6 +89,15 @@ struct Idle {
     serves: Option<(Tag, Option<String>)>,
     /// How many frames it was given.
     frames: i64,
+    /// Whether it has what was changed as it was before: it is of use only where there is no other.
+    outdated: bool,
+}
+
+impl Idle {
+    /// One that was just started.
+    fn fresh(process: Process) -> Self {
+        Self { process, serves: None, frames: 0, outdated: false }
+    }
 }
 
 /// A shell in use. Dropping it ends it.
@@ -76,6 +114,9 @@ pub(crate) struct Session {
     /// Whether its place is free once it has ended.
     ends: bool,
     given_back: bool,
+    /// What had been renewed when it was taken.
+    taken: Renewed,
+    outdated: bool,
 }
 
 impl Drop for Session {
@@ -102,8 +143,18 @@ enum Take {
 impl Sessions {
     /// At most so many at once.
     pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
-        let state =
-            State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, closed: false };
+        let state = State {
+            idle: Vec::new(),
+            open: 0,
+            limit,
+            most: limit,
+            connections: 1,
+            spent: 0,
+            refused: None,
+            used_up: 0,
+            renewed: Renewed::default(),
+            closed: false,
+        };
         Arc::new(Self {
             spawner,
             state: Mutex::new(state),
@@ -131,7 +182,7 @@ impl Sessions {
     pub(crate) fn add(&self, process: Process, tag: Tag) {
         let mut state = self.state();
         state.open += 1;
-        state.idle.push(Idle { process, serves: Some((tag, None)), frames: 1 });
+        state.idle.push(Idle { process, serves: Some((tag, None)), frames: 1, outdated: false });
     }
 
     /// Takes over a shell that is open and of no more use.
@@ -150,15 +201,14 @@ impl Sessions {
             changed.as_mut().enable();
             let taken = self.state().take(user, how);
             match taken {
-                Take::Idle(Idle { process, serves, frames }) => {
+                Take::Idle(idle) => {
                     self.spare(how);
-                    let tag = serves.map(|(tag, _)| tag);
-                    return Ok(self.session(process, tag, user, frames));
+                    return Ok(self.session(idle, user));
                 }
                 Take::Spawn => match self.spawn().await {
                     Ok(process) => {
                         self.spare(how);
-                        return Ok(self.session(process, None, user, 0));
+                        return Ok(self.session(Idle::fresh(process), user));
                     }
                     Err(SpawnError::Lost(reason)) => {
                         self.state().open -= 1;
@@ -181,22 +231,41 @@ impl Sessions {
     pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Session> {
         let mut state = self.state();
         let at = state.idle.iter().position(|idle| matches!(idle.serves, Some((_, None))))?;
-        let Idle { process, serves, frames } = state.idle.remove(at);
+        let idle = state.idle.remove(at);
         drop(state);
-        Some(self.session(process, serves.map(|(tag, _)| tag), None, frames))
+        Some(self.session(idle, None))
     }
 
-    fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&str>, frames: i64) -> Session {
-        let ends = process.ends;
+    fn session(self: &Arc<Self>, idle: Idle, user: Option<&str>) -> Session {
         Session {
             sessions: self.clone(),
-            process: Some(process),
-            tag,
+            ends: idle.process.ends,
+            process: Some(idle.process),
+            tag: idle.serves.map(|(tag, _)| tag),
             user: user.map(str::to_owned),
-            frame: frames + 1,
-            ends,
+            frame: idle.frames + 1,
             given_back: false,
+            taken: self.state().renewed,
+            outdated: idle.outdated,
         }
+    }
+
+    /// Shells are outdated: idle ones are let go, and so are those in use once they are free. The first shell of a connection, which holds that open,
+    /// stays for the case that there can be no other.
+    pub(crate) fn renew(&self, outdated: Outdated) {
+        let mut state = self.state();
+        match outdated {
+            Outdated::OfUsers => state.renewed.of_users += 1,
+            Outdated::All => state.renewed.all += 1,
+        }
+        let before = state.idle.len();
+        for idle in &mut state.idle {
+            idle.outdated |= outdated.includes(idle.serves.as_ref().and_then(|(_, user)| user.as_deref()));
+        }
+        state.idle.retain(|idle| !(idle.outdated && idle.process.ends));
+        state.open -= before - state.idle.len();
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Where commands take shells along again and again, the next one is opened while this one runs.
@@ -218,7 +287,7 @@ impl Sessions {
             let spawned = sessions.spawn().await;
             let mut state = sessions.state();
             match spawned {
-                Ok(process) if !state.closed => state.idle.push(Idle { process, serves: None, frames: 0 }),
+                Ok(process) if !state.closed => state.idle.push(Idle::fresh(process)),
                 Ok(_) => state.open -= 1,
                 Err(SpawnError::Refused(reason)) => drop(state.refuse(reason)),
                 Err(SpawnError::Lost(_)) => state.open -= 1,
@@ -272,7 +341,7 @@ impl Sessions {
         while let Some(started) = starting.join_next().await {
             let mut state = self.state();
             match started {
-                Ok(Ok(process)) => state.idle.push(Idle { process, serves: None, frames: 0 }),
+                Ok(Ok(process)) => state.idle.push(Idle::fresh(process)),
                 Ok(Err(error)) => {
                     state.open -= 1;
                     why = Some(error.to_string());
@@ -317,7 +386,7 @@ impl State {
             let (at, _) = all().find(|(_, idle)| idle.serves.is_some()).or_else(|| all().next())?;
             Some(at)
         };
-        let found = if how == Use::Again { best(&|_| true) } else { best(&|idle| idle.process.ends) };
+        let found = best(&|idle| !idle.outdated && (how == Use::Again || idle.process.ends));
         if let Some(at) = found {
             return Take::Idle(self.idle.remove(at));
         }
@@ -331,9 +400,7 @@ impl State {
             return Take::Spawn;
         }
         // The last resort: the host lets us have no other.
-        if how == Use::Once
-            && let Some(at) = best(&|_| true)
-        {
+        if let Some(at) = best(&|idle| how == Use::Once || (how == Use::Again && idle.outdated)) {
             return Take::Idle(self.idle.remove(at));
         }
         if self.open > self.idle.len() + self.spent {
@@ -360,11 +427,13 @@ impl Session {
     pub(crate) fn give_back(mut self, process: Process) {
         let tag = self.tag.take();
         let mut state = self.sessions.state();
+        let outdated = self.outdated || state.renewed.outdates(self.taken, self.user.as_deref());
         if let Some(tag) = tag
             && !state.closed
+            && !(process.ends && outdated)
         {
             self.given_back = true;
-            state.idle.push(Idle { process, serves: Some((tag, self.user.take())), frames: self.frame });
+            state.idle.push(Idle { process, serves: Some((tag, self.user.take())), frames: self.frame, outdated });
         }
         // Dropping tells who waits.
         drop(state);

@@ -12,6 +12,7 @@ use crate::global_arguments::Context;
 use crate::host::Host;
 use crate::lock::{Claim, Locked};
 use crate::output::{Output, Stream};
+use crate::resources::Resources;
 
 /// Makes connections.
 pub trait Connect: Send + Sync {
@@ -133,6 +134,10 @@ pub trait Connection: Send + Sync {
 
     /// Does one step of a change, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it.
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
+
+    /// Something of this was changed on the host. What runs later must not see it as it was: a shell that serves many commands has the groups, limits
+    /// and environment of the moment in which it was opened.
+    fn changed(&self, _touched: &Resources) {}
 
     /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`]. What is asked for later runs as ever.
     fn end(&self) -> BoxFuture<'_, ()>;

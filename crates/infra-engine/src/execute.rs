@@ -276,7 +276,7 @@ impl Execution {
     fn kill(&self, in_flight: &InFlight, kills: &mut JoinSet<()>) {
         let hosts: BTreeSet<HostId> = in_flight.started.values().map(|started| started.host).collect();
         let own = hosts.into_iter().map(|host| self.hosts[&host].sites.own().connection.clone());
-        for connection in own.chain(self.places.in_use()) {
+        for connection in own.chain(self.places.for_killing()) {
             kills.spawn(async move { connection.kill().await });
         }
     }

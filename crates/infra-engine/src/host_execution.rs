@@ -106,11 +106,12 @@ impl HostExecution {
         // As conditions see it: with what earlier runs have changed and this call has not heard of, and without what it has.
         for (at, known) in self.known_to(call).iter().enumerate() {
             let at = CallIndex::try_from(at).unwrap_or(CallIndex::MAX);
-            if let (Some(changed), Some(result)) = (known.changed, results.get(&at))
-                && result.succeeded
-                && result.changed != changed
-            {
-                let result = CallResult { changed, ..(**result).clone() };
+            let Some(result) = results.get(&at) else { continue };
+            let changed = known.changed.filter(|_| result.succeeded).unwrap_or(result.changed);
+            // What an earlier run changed on another host is owed as well.
+            let changed_anywhere = known.changed_anywhere.filter(|anywhere| *anywhere).or(result.changed_anywhere);
+            if (changed, changed_anywhere) != (result.changed, result.changed_anywhere) {
+                let result = CallResult { changed, changed_anywhere, ..(**result).clone() };
                 Arc::make_mut(&mut results).insert(at, Arc::new(result));
             }
         }

@@ -246,14 +246,23 @@ impl OperationRun {
                 *condition = condition.with_functions(&|other| (other == function).then_some(gave));
             }
         }
+        let mut nothing = None;
         for (name, function) in &call.late.arguments {
             let purpose = Purpose::Argument { name: name.clone() };
             let value = late.value(*function, purpose, &format!("the value of `{name}` cannot be had: ")).await?;
+            if value.is_null() {
+                nothing.get_or_insert(name);
+            }
             complete.arguments.insert(name.clone(), self.on_host(name, value));
         }
         bind(&self.at, &complete, &self.known).map_err(|mut setback| {
             let place = call.location().map(|location| format!("{location}: ")).unwrap_or_default();
-            setback.failure.message = format!("{place}a function gave what does not fit: {}", setback.failure.message);
+            // Who forgot the `return` did give the argument.
+            let what = match nothing {
+                Some(name) => format!("the function of `{name}` gave nothing (nil)"),
+                None => "a function gave what does not fit".to_owned(),
+            };
+            setback.failure.message = format!("{place}{what}: {}", setback.failure.message);
             setback
         })
     }
@@ -321,6 +330,7 @@ impl OperationRun {
 
     fn drop_touched(&self, touches: &Resources) {
         self.at.store().drop_touched(touches);
+        self.at.connection.changed(touches);
         if self.at.host.connector == Connector::Local {
             self.at.locals.forget(touches);
         }

@@ -3,7 +3,7 @@
 //! A host of the run is shared, with its connection and what is known of it. Any other place is connected to when it is first needed, once in a run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use infra_core::Map;
@@ -44,6 +44,8 @@ pub(crate) struct Places {
     shared: Mutex<BTreeMap<HostId, Arc<dyn Connection>>>,
     handshakes: Semaphore,
     lock: Option<LockSettings>,
+    /// Whether all that is in flight was killed: what is reached after that starts nothing.
+    killed: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,6 +73,7 @@ impl Places {
             shared: Mutex::default(),
             handshakes: Semaphore::new(handshakes.max(1)),
             lock,
+            killed: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +147,7 @@ impl Places {
         if let Some(reached) = self.selected.get().into_iter().flatten().find_map(of_the_run) {
             if let Ok(run) = &reached {
                 locked(&self.shared).insert(run.host.id, run.connection.clone());
+                self.too_late(&run.connection).await;
             }
             return reached;
         }
@@ -170,7 +174,15 @@ impl Places {
         let connection = self.connect.connect(host).await?;
         self.claim(host, &*connection);
         locked(&self.opened).push(connection.clone());
+        self.too_late(&connection).await;
         Ok(connection)
+    }
+
+    /// A place that is reached when everything was killed: nothing is to start there.
+    async fn too_late(&self, connection: &Arc<dyn Connection>) {
+        if self.killed.load(Ordering::SeqCst) {
+            connection.kill().await;
+        }
     }
 
     /// Nothing is known any more of the places that are no hosts of the run.
@@ -184,8 +196,9 @@ impl Places {
         locked(&self.opened).clone()
     }
 
-    /// All connections on which something may run for another host.
-    pub(crate) fn in_use(&self) -> Vec<Arc<dyn Connection>> {
+    /// All connections on which something may run for another host, to be killed: on what is reached from now on nothing is started.
+    pub(crate) fn for_killing(&self) -> Vec<Arc<dyn Connection>> {
+        self.killed.store(true, Ordering::SeqCst);
         let mut all = self.opened();
         all.extend(locked(&self.shared).values().cloned());
         all

@@ -40,7 +40,7 @@ impl Deploy {
         world: Arc<dyn World>,
         limits: Limits,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let sources = Sources::new(world.clone());
+        let sources = Sources::of_deploy(world.clone(), registry.clone());
         let files = load_files(&*world, &sources, files, true)?;
         Ok(Self { house: Arc::new(House::new(world, sources, registry, inventory, files, limits)) })
     }

@@ -10,6 +10,7 @@ use crate::convert::{to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::hints::foreign_word;
 use crate::operations::operation_function;
+use crate::unknown_names;
 use crate::{blocks, conditions, host_object, inventory_file};
 
 /// What of Lua's own globals a script has.
@@ -320,14 +321,7 @@ fn module_table(lua: &Lua, evaluation: &Arc<Evaluation>, module: &str) -> mlua::
         if OPERATIONS_NOT_YET.contains(&kind.as_str()) {
             return Err(of.misuse(lua, format!("`{kind}` is not available yet")));
         }
-        let prefix = format!("{name}.");
-        let inside: Vec<&str> = registry.operations().filter_map(|operation| operation.name.strip_prefix(&prefix)).collect();
-        let hint = nearest(&key, inside.iter().copied())
-            .map(|near| format!("did you mean `{name}.{near}`?"))
-            .or_else(|| registry.nearest_operation(&kind))
-            .or_else(|| registry.fact(&kind).map(|_| format!("it is a fact: write host:fact(\"{kind}\", {{ … }})")))
-            .or_else(|| Some(format!("`{name}` has {}", inside.join(", "))));
-        Err(of.raise(lua, Diagnostic::misuse(format!("there is no operation `{kind}`")).maybe_hint(hint)))
+        Err(of.raise(lua, unknown_names::operation(&registry, &name, &key)))
     })?;
     meta.set("__index", index)?;
     let (of, name) = (evaluation.clone(), module.to_owned());

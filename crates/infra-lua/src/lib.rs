@@ -32,6 +32,7 @@ mod strategies;
 mod syntax_checks;
 mod syntax_functions;
 mod text_functions;
+mod unknown_names;
 mod world;
 
 pub use deploy::Deploy;

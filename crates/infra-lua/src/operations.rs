@@ -497,10 +497,19 @@ fn global_hint(schema: &Value, message: &str) -> Option<String> {
     meant_global(schema, name)
 }
 
+/// Whether every operation takes it, by its name without the `_`.
+pub(crate) fn is_global_argument(name: &str) -> bool {
+    name == "if" || arguments::property(&GLOBALS.0, name).is_some() || NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name)
+}
+
+/// The names of the arguments that every operation takes.
+pub(crate) fn global_arguments() -> Vec<&'static str> {
+    arguments::names(&GLOBALS.1)
+}
+
 /// `sudo = true` for `_sudo = true`.
 fn meant_global(schema: &Value, name: &str) -> Option<String> {
-    let is_global = arguments::property(&GLOBALS.0, name).is_some() || NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name);
-    (is_global && arguments::property(schema, name).is_none()).then(|| format!("did you mean `_{name}`?"))
+    (is_global_argument(name) && arguments::property(schema, name).is_none()).then(|| format!("did you mean `_{name}`?"))
 }
 
 /// Makes the paths of files of the controller among the arguments absolute, seen from the end of a chain.

@@ -18,6 +18,7 @@ use crate::host_object::host_name;
 use crate::once::{Kept, Outcome};
 use crate::operations::{merge_globals, read_globals};
 use crate::text_functions::environment_of;
+use crate::unknown_names;
 use crate::world::{LocalCommand, normalise};
 
 /// What a script waits for.
@@ -254,9 +255,7 @@ fn fact(lua: &Lua, evaluation: &Evaluation, other: Option<HostId>, name: &LuaVal
     let name = name.to_string_lossy();
     let raise = |wrong: Diagnostic| evaluation.raise(lua, wrong);
     let registry = &evaluation.house.registry;
-    let definition = registry
-        .fact(&name)
-        .ok_or_else(|| raise(Diagnostic::misuse(format!("there is no fact `{name}`")).maybe_hint(registry.nearest_fact(&name))))?;
+    let definition = registry.fact(&name).ok_or_else(|| raise(unknown_names::fact(registry, &name)))?;
     let given = match arguments {
         LuaValue::Nil => Map::new(),
         LuaValue::Table(_) => match to_value(lua, &name, arguments) {

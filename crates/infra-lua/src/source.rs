@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use infra_core::diagnostic::{Diagnostic, Location};
+use infra_core::registry::Registry;
 
 use crate::hints;
 use crate::syntax_checks;
@@ -44,6 +45,8 @@ type Loaded = Result<Arc<Source>, SourceError>;
 /// All Lua files that were read so far.
 pub(crate) struct Sources {
     world: Arc<dyn World>,
+    /// What functions of deploys may name.
+    registry: Arc<Registry>,
     loaded: Mutex<HashMap<PathBuf, Loaded>>,
     /// The texts by the name that Lua shows in its messages, which it cuts to 59 bytes.
     texts: Mutex<HashMap<String, Text>>,
@@ -59,7 +62,12 @@ const POISON: &str = "no one panics while holding it";
 
 impl Sources {
     pub fn new(world: Arc<dyn World>) -> Self {
-        Self { world, loaded: Mutex::default(), texts: Mutex::default() }
+        Self { world, registry: Arc::default(), loaded: Mutex::default(), texts: Mutex::default() }
+    }
+
+    /// The same for deploys, whose functions name operations and facts.
+    pub fn of_deploy(world: Arc<dyn World>, registry: Arc<Registry>) -> Self {
+        Self { registry, ..Self::new(world) }
     }
 
     /// The file at this absolute path, compiled; `deploy` says whether the checks of deploys are made on it.
@@ -89,7 +97,7 @@ impl Sources {
         self.texts.lock().expect(POISON).insert(short_name(&name), entry);
         let bytecode = self.compile(&name, &text).map_err(wrong)?;
         if deploy {
-            let found = syntax_checks::check(&name, &text);
+            let found = syntax_checks::check(&name, &text, &self.registry);
             if !found.is_empty() {
                 return Err(SourceError::Wrong(found));
             }

@@ -14,9 +14,10 @@ use full_moon::tokenizer::TokenReference;
 use full_moon::visitors::Visitor;
 use full_moon::{LuaVersion, parse_fallible};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::registry::Registry;
 
-use crate::performing;
 use crate::syntax_functions::Functions;
+use crate::{performing, unknown_names};
 
 /// What a person reads off a handle that is known only later.
 const CONDITIONS: [&str; 5] = ["did_change", "did_not_change", "did_succeed", "did_error", "will_change"];
@@ -34,13 +35,13 @@ const NOT_IN_CALL: [&str; 3] = ["parallel", "rolling", "call"];
 const STACK: usize = 256 * 1024 * 1024;
 
 /// All that is wrong with the text of a file that Lua itself takes, in the order of its lines.
-pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
+pub(crate) fn check(name: &str, text: &str, registry: &Registry) -> Vec<Diagnostic> {
     let words = CONDITIONS.iter().chain(&FUNCTIONS).chain(&[" and ", "call(", "call ("]);
     if !words.copied().any(|word| text.contains(word)) {
         return Vec::new();
     }
     let found = std::thread::scope(|scope| {
-        let walk = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || walk(text));
+        let walk = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || walk(text, registry));
         // Where no thread can be had, or the tree cannot be walked, the checks while the script runs remain.
         walk.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
     });
@@ -50,17 +51,18 @@ pub(crate) fn check(name: &str, text: &str) -> Vec<Diagnostic> {
         .into_iter()
         .map(|Finding { line, message, hint, .. }| {
             let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-            Diagnostic::misuse(message).at(name, u32::try_from(line).unwrap_or(0)).source(source).hint(hint)
+            let hint = (!hint.is_empty()).then_some(hint);
+            Diagnostic::misuse(message).at(name, u32::try_from(line).unwrap_or(0)).source(source).maybe_hint(hint)
         })
         .collect()
 }
 
-fn walk(text: &str) -> Vec<Finding> {
+fn walk(text: &str, registry: &Registry) -> Vec<Finding> {
     let parsed = parse_fallible(text, LuaVersion::lua54());
     if !parsed.errors().is_empty() {
         return Vec::new();
     }
-    let mut checker = Checker::default();
+    let mut checker = Checker { registry: Some(registry), ..Checker::default() };
     checker.visit_ast(parsed.ast());
     checker.finish()
 }
@@ -95,11 +97,13 @@ enum Test {
 }
 
 #[derive(Default)]
-struct Checker {
+struct Checker<'r> {
+    /// The operations and facts there are.
+    registry: Option<&'r Registry>,
     functions: Functions,
     /// Where the names of functions stand that are called there, by byte.
     called: HashSet<usize>,
-    /// What is wrong if it stands inside `call`.
+    /// What is wrong if it stands inside `call`, where nothing is run while the plan is made that would find it.
     strays: Vec<Finding>,
     locals: Vec<Local>,
     /// The names that are visible: by block, those of the innermost last.
@@ -145,7 +149,7 @@ fn bare(mut expression: &Expression) -> &Expression {
     expression
 }
 
-impl Checker {
+impl Checker<'_> {
     fn declare(&mut self, name: String, condition: Option<(String, usize)>) {
         let place = self.locals.len();
         let within = self.functions.innermost();
@@ -248,6 +252,53 @@ impl Checker {
         }
     }
 
+    /// Notes names that do not exist: of an operation, of its arguments, and of a fact.
+    fn unknown(&mut self, node: &FunctionCall) {
+        let within = self.functions.innermost();
+        let (Some(registry), Some(_), Prefix::Name(prefix)) = (self.registry, within, node.prefix()) else { return };
+        let prefix = text_of(prefix);
+        if self.is_local(&prefix) {
+            return;
+        }
+        let mut wrong: Vec<(usize, Diagnostic)> = Vec::new();
+        let suffixes: Vec<&Suffix> = node.suffixes().collect();
+        match &suffixes[..] {
+            [Suffix::Index(Index::Dot { name, .. }), called @ Suffix::Call(Call::AnonymousCall(_)), ..]
+                if unknown_names::is_module(registry, &prefix) =>
+            {
+                let (line, key) = (line_of(name), text_of(name));
+                let kind = format!("{prefix}.{key}");
+                if registry.operation(&kind).is_none() {
+                    wrong.push((line, unknown_names::operation(registry, &prefix, &key)));
+                }
+                for field in arguments_of(called).into_iter().flatten().flat_map(TableConstructor::fields) {
+                    let Field::NameKey { key, .. } = field else { continue };
+                    wrong.extend(unknown_names::argument(registry, &kind, &text_of(key)).map(|found| (line_of(key), found)));
+                }
+            }
+            [Suffix::Call(Call::MethodCall(method)), ..] if prefix == "host" && text_of(method.name()) == "fact" => {
+                let name = match method.args() {
+                    FunctionArgs::String(name) => Some(name),
+                    FunctionArgs::Parentheses { arguments, .. } => match arguments.iter().next() {
+                        Some(Expression::String(name)) => Some(name),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                if let Some(token) = name {
+                    let name = text_of(token).trim_matches(['"', '\'']).to_owned();
+                    if registry.fact(&name).is_none() {
+                        wrong.push((line_of(token), unknown_names::fact(registry, &name)));
+                    }
+                }
+            }
+            _ => {}
+        }
+        for (line, Diagnostic { message, hint, .. }) in wrong {
+            self.strays.push(Finding { within, line, message, hint: hint.unwrap_or_default() });
+        }
+    }
+
     /// Looks at an expression that is taken as true or false.
     fn test(&mut self, expression: &Expression, test: Test) {
         if let Some(condition) = self.condition_in(expression) {
@@ -322,7 +373,7 @@ impl Checker {
     }
 }
 
-impl Visitor for Checker {
+impl Visitor for Checker<'_> {
     fn visit_ast(&mut self, ast: &Ast) {
         use full_moon::visitors::Visit as _;
         ast.nodes().visit(self);
@@ -337,6 +388,7 @@ impl Visitor for Checker {
     }
 
     fn visit_function_call(&mut self, node: &FunctionCall) {
+        self.unknown(node);
         let (Prefix::Name(name), Some(Suffix::Call(Call::AnonymousCall(arguments)))) = (node.prefix(), node.suffixes().next()) else {
             self.stray(None, node);
             return;
@@ -514,7 +566,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<u32> {
-        check("deploy.lua", text).iter().map(|found| found.location.as_ref().expect("a line").line).collect()
+        check("deploy.lua", text, &Registry::default()).iter().map(|found| found.location.as_ref().expect("a line").line).collect()
     }
 
     #[test]

@@ -507,7 +507,7 @@ host.data._serial = 5
 local until_true = { _retry_until = function() return true end }
 call(function() run(until_true) end)"#,
         r#"
-call(function() server.shell { comands = "x" } end)
+local given = { comands = "x" } call(function() server.shell(given) end)
 call(function() pcall(function() sever.shell { commands = "x" } end) end)
 call(function() server.shell { commands = function() return 5 end } end)
 call(function() server.shell { commands = "x", _if = function() return "yes" end } end)

@@ -492,3 +492,30 @@ async fn inventories_that_are_wrong() {
     .await;
     insta::assert_snapshot!(text);
 }
+
+#[tokio::test]
+async fn names_in_bodies_of_call() {
+    let text = deploys(&[
+        "call(function()\n  if host.name == 'nobody' then apt.pakages { packages = 'nginx' } end\nend)",
+        "call(function() apt.packages { pakages = 'nginx', sudo = true } end)",
+        "call(function() apt.packages({}, { _suod = true }) end)",
+        "local function body() server.hostname {} end call('named', {}, function() body() end)\ncall(body)",
+        "call(function() return host:fact('server.hostnmae') end)",
+        "call(function() with({}, function() host:fact(\"apt.packages\") end) end)",
+    ])
+    .await;
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_name_in_a_body_is_let_be() {
+    for text in [
+        "call(function() apt.packages { name = 'x', packages = 'nginx', _sudo = true, _if = function() return true end, _on = '@local' } end)",
+        "call(function() local apt = { pakages = function() end } apt.pakages { x = 1 } end)",
+        "call(function() local host = { fact = function() end } host:fact('no.such') end)",
+        "call(function(apt) apt.pakages {} end)",
+        "local name = 'server.hostname' call(function() host:fact(name) host:fact('server.hostname') end)",
+    ] {
+        assert!(wrong_with(&[("deploy.lua", text)]).await.starts_with("nothing is wrong"), "{text}");
+    }
+}

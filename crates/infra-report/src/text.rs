@@ -77,6 +77,8 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 pub(crate) fn time(took: Duration) -> String {
     let seconds = took.as_secs();
     match seconds {
+        // Cut, not rounded: nothing took 60.0 s that did not. What is much shorter is not nothing.
+        0 if took.as_millis() < 100 => format!("{:.2} s", (took.as_millis() / 10) as f64 / 100.0),
         0..60 => format!("{:.1} s", (took.as_millis() / 100) as f64 / 10.0),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
@@ -173,7 +175,15 @@ mod tests {
 
     #[test]
     fn times_are_said_in_two_units() {
-        for (seconds, said) in [(0.04, "0.0 s"), (3.25, "3.2 s"), (59.99, "59.9 s"), (125.0, "2 min 5 s"), (3725.0, "1 h 2 min")] {
+        for (seconds, said) in [
+            (0.0, "0.00 s"),
+            (0.04, "0.04 s"),
+            (0.1, "0.1 s"),
+            (3.25, "3.2 s"),
+            (59.99, "59.9 s"),
+            (125.0, "2 min 5 s"),
+            (3725.0, "1 h 2 min"),
+        ] {
             assert_eq!(time(Duration::from_secs_f64(seconds)), said);
         }
     }
