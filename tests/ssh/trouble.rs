@@ -52,7 +52,7 @@ fn connecting_is_tried_again_where_the_data_asks_for_it_and_it_may_help() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(!run.is_finished());
     let _relay = Relay::start_at(*free.ip(), free.port(), sshd, Duration::ZERO).expect("a relay");
-    assert_eq!(run.join().expect("no panic").expect(0).stdout, "[late] in\n");
+    assert_eq!(run.join().expect("no panic").expect(0).stdout, "in\n");
     // Who is not let in is not let in later either.
     std::fs::rename(stage.sshd.user_key(), stage.path("put-away")).expect("a file");
     stage.infra(stage.sshd.ssh_config(), &words).expect(1);

@@ -267,6 +267,11 @@ impl Options {
         self.config_file.as_deref().map(|file| PathBuf::from(at_home(file)))
     }
 
+    /// Whether the data has a passphrase for the key at this path.
+    pub(crate) fn opens(&self, path: &str) -> bool {
+        self.key_password.is_some() && self.key_path().as_deref() == Some(path)
+    }
+
     /// The key, as ssh speaks of it.
     pub(crate) fn key_path(&self) -> Option<String> {
         self.key.as_deref().map(at_home)

@@ -3,7 +3,7 @@
 //! A password of the host's data is sent to one question alone: the one for the password of this host's user, asked by the very ssh that goes there, and
 //! once. Whatever a jump host or a server makes up is a question for a person, or for nobody.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -63,8 +63,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     password_sent: bool,
-    /// The keys whose passphrase was sent.
-    opened: HashSet<String>,
+    /// What was sent as the passphrase of a key.
+    opened: HashMap<String, Secret>,
     /// How long people have thought, and since when one does.
     thought: Duration,
     open: usize,
@@ -244,22 +244,25 @@ impl Shared {
     }
 
     async fn passphrase(&self, key: &str, prompt: &str) -> Option<Secret> {
-        let again = !self.state().opened.insert(key.to_owned());
+        let sent = self.state().opened.get(key).cloned();
         if let (Some(path), Some(password)) = (self.options.key_path(), &self.options.key_password)
             && (path == key || (key.len() >= 97 && path.starts_with(key)))
         {
-            return (!again).then(|| password.clone());
+            self.state().opened.insert(key.to_owned(), password.clone());
+            return sent.is_none().then(|| password.clone());
         }
         let mut known = self.asking.passphrases.lock().await;
-        if again {
+        // One that did not open it is forgotten, unless somebody has said a better one in the meantime.
+        if sent.is_some() && known.get(key) == sent.as_ref() {
             known.remove(key);
         }
-        if let Some(passphrase) = known.get(key) {
-            return Some(passphrase.clone());
-        }
-        let said = self.person(prompt, true).await?;
-        known.insert(key.to_owned(), said.clone());
-        Some(said)
+        let passphrase = match known.get(key) {
+            Some(passphrase) => passphrase.clone(),
+            None => self.person(prompt, true).await?,
+        };
+        known.insert(key.to_owned(), passphrase.clone());
+        self.state().opened.insert(key.to_owned(), passphrase.clone());
+        Some(passphrase)
     }
 
     async fn person(&self, prompt: &str, hidden: bool) -> Option<Secret> {
