@@ -11,15 +11,18 @@ use crate::stage::ran;
 
 const PASSWORD: &str = "canary-of-a-password";
 
+/// One that nobody watches for: another test sets it by a command.
+const OTHER: &str = "some-other-password";
+
 /// An inventory of one host, written beside the fleet's files.
-fn infra(fleet: &Fleet, data: &str, words: &[&str]) -> Ran {
+fn infra(fleet: &Fleet, runtime: &Path, data: &str, words: &[&str]) -> Ran {
     let folder = fleet.folder().join("user");
     let _ = std::fs::create_dir(&folder);
     let config = fleet.ssh_config().display();
     std::fs::write(folder.join("inventory.lua"), format!("all_of = {{ {{ 'web-01', ssh_config_file = '{config}', {data} }} }}\n"))
         .expect("a file");
     let mut command = crate::common::infra(&folder);
-    ran(command.env("XDG_RUNTIME_DIR", folder.join("r")).arg("inventory.lua").args(words))
+    ran(command.env("XDG_RUNTIME_DIR", runtime).arg("inventory.lua").args(words))
 }
 
 /// How often the machine's sshd wrote this.
@@ -64,6 +67,9 @@ fn nothing_holds_it(folder: &Path) {
 
 #[test]
 fn a_password_logs_in_by_both_ways_and_is_tried_once() {
+    // The folder of a fleet is too deep for sockets.
+    let runtime = tempfile::tempdir().expect("a folder");
+    let runtime = runtime.path();
     let fleet = Fleet::boot(&["web-01"]).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
     let machine = fleet.machine("web-01");
     machine.check(["sh", "-c", &format!("useradd -m -s /bin/sh someone && echo someone:{PASSWORD} | chpasswd")]).expect("a user");
@@ -81,16 +87,17 @@ fn a_password_logs_in_by_both_ways_and_is_tried_once() {
     {
         configure(way);
         let (stop, watcher) = watch();
-        let said = infra(&fleet, &right, &words).expect(0);
+        let said = infra(&fleet, runtime, &right, &words).expect(0);
         stop.store(true, Ordering::SeqCst);
         let (looks, found) = watcher.join().expect("no panic");
         assert!(looks > 2 && found.is_empty(), "{looks} looks; {found:#?}");
         assert_eq!(said.stdout, "in as someone\n");
         assert!(!said.stderr.contains(PASSWORD));
         nothing_holds_it(&fleet.folder().join("user"));
+        nothing_holds_it(runtime);
 
         let before = times(machine, "Failed password for someone") + times(machine, "error: PAM: Authentication failure for someone");
-        let said = infra(&fleet, wrong, &words).expect(1);
+        let said = infra(&fleet, runtime, wrong, &words).expect(1);
         assert!(said.stderr.contains("unreachable (authenticate): the host did not let someone in"), "{way}: {}", said.stderr);
         assert!(said.stderr.contains("ssh_password") && !said.stderr.contains("not-the-password"), "{way}: {}", said.stderr);
         let after = times(machine, "Failed password for someone") + times(machine, "error: PAM: Authentication failure for someone");
@@ -100,41 +107,46 @@ fn a_password_logs_in_by_both_ways_and_is_tried_once() {
     configure("PasswordAuthentication yes\\nKbdInteractiveAuthentication yes");
     let failures = || times(machine, "Failed password for someone") + times(machine, "error: PAM: Authentication failure for someone");
     let before = failures();
-    infra(&fleet, wrong, &words).expect(1);
+    infra(&fleet, runtime, wrong, &words).expect(1);
     assert_eq!(failures() - before, 1);
     // With none, and nobody at a terminal, none is tried.
     let before = failures();
-    let said = infra(&fleet, "ssh_user = 'someone'", &words).expect(1);
+    let said = infra(&fleet, runtime, "ssh_user = 'someone'", &words).expect(1);
     assert!(said.stderr.contains("the host did not let someone in (it takes publickey,password,keyboard-interactive)"), "{}", said.stderr);
     assert_eq!(failures(), before);
     // A connection that is kept needs it no more.
+    let accepted = || times(machine, "Accepted password for someone") + times(machine, "Accepted keyboard-interactive/pam for someone");
+    let before = accepted();
     for _ in 0..2 {
-        infra(&fleet, &right, &["exec", "--persist", "60s", "--", "true"]).expect(0);
+        infra(&fleet, runtime, &right, &["exec", "--persist", "60s", "--", "true"]).expect(0);
     }
-    assert!(fleet.leftovers().iter().any(|left| format!("{left:?}").contains("kept")), "{:?}", fleet.leftovers());
-    let mut command = crate::common::infra(&fleet.folder().join("user"));
-    ran(command.env("XDG_RUNTIME_DIR", fleet.folder().join("user/r")).arg("disconnect")).expect(0);
-    infra_test::process::wait_for(std::time::Duration::from_secs(10), || fleet.leftovers().is_empty().then_some(()))
-        .unwrap_or_else(|| panic!("{:?}", fleet.leftovers()));
+    assert_eq!(accepted() - before, 1);
+    let mut disconnect = crate::common::infra(&fleet.folder().join("user"));
+    let said = ran(disconnect.env("XDG_RUNTIME_DIR", runtime).arg("disconnect")).expect(0);
+    assert!(said.stderr.contains("someone@web-01"), "{}", said.stderr);
+    assert!(fleet.leftovers().is_empty(), "{:?}", fleet.leftovers());
 }
 
 #[test]
 fn a_password_goes_to_no_jump_host() {
+    // The folder of a fleet is too deep for sockets.
+    let runtime = tempfile::tempdir().expect("a folder");
+    let runtime = runtime.path();
     let fleet = Fleet::boot(&["web-01", "jump-01"]).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
     let (target, jump) = (fleet.machine("web-01"), fleet.machine("jump-01"));
     for machine in [target, jump] {
-        machine.check(["sh", "-c", &format!("useradd -m -s /bin/sh someone && echo someone:{PASSWORD} | chpasswd")]).expect("a user");
+        machine.check(["sh", "-c", &format!("useradd -m -s /bin/sh someone && echo someone:{OTHER} | chpasswd")]).expect("a user");
     }
     let text = std::fs::read_to_string(fleet.ssh_config()).expect("a configuration");
     let text = text.replace("Host web-01\n", "Host web-01\n  ProxyJump someone@jump-01\n");
     std::fs::write(fleet.ssh_config(), text).expect("a file");
-    let data = format!("ssh_user = 'someone', ssh_password = '{PASSWORD}'");
-    let said = infra(&fleet, &data, &["exec", "--", "true"]).expect(1);
+    let data = format!("ssh_user = 'someone', ssh_password = '{OTHER}'");
+    let said = infra(&fleet, runtime, &data, &["exec", "--", "true"]).expect(1);
     assert!(said.stderr.contains("unreachable (banner)"), "{}", said.stderr);
     assert_eq!(times(jump, "Accepted password for someone"), 0);
     // Where the jump host needs none, the password is for the host behind it.
     let text = std::fs::read_to_string(fleet.ssh_config()).expect("a configuration").replace("someone@jump-01", "root@jump-01");
     std::fs::write(fleet.ssh_config(), text).expect("a file");
-    infra(&fleet, &data, &["exec", "--", "true"]).expect(0);
+    infra(&fleet, runtime, &data, &["exec", "--", "true"]).expect(0);
     assert_eq!((times(jump, "Accepted password"), times(target, "Accepted password for someone")), (0, 1));
 }

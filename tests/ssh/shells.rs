@@ -59,3 +59,29 @@ fn a_shell_that_is_none_says_so() {
         assert!(ran.stderr.contains("unreachable (shell)") && ran.stderr.contains(words), "{shell}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn a_host_with_the_tools_of_busybox_alone_is_a_host() {
+    let plain = Stage::new();
+    let tools = plain.path("tools");
+    std::fs::create_dir(&tools).expect("a folder");
+    crate::stage::tool("busybox", &["--install", "-s", crate::stage::text(&tools)]);
+    let stage = with_shell(&format!("PATH={} exec {}/sh", tools.display(), tools.display()), &[]);
+    let infra = |stage: &Stage, words: &[&str]| {
+        let mut all = vec!["sshd-01"];
+        all.extend(words);
+        stage.infra(stage.sshd.ssh_config(), &all)
+    };
+    assert_eq!(infra(&stage, &["exec", "--", "command -v bash || echo none"]).expect(0).stdout, "none\n");
+    for fact in ["server.kernel", "server.users", "server.groups", "server.hostname"] {
+        assert_eq!(infra(&stage, &["fact", fact]).expect(0).stdout, infra(&plain, &["fact", fact]).expect(0).stdout, "{fact}");
+    }
+    let source = stage.write("source", "content\n");
+    let (src, dest) = (format!("src={}", source.display()), format!("dest={}", stage.path("put").display()));
+    let put = ["files.put", &src, &dest, "mode=640", "--yes", "--prove=strict"];
+    infra(&stage, &put).expect(0);
+    assert_eq!(std::fs::read_to_string(stage.path("put")).expect("the file"), "content\n");
+    let line = format!("path={}", stage.path("put").display());
+    infra(&stage, &["files.line", &line, "line=another", "--yes", "--prove=strict"]).expect(0);
+    assert_eq!(std::fs::read_to_string(stage.path("put")).expect("the file"), "content\nanother\n");
+}

@@ -71,9 +71,9 @@ impl Master {
         match questions {
             Some(questions) => {
                 command.args(questions.arguments()).envs(questions.environment());
-                // Older clients ask nobody where there is no screen.
-                if std::env::var_os("DISPLAY").is_none() && !client.is_forced_to_ask() {
-                    command.env("DISPLAY", ":");
+                if !client.is_forced_to_ask() {
+                    // Without a screen these ask nobody.
+                    command.env("DISPLAY", ":0");
                 }
             }
             None => {
