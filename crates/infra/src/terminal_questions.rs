@@ -1,12 +1,15 @@
 //! Questions of ssh, asked at the terminal.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use infra_connect::askpass::{Person, Question};
 use infra_core::BoxFuture;
 use infra_core::secret::Secret;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
@@ -49,13 +52,17 @@ struct Asked {
     terminal: File,
     before: Option<Termios>,
     answered: bool,
+    /// Open as long as somebody waits for the answer.
+    _waiting: PipeWriter,
 }
 
 impl Asked {
-    fn begin(hold: Hold, question: &Question) -> io::Result<Self> {
+    /// Puts the question on the terminal. The pipe ends when nobody waits for the answer any more.
+    fn begin(hold: Hold, question: &Question) -> io::Result<(Self, PipeReader)> {
         let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+        let (given_up, waiting) = io::pipe()?;
         hold.set(true);
-        let mut asked = Self { hold, terminal: terminal.try_clone()?, before: None, answered: false };
+        let mut asked = Self { hold, terminal: terminal.try_clone()?, before: None, answered: false, _waiting: waiting };
         if question.hidden {
             let before = tcgetattr(&asked.terminal)?;
             let mut hidden = before.clone();
@@ -71,7 +78,7 @@ impl Asked {
             write!(terminal, " ")?;
         }
         terminal.flush()?;
-        Ok(asked)
+        Ok((asked, given_up))
     }
 }
 
@@ -87,19 +94,31 @@ impl Drop for Asked {
     }
 }
 
+/// A line from the terminal, without its end. None at the end of the input, and where nobody waits for it any more: then what is typed is for the next
+/// question.
+fn line(mut terminal: File, given_up: &PipeReader) -> Option<String> {
+    let mut sources = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN), PollFd::new(given_up.as_fd(), PollFlags::POLLIN)];
+    while let Err(Errno::EINTR) = poll(&mut sources, PollTimeout::NONE) {}
+    if sources[1].any() != Some(false) {
+        return None;
+    }
+    // A terminal gives one line at a time.
+    let mut bytes = vec![0; 4096];
+    let read = terminal.read(&mut bytes).ok()?;
+    let text = String::from_utf8(bytes[..read].to_vec()).ok()?;
+    text.strip_suffix('\n').map(str::to_owned)
+}
+
 impl Person for AtTerminal {
     fn ask(&self, question: Question) -> BoxFuture<'_, Option<Secret>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            let mut asked = Asked::begin(self.hold.clone(), &question).ok()?;
+            let (mut asked, given_up) = Asked::begin(self.hold.clone(), &question).ok()?;
             let reader = asked.terminal.try_clone().ok()?;
             let (sender, answer) = oneshot::channel();
             // A thread of its own: a read that never ends must not hold up the end of the program.
             std::thread::spawn(move || {
-                let mut line = String::new();
-                let read = BufReader::new(reader).read_line(&mut line);
-                let whole = read.is_ok() && line.ends_with('\n');
-                let _ = sender.send(whole.then(|| Secret::new(line.trim_end_matches(['\r', '\n']))));
+                let _ = sender.send(line(reader, &given_up).map(Secret::new));
             });
             let answer = answer.await.ok().flatten();
             asked.answered = answer.is_some();

@@ -22,6 +22,7 @@ use std::time::Duration;
 use infra_core::connection::{ConnectError, ConnectStep};
 use infra_core::host::Host;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::folder::{Folder, Place};
@@ -191,7 +192,7 @@ impl Ssh {
     }
 
     /// Ends kept masters: those of these hosts, or all. Gives the names of the hosts.
-    pub(crate) async fn disconnect(&self, hosts: Option<&[Arc<Host>]>) -> Result<Vec<String>, ConnectError> {
+    pub(crate) async fn disconnect(self: &Arc<Self>, hosts: Option<&[Arc<Host>]>) -> Result<Vec<String>, ConnectError> {
         let Some(kept) = Kept::existing(&self.settings.runtime_folder) else { return Ok(Vec::new()) };
         let mut seats = Vec::new();
         match hosts {
@@ -206,33 +207,58 @@ impl Ssh {
                 }
             }
         }
-        let mut ended = Vec::new();
+        let mut ending = JoinSet::new();
         for seat in seats {
-            let name = seat.name();
-            let deadline = self.settings.connect_deadline;
-            let held = tokio::time::timeout(deadline, seat.lock()).await.map_err(|_| {
-                failed(
-                    ConnectStep::Connect,
-                    format!("{name}: a run of infra has been connecting to it for {} s", deadline.as_secs_f64()),
-                    None,
-                )
-            })?;
-            if seat.end(&held).await {
-                ended.push(name);
+            let ssh = self.clone();
+            ending.spawn(async move {
+                let _one = ssh.handshakes.acquire().await.expect("nobody closes it");
+                let name = seat.name();
+                let deadline = ssh.settings.connect_deadline;
+                let held = tokio::time::timeout(deadline, seat.lock()).await.map_err(|_| {
+                    let message = format!("{name}: a run of infra has been connecting to it for {} s", deadline.as_secs_f64());
+                    failed(ConnectStep::Connect, message, None)
+                })?;
+                Ok(seat.end(&held).await.then_some(name))
+            });
+        }
+        let mut ended = Vec::new();
+        let mut failure = None;
+        while let Some(one) = ending.join_next().await {
+            match one {
+                Ok(Ok(name)) => ended.extend(name),
+                Ok(Err(error)) => failure = Some(error),
+                Err(error) => failure = Some(failed(ConnectStep::Connect, format!("ending it came to no end: {error}"), None)),
             }
         }
-        Ok(ended)
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(ended),
+        }
     }
 
-    /// Starts a master, and again where sshd turns it away or the host's data asks for more tries.
+    /// Starts a master, and again where the host's data asks for more tries and they may help.
     async fn fresh(self: &Arc<Self>, target: &Arc<Target>, seat: Option<&Seat>) -> Result<(Reached, Arc<Master>), ConnectError> {
+        let mut tries_left = target.options.retries;
+        loop {
+            let error = match self.once(target, seat).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => error,
+            };
+            let Some((least, most)) = target.options.retry_delays.filter(|_| error.transient && tries_left > 0) else {
+                return Err(error.error);
+            };
+            tries_left -= 1;
+            tokio::time::sleep(Duration::from_secs_f64(rand::random_range(least..=most))).await;
+        }
+    }
+
+    /// Starts a master within the deadline, and again where sshd turns it away.
+    async fn once(self: &Arc<Self>, target: &Arc<Target>, seat: Option<&Seat>) -> Result<(Reached, Arc<Master>), Attempt> {
         let _through = jumps::pass(&target.gates).await;
         let _handshake = self.handshakes.acquire().await.expect("nobody closes it");
         let files = self.files()?;
-        let options = &target.options;
-        let mut deadline = Instant::now() + self.deadline(options);
+        let deadline = Instant::now() + self.deadline(&target.options);
         let mut wait = Duration::from_millis(250);
-        let mut tries_left = options.retries;
         loop {
             let error = match self.attempt(target, deadline, files.clone(), seat).await {
                 Ok(reached) => return Ok(reached),
@@ -241,18 +267,11 @@ impl Ssh {
             // An sshd that has too many strangers at its door turns some away (MaxStartups); knocking again, later and not in step with
             // the others, is what it asks for.
             let pause = wait.mul_f64(rand::random_range(0.5..1.5));
-            if error.turned_away && Instant::now() + pause < deadline {
-                tokio::time::sleep(pause).await;
-                wait *= 2;
-                continue;
+            if !error.turned_away || Instant::now() + pause >= deadline {
+                return Err(error);
             }
-            let Some((least, most)) = options.retry_delays.filter(|_| error.transient && tries_left > 0) else {
-                return Err(error.error);
-            };
-            tries_left -= 1;
-            tokio::time::sleep(Duration::from_secs_f64(rand::random_range(least..=most))).await;
-            deadline = Instant::now() + self.deadline(options);
-            wait = Duration::from_millis(250);
+            tokio::time::sleep(pause).await;
+            wait *= 2;
         }
     }
 
@@ -284,6 +303,8 @@ impl Ssh {
         let options = &target.options;
         let place = folder.place(self.count.fetch_add(1, Ordering::Relaxed));
         let place = seat.map_or_else(|| place.clone(), |seat| seat.place(place.questions.clone()));
+        // What an earlier attempt said is not said again.
+        let _ = std::fs::remove_file(&place.log);
         let questions = self.questions(target, &place)?;
         let (folder, questions) = (folder.clone(), questions.as_ref());
         let start = Start { client, options, settings: &self.settings, folder, place, files, questions, kept: seat.is_some() };
