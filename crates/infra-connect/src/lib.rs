@@ -42,6 +42,7 @@
 //! - What was printed before a command began (banners, shell start-up files) is never part of its output.
 //! - A command that leaves a child behind which holds its outputs open does not hang: it ends with the receipt.
 
+pub mod askpass;
 pub mod child;
 mod chroot;
 mod container;

@@ -26,6 +26,9 @@ pub struct Settings {
     pub runtime_folder: PathBuf,
     /// What tells this run from every other one where it claims a machine: 128 random bits, the same for all its hosts.
     pub run_key: String,
+    /// The program that ssh starts to ask a question; see [`askpass`](crate::askpass). Without one ssh asks nothing, and a host whose data has a
+    /// password cannot be reached.
+    pub askpass: Option<PathBuf>,
 }
 
 impl Settings {
@@ -42,6 +45,7 @@ impl Settings {
             open_files: None,
             runtime_folder: runtime_folder.into(),
             run_key: format!("{:032x}", rand::random::<u128>()),
+            askpass: None,
         }
     }
 }
@@ -53,9 +57,50 @@ pub fn runtime_folder(xdg: Option<&Path>) -> PathBuf {
         .map_or_else(|| PathBuf::from(format!("/tmp/infra-{}", nix::unistd::geteuid())), |folder| folder.join("infra"))
 }
 
+/// Reads a time as ssh_config(5) spells it: `90`, `90s`, `10m`, `1h30m`, `2d`, `1w`. At most a year.
+///
+/// # Errors
+/// When it is no such time, as a sentence fragment.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time such as 90s, 10m or 1h30m");
+    let mut seconds: u64 = 0;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let mut after = rest[digits..].chars();
+        let unit = match after.next().map(|unit| unit.to_ascii_lowercase()) {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86_400,
+            Some('w') => 604_800,
+            Some(_) => return Err(wrong()),
+        };
+        seconds = number.checked_mul(unit).and_then(|part| part.checked_add(seconds)).ok_or_else(wrong)?;
+        rest = after.as_str();
+    }
+    if seconds > 366 * 86_400 { Err(format!("`{text}` is more than a year")) } else { Ok(Duration::from_secs(seconds)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_as_ssh_reads_them() {
+        for (text, seconds) in
+            [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1H", 3600), ("2d", 172_800), ("1w", 604_800)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "m", "-1", "10 m", "1.5h", "10x", "99999999999999999999", "9999999999999999999w", "1000w"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn the_folder_for_sockets_is_short() {

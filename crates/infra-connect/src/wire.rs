@@ -6,6 +6,7 @@ use infra_core::BoxFuture;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::host::{Connector, Host};
 
+use crate::askpass::Person;
 use crate::container::Containers;
 use crate::settings::Settings;
 use crate::ssh::Ssh;
@@ -20,8 +21,23 @@ pub struct Wire {
 impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
+        Self::with_person(settings, None)
+    }
+
+    /// The same, with somebody who answers what ssh asks: passphrases, passwords, whether an unknown host is the right one. It needs
+    /// [`Settings::askpass`].
+    pub fn with_person(settings: Settings, person: Option<Arc<dyn Person>>) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Arc::new(Ssh::new(settings.clone())), containers: Containers::new(settings.clone()), settings }
+        Self { ssh: Arc::new(Ssh::new(settings.clone(), person)), containers: Containers::new(settings.clone()), settings }
+    }
+
+    /// Ends connections that earlier runs have kept (`ssh_persist`): those of these hosts, or all of this user's. Gives the names of the hosts whose
+    /// connection was ended; what dead ones left is removed without a word.
+    ///
+    /// # Errors
+    /// When ssh does not accept the configuration of a host, or another run has been connecting to one for longer than a connect may take.
+    pub async fn disconnect(&self, hosts: Option<&[Arc<Host>]>) -> Result<Vec<String>, ConnectError> {
+        self.ssh.disconnect(hosts).await
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {

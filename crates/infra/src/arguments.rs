@@ -150,6 +150,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
+    /// Keep the ssh connections for this long after they were last used (90s, 10m, 1h30m), for the next run to join; `infra disconnect` ends them.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub persist: Option<String>,
+
     /// Print one JSON document about the run on standard output.
     #[arg(long)]
     pub json: bool,
@@ -163,6 +167,40 @@ pub enum Verb {
     /// Go on from an earlier run: prepare again, and do what is left.
     #[command(long_about = ABOUT_RESUME)]
     Resume(Resume),
+    /// End the connections that runs with --persist have kept: all of them, or those to the hosts of an inventory.
+    Disconnect(Disconnect),
+}
+
+/// Whose connections are ended.
+#[derive(Debug, Args)]
+pub struct Disconnect {
+    /// An inventory file or hosts, given as for the run that kept the connections [default: all that were kept].
+    #[arg(value_name = "INVENTORY")]
+    pub inventory: Option<String>,
+
+    /// Only these hosts.
+    #[arg(long, value_name = "HOSTS", requires = "inventory")]
+    pub limit: Vec<String>,
+
+    /// Not these hosts.
+    #[arg(long, value_name = "HOSTS", requires = "inventory")]
+    pub exclude: Vec<String>,
+
+    /// The data that the run was given.
+    #[arg(long, value_name = "KEY=VALUE", requires = "inventory")]
+    pub data: Vec<String>,
+
+    /// The user that the run was given.
+    #[arg(long, value_name = "USER", requires = "inventory")]
+    pub user: Option<String>,
+
+    /// The port that the run was given.
+    #[arg(long, value_name = "PORT", requires = "inventory", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+
+    /// The private key that the run was given.
+    #[arg(long, value_name = "FILE", requires = "inventory")]
+    pub key: Option<PathBuf>,
 }
 
 const ABOUT_RESUME: &str = "\
@@ -261,9 +299,15 @@ impl Options {
             user: self.user.or(earlier.user),
             port: self.port.or(earlier.port),
             key: self.key.or(earlier.key),
+            persist: self.persist.or(earlier.persist),
             json: self.json,
         }
     }
+}
+
+/// A time, as ssh spells it.
+fn time(text: &str) -> Result<String, String> {
+    infra_connect::settings::duration(text).map(|_| text.to_owned())
 }
 
 /// What counts for `--prove`.

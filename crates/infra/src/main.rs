@@ -3,6 +3,8 @@
 mod ad_hoc;
 mod approval;
 mod arguments;
+mod askpass;
+mod disconnect;
 mod earlier_hosts;
 mod interrupts;
 mod journal;
@@ -12,6 +14,7 @@ mod results;
 mod resume;
 mod runs;
 mod settings;
+mod terminal_questions;
 mod wiring;
 mod world;
 
@@ -25,6 +28,9 @@ use crate::outcome::Trouble;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    if let Some(code) = askpass::answer() {
+        return code;
+    }
     let mut arguments = Arguments::parse();
     if let Some(Verb::Runs(asked)) = &arguments.verb {
         let json = asked.json();
@@ -32,6 +38,10 @@ fn main() -> ExitCode {
     }
     let resumed = match arguments.verb.take() {
         Some(Verb::Resume(asked)) => Some(asked),
+        Some(Verb::Disconnect(asked)) => {
+            let ended = runtime().and_then(|runtime| runtime.block_on(disconnect::disconnect(asked)));
+            return ended.map_or_else(|trouble| trouble.report(0, false), ExitCode::from);
+        }
         _ => None,
     };
     let options = resumed.as_ref().map_or(&arguments.options, |asked| &asked.options);
@@ -42,10 +52,7 @@ fn main() -> ExitCode {
     };
     let ended = meant.and_then(|meant| {
         let Some((settings, resumed)) = meant else { return Ok(0) };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Trouble::failure(format!("the runtime could not be started: {error}")))?;
+        let runtime = runtime()?;
         let code = runtime.block_on(wiring::run(settings, resumed));
         // What an interrupt left unfinished tidies up after itself as it is dropped; what does not end in time holds nothing up.
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -55,4 +62,11 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(trouble) => trouble.report(verbosity, json),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Trouble> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble::failure(format!("the runtime could not be started: {error}")))
 }

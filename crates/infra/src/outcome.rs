@@ -24,6 +24,11 @@ impl Trouble {
         Self { diagnostics: vec![Diagnostic::runtime(message)], code: 1 }
     }
 
+    /// The same, with what to do about it.
+    pub fn failed(diagnostic: Diagnostic) -> Self {
+        Self { diagnostics: vec![diagnostic], code: 1 }
+    }
+
     /// The user did not want to wait for a run to begin: exit code 130.
     pub fn interrupted() -> Self {
         Self { diagnostics: vec![Diagnostic::runtime("interrupted while the inventory was read: no host was reached")], code: 130 }

@@ -4,6 +4,8 @@ use std::io::{self, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::terminal_questions::Hold;
+
 /// What is done when the reader of the results goes away.
 type OnGone = Box<dyn FnOnce() + Send>;
 
@@ -15,9 +17,10 @@ pub struct Results {
     on_gone: Arc<Mutex<Option<OnGone>>>,
 }
 
-/// Standard error until a flag is set; then nothing more comes through.
+/// Standard error until a flag is set; then nothing more comes through. While a question stands on the screen, it waits.
 pub struct Quiet {
     silent: Arc<AtomicBool>,
+    hold: Hold,
 }
 
 impl Results {
@@ -62,13 +65,14 @@ impl Results {
 
 impl Quiet {
     /// Silent from the moment on in which the flag is set.
-    pub fn new(silent: Arc<AtomicBool>) -> Self {
-        Self { silent }
+    pub fn new(silent: Arc<AtomicBool>, hold: Hold) -> Self {
+        Self { silent, hold }
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _free = self.hold.wait();
         if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 

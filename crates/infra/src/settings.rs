@@ -90,6 +90,14 @@ pub struct Settings {
     pub json: bool,
 }
 
+/// What is meant by hosts alone, with which nothing is done but to know them.
+///
+/// # Errors
+/// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
+pub fn of_hosts(inventory: &str, options: Options) -> Result<Settings, Diagnostic> {
+    Settings::resolve(Arguments { verb: None, inventory: Some(inventory.to_owned()), what: vec!["hosts".to_owned()], options })
+}
+
 /// The verbs that stand where a deploy file could.
 const VERBS: &[&str] = &["exec", "fact", "hosts"];
 
@@ -226,6 +234,9 @@ fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
     }
     if let Some(port) = arguments.port {
         data.insert("ssh_port".to_owned(), Value::from(port));
+    }
+    if let Some(time) = &arguments.persist {
+        data.insert("ssh_persist".to_owned(), Value::String(time.clone()));
     }
     if let Some(key) = &arguments.key {
         data.insert("ssh_key".to_owned(), Value::String(key.to_string_lossy().into_owned()));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::settings::{Lock, Settings, Source, Task};
+use crate::terminal_questions::{AtTerminal, Hold};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
 
@@ -94,12 +95,14 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
             interrupter.kill();
         });
     }
-    let screen = Box::new(Quiet::new(silent.clone()));
+    let hold = Hold::default();
+    let screen = Box::new(Quiet::new(silent.clone(), hold.clone()));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, hold })
+            .await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -131,6 +134,7 @@ struct Wires<'r> {
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
     earlier: Option<Arc<Earlier>>,
+    hold: Hold,
 }
 
 /// What is done on the hosts.
@@ -146,8 +150,9 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         Work::Operations(language) => language.clone(),
         Work::Facts(_) => Arc::new(ad_hoc::Nothing),
     };
-    let sockets = infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new));
-    let mut wire = infra_connect::Settings::new(sockets);
+    let mut wire = infra_connect::Settings::new(runtime_folder());
+    // ssh asks its questions by starting this program again.
+    wire.askpass = std::env::current_exe().ok();
     // Where the limit cannot be known, it shows when it is reached.
     wire.open_files = infra_connect::child::raise_open_files().ok();
     let inventory = wires.inventory.clone();
@@ -156,7 +161,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::new(wire)),
+        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.hold))),
         settings: infra_engine::Settings {
             kind,
             parallel: settings.parallel,
@@ -198,6 +203,11 @@ fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
     infra_engine::LockSettings { run: journal.run.clone(), user, controller, lease, wait, required }
 }
 
+/// The folder for sockets of this user.
+pub fn runtime_folder() -> PathBuf {
+    infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new))
+}
+
 /// The hosts that an earlier run left so, as its journal tells.
 fn hosts_of_earlier_run(run: Option<&str>, which: Which) -> Result<Found, Diagnostic> {
     let folder = Folder::of_user().map_err(|error| Diagnostic::misuse(format!("there is no journal: {error}")))?;
@@ -232,7 +242,11 @@ fn nothing_to_do(settings: &Settings, word: &str, started: Instant) {
     }
 }
 
-async fn inventory(settings: &Settings, folder: &Path, world: &Arc<Controller>) -> Result<Inventory, Trouble> {
+/// Reads the inventory that is meant.
+///
+/// # Errors
+/// [`Trouble`] when it is not there or not right.
+pub async fn inventory(settings: &Settings, folder: &Path, world: &Arc<Controller>) -> Result<Inventory, Trouble> {
     match &settings.source {
         Source::Names(list) => Ok(inventory_builder::from_host_list(list, settings.overrides.clone())?),
         Source::File(path) => {

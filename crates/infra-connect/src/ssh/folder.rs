@@ -10,7 +10,7 @@ use infra_core::connection::{ConnectError, ConnectStep};
 use nix::fcntl::{Flock, FlockArg};
 
 /// A socket's path has 107 bytes at most (unix(7)), and while ssh makes one it appends 17 to its name.
-const LONGEST_SOCKET: usize = 107 - 17;
+pub(super) const LONGEST_SOCKET: usize = 107 - 17;
 
 /// How long after its end a killed master may still make a file.
 const LAST_FILES: Duration = Duration::from_millis(500);
@@ -23,11 +23,14 @@ pub(crate) struct Folder {
 }
 
 /// Where one master has its socket and its log.
+#[derive(Clone)]
 pub(crate) struct Place {
     /// The socket.
     pub(crate) socket: PathBuf,
     /// The log.
     pub(crate) log: PathBuf,
+    /// Where ssh's questions are answered while it connects.
+    pub(crate) questions: PathBuf,
 }
 
 impl Place {
@@ -58,7 +61,8 @@ impl Folder {
 
     /// The place of the master with this number.
     pub(crate) fn place(&self, number: u64) -> Place {
-        Place { socket: self.path.join(format!("{number}.s")), log: self.path.join(format!("{number}.l")) }
+        let of = |kind: &str| self.path.join(format!("{number}.{kind}"));
+        Place { socket: of("s"), log: of("l"), questions: of("q") }
     }
 }
 
@@ -99,7 +103,7 @@ fn open(runtime: &Path) -> Result<Folder, String> {
 }
 
 /// Makes sure that a folder is there, ours, and closed to others.
-fn private(folder: &Path) -> std::io::Result<()> {
+pub(super) fn private(folder: &Path) -> std::io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
     let found = std::fs::symlink_metadata(folder)?;
     let refuse = |reason: &str| Err(std::io::Error::other(reason.to_owned()));

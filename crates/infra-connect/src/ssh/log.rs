@@ -3,7 +3,7 @@
 //! The lines are those of OpenSSH at `LogLevel DEBUG1`, from 8.0 on.
 
 use infra_core::command::quote;
-use infra_core::connection::ConnectStep;
+use infra_core::connection::{ConnectError, ConnectStep};
 use infra_core::output::printable;
 
 use super::options::Options;
@@ -83,7 +83,8 @@ pub(crate) fn explain(log: &str, stderr: &str, said: &str, late: Option<f64>, op
         }
         _ => (last.unwrap_or_else(|| "ssh ended without a word".to_owned()), None),
     };
-    Attempt { error: failed(step, message, hint), turned_away }
+    let transient = turned_away || late.is_some() || matches!(step, ConnectStep::Resolve | ConnectStep::Connect | ConnectStep::Banner);
+    Attempt { error: failed(step, message, hint), turned_away, transient }
 }
 
 fn in_time(step: ConnectStep, seconds: f64) -> String {
@@ -179,9 +180,36 @@ fn authenticate(log: &str, last: Option<String>, options: &Options) -> (String, 
         (true, false) => format!("there is no key file {}", missing.join(", ")),
         (true, true) => "there was no key to try".to_owned(),
     };
+    // The host took a key, and then no signature of it came.
+    let accepted = log.lines().rev().find_map(|line| line.trim().strip_prefix("debug1: Server accepts key: "));
+    if let Some(key) = accepted.map(|key| key.split(" SHA256:").next().unwrap_or(key)) {
+        let path = key.rsplit_once(' ').map_or(key, |(path, _)| path);
+        let (why, hint) = if options.opens(path) {
+            ("`ssh_key_password` is not its passphrase".to_owned(), "set the passphrase of the key in `ssh_key_password`".to_owned())
+        } else {
+            let hint = format!(
+                "it may be encrypted: add it to your ssh agent (`ssh-add {}`), set `ssh_key_password`, or run this at a terminal",
+                quote(path)
+            );
+            ("it could not be used".to_owned(), hint)
+        };
+        return (format!("the host would let {user} in with the key {path}, and {why}"), Some(hint));
+    }
+    let with_password = ["password", "keyboard-interactive"].iter().any(|way| log.contains(&format!("Next authentication method: {way}")));
+    if options.password.is_some() && with_password {
+        let message = format!("the host did not let {user} in (it takes {ways}); it did not take the password in `ssh_password`");
+        return (message, Some(format!("try `{}`; the user is named by `ssh_user`", options.by_hand())));
+    }
     let message = format!("the host did not let {user} in (it takes {ways}); {tried}");
     let hint = format!("try `{}`; the user is named by `ssh_user`, the key by `ssh_key` or your ssh agent", options.by_hand());
     (message, Some(hint))
+}
+
+/// The host asked for something, and there was no answer, or a wrong one: why, as a sentence fragment.
+pub(crate) fn refused(log: &str, why: &str, options: &Options) -> ConnectError {
+    let user = between(log, " as '", "'").unwrap_or("the user");
+    let hint = format!("try `{}`; the password is set by `ssh_password`, a key by `ssh_key`", options.by_hand());
+    failed(ConnectStep::Authenticate, format!("the host did not let {user} in: {why}"), Some(hint))
 }
 
 /// The address that ssh connected to at last: `Connecting to NAME [ADDRESS] port 22.` None where a proxy did so.

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::folder::{Folder, Place};
 use super::options::{Client, Options};
+use super::questions::Questions;
 use super::{Files, failed, log};
 use crate::settings::Settings;
 use crate::spawn::{BOOT, Process, SpawnError};
@@ -29,8 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running master. Dropping it kills it.
 pub(crate) struct Master {
+    /// For a master that is kept: the ssh that brought it up and has its first session, where this process did.
     child: tokio::sync::Mutex<Option<Child>>,
-    group: Pid,
+    group: Option<Pid>,
+    /// It stays when this process ends.
+    kept: bool,
     /// As long as this is open the master's first session reads on, and with it the master lives.
     first_input: Mutex<Option<ChildStdin>>,
     session: Arc<Session>,
@@ -39,47 +43,73 @@ pub(crate) struct Master {
     sessions: Arc<()>,
     /// What ssh and its proxy commands say past the log.
     stderr: Said,
-    pumps: [JoinHandle<()>; 2],
+    pumps: Vec<JoinHandle<()>>,
     _files: Files,
     _folder: Arc<Folder>,
 }
 
+/// What a master is started with.
+pub(crate) struct Start<'s> {
+    pub(crate) client: &'s Client,
+    pub(crate) options: &'s Options,
+    pub(crate) settings: &'s Settings,
+    pub(crate) folder: Arc<Folder>,
+    pub(crate) place: Place,
+    pub(crate) files: Files,
+    /// Who answers what ssh asks; where nobody does, it asks nothing.
+    pub(crate) questions: Option<&'s Questions>,
+    /// Whether it stays when this process ends.
+    pub(crate) kept: bool,
+}
+
 impl Master {
     /// Starts a master, whose first session is a shell of ours.
-    pub(crate) fn start(
-        client: &Client,
-        options: &Options,
-        settings: &Settings,
-        folder: Arc<Folder>,
-        place: Place,
-        files: Files,
-    ) -> Result<(Self, Process), ConnectError> {
+    pub(crate) fn start(start: Start<'_>) -> Result<(Self, Process), ConnectError> {
+        let Start { client, options, settings, folder, place, files, questions, kept } = start;
         let mut command = Command::new("ssh");
         command.arg("-M").arg("-S").arg(&place.socket).arg("-E").arg(&place.log);
+        match questions {
+            Some(questions) => {
+                command.args(questions.arguments()).envs(questions.environment());
+                if !client.is_forced_to_ask() {
+                    // Without a screen these ask nobody.
+                    command.env("DISPLAY", ":0");
+                }
+            }
+            None => {
+                command.args(options.questions(false, false)).env("SSH_ASKPASS_REQUIRE", "never");
+            }
+        }
+        command.args(["-o", &options.persistence(kept)]);
         command.args(options.arguments(client, Some(settings)));
         command.arg("--").arg(&options.address).arg(remote_command());
-        command.env("SSH_ASKPASS_REQUIRE", "never");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         crate::child::own_session(&mut command);
         let error = |error: std::io::Error| failed(ConnectStep::Settings, format!("ssh cannot be started: {error}"), None);
         let mut child = command.spawn().map_err(error)?;
         let piped = "all three were asked for as pipes";
-        let group = Pid::from_raw(child.id().expect("it was not waited for").cast_signed());
+        let process = child.id().expect("it was not waited for");
+        if let Some(questions) = questions {
+            questions.asked_by(process);
+        }
+        let group = Pid::from_raw(process.cast_signed());
         let stdin = child.stdin.take().expect(piped).into_owned_fd().map_err(error)?;
         let second = stdin.try_clone().map_err(error)?;
         let input = |fd| ChildStdin::from_std(std::process::ChildStdin::from(fd));
         let (sender, stderr) = watch::channel(Vec::new());
         let (stdout, first_stdout) = tokio::io::duplex(PIPE);
         let (said, first_stderr) = tokio::io::duplex(PIPE);
-        let pumps = [
+        let pumps = vec![
             tokio::spawn(pump(child.stdout.take().expect(piped), stdout, None)),
             tokio::spawn(pump(child.stderr.take().expect(piped), said, Some(sender))),
         ];
         let (log, words) = (place.log.clone(), Said(stderr.clone()));
         let master = Self {
             child: tokio::sync::Mutex::new(Some(child)),
-            group,
-            first_input: Mutex::new(Some(input(second).map_err(error)?)),
+            group: Some(group),
+            kept,
+            // A kept one needs no session to live.
+            first_input: Mutex::new(if kept { None } else { Some(input(second).map_err(error)?) }),
             session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
             place,
             sessions: Arc::new(()),
@@ -92,14 +122,33 @@ impl Master {
             stdin: Box::pin(input(stdin).map_err(error)?),
             stdout: Box::pin(first_stdout),
             stderr: Box::pin(first_stderr),
-            // Its input is held open, and its outputs are read on: ssh must not see them close while it has other sessions.
-            ends: false,
+            // Where it is the master's own, its input is held open, and its outputs are read on: ssh must not see them close while it has other
+            // sessions.
+            ends: kept,
             ended: Box::pin(async move {
                 let said = words.at_end().await;
                 last_words(&read_log(&log), &said).unwrap_or_else(|| "the shell on the host ended".to_owned())
             }),
         };
         Ok((master, first))
+    }
+
+    /// A master that an earlier run has kept.
+    pub(crate) fn join(place: Place, files: Files, folder: Arc<Folder>) -> Self {
+        let (_, stderr) = watch::channel(Vec::new());
+        Self {
+            child: tokio::sync::Mutex::new(None),
+            group: None,
+            kept: true,
+            first_input: Mutex::new(None),
+            session: Arc::new(Session::resume_mux(place.socket.clone().into_boxed_path(), None)),
+            place,
+            sessions: Arc::new(()),
+            stderr: Said(stderr),
+            pumps: Vec::new(),
+            _files: files,
+            _folder: folder,
+        }
     }
 
     /// Makes sure that the socket answers: resuming checks nothing.
@@ -117,10 +166,12 @@ impl Master {
         *self.first_input.lock().expect("nothing panics while it holds this lock") = None;
         if let Some(mut child) = self.child.lock().await.take() {
             // The log is whole once the process is gone; it may be gone already, and then its group may be, too.
-            if child.try_wait().ok().flatten().is_none() {
-                let _ = killpg(self.group, Signal::SIGTERM);
+            if child.try_wait().ok().flatten().is_none()
+                && let Some(group) = self.group
+            {
+                let _ = killpg(group, Signal::SIGTERM);
                 if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
-                    let _ = killpg(self.group, Signal::SIGKILL);
+                    let _ = killpg(group, Signal::SIGKILL);
                     let _ = child.wait().await;
                 }
             }
@@ -128,10 +179,12 @@ impl Master {
         self.stderr.at_end().await
     }
 
-    /// Ends the master and removes what it left on this machine.
+    /// Ends the master and removes what it left on this machine; one that is kept is left to others.
     pub(crate) async fn close(&self) {
         self.end().await;
-        self.place.clear();
+        if !self.kept {
+            self.place.clear();
+        }
     }
 
     /// How many sessions it has besides the first.
@@ -200,11 +253,14 @@ impl Drop for Master {
     fn drop(&mut self) {
         if let Some(child) = self.child.get_mut()
             && child.try_wait().ok().flatten().is_none()
+            && let Some(group) = self.group
         {
-            let _ = killpg(self.group, Signal::SIGKILL);
+            let _ = killpg(group, Signal::SIGKILL);
         }
         self.pumps.iter().for_each(JoinHandle::abort);
-        self.place.clear();
+        if !self.kept {
+            self.place.clear();
+        }
     }
 }
 

@@ -7,15 +7,14 @@ use infra_core::connection::{ConnectError, ConnectStep};
 use tokio::task::JoinSet;
 
 use super::master::{Master, SESSIONS};
-use super::options::Options;
-use super::{Ssh, failed, log};
+use super::{Ssh, Target, failed, log};
 use crate::reached::Reached;
 use crate::spawn::{Process, Spawn, SpawnError};
 
 /// The masters of one host. Dropping them kills them.
 pub(crate) struct Masters {
     ssh: Arc<Ssh>,
-    options: Arc<Options>,
+    target: Arc<Target>,
     first: Arc<Master>,
     more: Mutex<Vec<Another>>,
     /// What the first one said that it connected to. It is read while it still stands in the log.
@@ -31,13 +30,13 @@ struct Another {
 
 impl Masters {
     /// One master alone.
-    pub(crate) fn new(ssh: Arc<Ssh>, options: Arc<Options>, first: Arc<Master>) -> Self {
-        Self { ssh, options, first, more: Mutex::default(), address: OnceLock::new() }
+    pub(crate) fn new(ssh: Arc<Ssh>, target: Arc<Target>, first: Arc<Master>) -> Self {
+        Self { ssh, target, first, more: Mutex::default(), address: OnceLock::new() }
     }
 
     /// Notes what the first master is connected to.
     pub(crate) fn note_address(&self) {
-        let address = log::address(&self.first.log()).unwrap_or_else(|| self.options.name().to_owned());
+        let address = log::address(&self.first.log()).unwrap_or_else(|| self.target.options.name().to_owned());
         let _ = self.address.set(address);
     }
 
@@ -53,8 +52,8 @@ impl Masters {
         let there = 1 + self.more.lock().unwrap_or_else(PoisonError::into_inner).len();
         let mut connecting = JoinSet::new();
         for _ in there..connections {
-            let (ssh, options) = (self.ssh.clone(), self.options.clone());
-            connecting.spawn(async move { ssh.connect_again(&options).await });
+            let (ssh, target) = (self.ssh.clone(), self.target.clone());
+            connecting.spawn(async move { ssh.connect_again(&target).await });
         }
         let mut opened = Vec::new();
         let mut failure = None;
@@ -87,7 +86,7 @@ impl Spawn for Masters {
     }
 
     fn address(&self) -> String {
-        self.address.get().cloned().unwrap_or_else(|| self.options.name().to_owned())
+        self.address.get().cloned().unwrap_or_else(|| self.target.options.name().to_owned())
     }
 
     fn widen(&self, connections: usize) -> BoxFuture<'_, Result<(), ConnectError>> {
