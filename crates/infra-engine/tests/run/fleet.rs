@@ -677,6 +677,8 @@ impl Connection for Wire {
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
                 Action::Download(download) => format!("download {}", download.dest),
+                Action::UploadTree(tree) => format!("upload {}", tree.root),
+                Action::DownloadTree(tree) => format!("download {}", tree.dest),
                 Action::Controller(command) => format!("on the controller: {}", command.script),
             };
             self.machine.performed.lock().unwrap().push(command.clone());
