@@ -211,9 +211,10 @@ impl IncomingTree {
         let root = if self.tree.root.starts_with('/') { self.tree.root.clone() } else { format!("./{}", self.tree.root) };
         let files = self.tree.files.iter().filter(|file| file.size > 0);
         // On one line, which shells take faster than many.
-        let reads: Vec<String> =
-            files.map(|file| format!("head -c {} {} || exit", file.size, quote(&format!("./{}", file.path)))).collect();
-        Command::new(sh!("cd -P -- {} && { :; {}; }", root, infra_core::command::Shell::verbatim(reads.join("; "))))
+        let reads: Vec<String> = std::iter::once(":".to_owned())
+            .chain(files.map(|file| format!("head -c {} {} || exit", file.size, quote(&format!("./{}", file.path)))))
+            .collect();
+        Command::new(sh!("cd -P -- {} && { {}; }", root, infra_core::command::Shell::verbatim(reads.join("; "))))
     }
 
     /// What takes the output of that command; the second output goes to `sink`.

@@ -3,6 +3,7 @@
 mod ad_hoc;
 mod approval;
 mod arguments;
+mod copying;
 mod earlier_hosts;
 mod interrupts;
 mod journal;
