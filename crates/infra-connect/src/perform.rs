@@ -305,7 +305,16 @@ impl Inner {
                 let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;
-                Task { script, marks, payload, limit: whole, afterwards: Duration::ZERO, cleanup: Shell::verbatim(":"), dest: None, leaves_processes }
+                Task {
+                    script,
+                    marks,
+                    payload,
+                    limit: whole,
+                    afterwards: Duration::ZERO,
+                    cleanup: Shell::verbatim(":"),
+                    dest: None,
+                    leaves_processes,
+                }
             }
             Action::Script(run) => {
                 let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;

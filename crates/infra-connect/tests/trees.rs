@@ -22,7 +22,8 @@ use infra_core::output::Stream;
 use tempfile::TempDir;
 
 /// Names that a careless command would stumble over.
-const NAMES: &[&str] = &["plain", "with space", "-n", "--help", "quo'te", "dou\"ble", "$HOME", "`id`", "*", "back\\slash", "ünï", "(", "!", " ", "#"];
+const NAMES: &[&str] =
+    &["plain", "with space", "-n", "--help", "quo'te", "dou\"ble", "$HOME", "`id`", "*", "back\\slash", "ünï", "(", "!", " ", "#"];
 
 /// This machine with the tools of one folder alone.
 struct Tools {
@@ -193,7 +194,11 @@ async fn what_cannot_be_written_whole_changes_nothing() {
             let (ending, _) = write(&host, &root, vec![file("a", "new", 0o644), entry]).await;
             let reason = refusal(ending);
             assert!(reason.contains(wanted), "{tools}: {reason}");
-            assert_eq!((paths(&root), std::fs::read_to_string(root.join("a")).unwrap().as_str()), (before.clone(), "old"), "{tools}: {wanted}");
+            assert_eq!(
+                (paths(&root), std::fs::read_to_string(root.join("a")).unwrap().as_str()),
+                (before.clone(), "old"),
+                "{tools}: {wanted}"
+            );
         }
         let (ending, _) = write(&host, &folder.path().join("none"), vec![file("a", "new", 0o644)]).await;
         assert!(refusal(ending).contains("there is no such directory"), "{tools}");

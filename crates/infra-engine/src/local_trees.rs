@@ -157,7 +157,9 @@ impl<'q> Walk<'q> {
                 } else if metadata.is_symlink() {
                     let to = std::fs::read_link(entry.path()).map_err(unreadable)?;
                     let to = to.to_str().filter(|to| !to.contains('\n'));
-                    target = Some(to.ok_or_else(|| format!("the link {} leads to what is no line of UTF-8{advice}", self.full(&path)))?.to_owned());
+                    target = Some(
+                        to.ok_or_else(|| format!("the link {} leads to what is no line of UTF-8{advice}", self.full(&path)))?.to_owned(),
+                    );
                 } else if !metadata.is_file() {
                     return Err(format!("{} is no file, directory or link; leave it out with `exclude`", self.full(&path)));
                 }

@@ -88,14 +88,30 @@ impl OutputLines {
     /// For a step that moves so many bytes of files, where it moves any.
     pub(crate) fn new(total: Option<u64>) -> Self {
         let (pieces, receiver) = mpsc::channel(WAITING + BEYOND);
-        Self { queue: Queue { pieces, waiting: watch::Sender::new(0), lost: Arc::default(), moved: watch::Sender::new(0) }, receiver, total }
+        Self {
+            queue: Queue { pieces, waiting: watch::Sender::new(0), lost: Arc::default(), moved: watch::Sender::new(0) },
+            receiver,
+            total,
+        }
     }
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
         let (stdout, stderr) = (Vec::new(), Vec::new());
         let (waiting, lost) = (self.queue.waiting.clone(), self.queue.lost.clone());
-        let splitter = Splitter { receiver: self.receiver, waiting, lost, events, op, host, stdout, stderr, kept, moved: self.queue.moved.subscribe(), total: self.total };
+        let splitter = Splitter {
+            receiver: self.receiver,
+            waiting,
+            lost,
+            events,
+            op,
+            host,
+            stdout,
+            stderr,
+            kept,
+            moved: self.queue.moved.subscribe(),
+            total: self.total,
+        };
         (Arc::new(self.queue.clone()), splitter, EndOfOutput(self.queue))
     }
 }

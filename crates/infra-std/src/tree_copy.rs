@@ -175,7 +175,15 @@ impl TreeCopy {
     }
 
     /// Notes what owner and mode something is to be given.
-    fn settle(&mut self, path: &str, now: &Permissions, mode: Option<&Mode>, target: Target, wishes: &Wishes<'_>, who: &WhoAsks) -> Permissions {
+    fn settle(
+        &mut self,
+        path: &str,
+        now: &Permissions,
+        mode: Option<&Mode>,
+        target: Target,
+        wishes: &Wishes<'_>,
+        who: &WhoAsks,
+    ) -> Permissions {
         let is_directory = target == Target::Directory;
         let ownership = wishes.ownership(mode);
         let after = ownership.settle(path, now, target, who.umask).after;
@@ -190,7 +198,15 @@ impl TreeCopy {
         after
     }
 
-    fn directory(&mut self, path: &str, local: u32, now: Option<Permissions>, fresh: Permissions, wishes: &Wishes<'_>, who: &WhoAsks) -> Permissions {
+    fn directory(
+        &mut self,
+        path: &str,
+        local: u32,
+        now: Option<Permissions>,
+        fresh: Permissions,
+        wishes: &Wishes<'_>,
+        who: &WhoAsks,
+    ) -> Permissions {
         let mode = resolve(wishes.dir_mode, local);
         let before = (self.owners.len(), self.modes.values().map(Vec::len).sum::<usize>());
         let is_new = now.is_none();
@@ -211,7 +227,15 @@ impl TreeCopy {
         after
     }
 
-    fn file(&mut self, path: &str, (size, mode, sha256): (u64, u32, &str), old: Option<&Entry>, maker: &Maker, wishes: &Wishes<'_>, who: &WhoAsks) {
+    fn file(
+        &mut self,
+        path: &str,
+        (size, mode, sha256): (u64, u32, &str),
+        old: Option<&Entry>,
+        maker: &Maker,
+        wishes: &Wishes<'_>,
+        who: &WhoAsks,
+    ) {
         let mode = resolve(wishes.mode, mode);
         let fresh = maker.file();
         let old_file = old.filter(|entry| entry.kind == EntryKind::File);
@@ -301,12 +325,18 @@ impl TreeCopy {
     fn check_obstacles(&self, found: Option<&Contents>, wishes: &Wishes<'_>) -> Result<(), DiffError> {
         let Some((path, kind)) = self.obstacles.iter().next() else { return Ok(()) };
         if !wishes.delete {
-            let message = format!("{} is in the way: it is {} on the host, and something else in {}", wishes.full(path), spelt(*kind), wishes.src);
-            return Err(DiffError::refused_with_hint(message, "remove it, or give delete = true, which removes all that the source has not"));
+            let message =
+                format!("{} is in the way: it is {} on the host, and something else in {}", wishes.full(path), spelt(*kind), wishes.src);
+            return Err(DiffError::refused_with_hint(
+                message,
+                "remove it, or give delete = true, which removes all that the source has not",
+            ));
         }
         let excluded = found.iter().flat_map(|found| &found.excluded);
         for one in excluded {
-            if let Some(above) = self.obstacles.keys().find(|path| one.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
+            if let Some(above) =
+                self.obstacles.keys().find(|path| one.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/')))
+            {
                 let message = format!("{} is in the way and holds {}, which is left out", wishes.full(above), wishes.full(one));
                 return Err(DiffError::refused_with_hint(message, "move it away by hand"));
             }
@@ -402,11 +432,9 @@ impl TreeCopy {
                     let after = entry.permissions();
                     Some(match entry.kind {
                         EntryKind::Directory => Node::Directory(after.directory_node(is_new)),
-                        EntryKind::File => Node::File(infra_core::node::FileNode {
-                            size: entry.size,
-                            sha256: entry.sha256.clone(),
-                            ..after.file_node()
-                        }),
+                        EntryKind::File => {
+                            Node::File(infra_core::node::FileNode { size: entry.size, sha256: entry.sha256.clone(), ..after.file_node() })
+                        }
                         _ => Node::Link(LinkNode {
                             target: entry.target.clone().unwrap_or_default(),
                             user: after.known_user(),

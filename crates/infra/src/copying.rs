@@ -138,9 +138,7 @@ mod tests {
 
     #[test]
     fn a_slash_at_the_end_means_what_is_in_it() {
-        for (path, name) in
-            [("site", Some("site")), ("a/site", Some("site")), ("site/", None), (".", None), ("/", None), ("a/..", None)]
-        {
+        for (path, name) in [("site", Some("site")), ("a/site", Some("site")), ("site/", None), (".", None), ("/", None), ("a/..", None)] {
             assert_eq!(last_name(path), name, "{path}");
         }
     }

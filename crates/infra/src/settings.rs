@@ -288,6 +288,16 @@ mod tests {
     }
 
     #[test]
+    fn copying_is_not_asked_about_unless_it_removes() {
+        let yes = |words: &[&str]| resolve(words).map(|settings| settings.yes);
+        assert_eq!(yes(&["@local", "copy", "a", "b"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a", "b", "delete=false"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a", "b", "delete=true"]), Ok(false));
+        assert_eq!(yes(&["@local", "fetch", "a", "b"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a"]), Err("copy needs SRC and DEST".to_owned()));
+    }
+
+    #[test]
     fn proofs_are_typed() {
         let prove = |words: &[&str]| resolve(&[&["@local", "a.lua"], words].concat()).map(|settings| settings.prove);
         assert_eq!(prove(&[]), Ok(None));

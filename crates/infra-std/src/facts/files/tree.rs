@@ -181,7 +181,8 @@ impl Fact for Tree {
                 Err(unreadable("read", &format!("{}/{}", self.path, entry.path), output.status, &reason))
             }
             _ => {
-                let entries = contents.entries.into_iter().filter(|entry| entry.kind != EntryKind::File || entry.sha256.is_some()).collect();
+                let entries =
+                    contents.entries.into_iter().filter(|entry| entry.kind != EntryKind::File || entry.sha256.is_some()).collect();
                 Ok(Found::Is(Contents { entries, ..contents }))
             }
         }
@@ -227,11 +228,7 @@ impl Fact for Tree {
         let root = Status { atime: Some(3), mtime: Some(2), ctime: Some(1), ..root };
         let entries = vec![
             entry("a", EntryKind::Directory, 0o755, "app", "www", 7, 8),
-            Entry {
-                size: Some(0),
-                sha256: Some(digest.to_owned()),
-                ..entry("a/b: c", EntryKind::File, 0o644, "app", "www", 7, 8)
-            },
+            Entry { size: Some(0), sha256: Some(digest.to_owned()), ..entry("a/b: c", EntryKind::File, 0o644, "app", "www", 7, 8) },
             Entry { target: Some("a/b: c".into()), ..entry("l", EntryKind::Link, 0o777, "root", "root", 0, 0) },
         ];
         let contents = Contents { root, entries, excluded: vec!["x.log".into()], strange: 1 };

@@ -188,7 +188,11 @@ impl Operation for Sync {
                 .steps(["mkdir -- /srv/site /srv/site/css", "upload /srv/site css/a.css index.html"]),
             on(
                 Example::new("Send only what differs", wish.clone()),
-                tree(vec![entry("css", EntryKind::Directory, 0o755), file("css/a.css", digest()), file("index.html", Some("0".repeat(64)))]),
+                tree(vec![
+                    entry("css", EntryKind::Directory, 0o755),
+                    file("css/a.css", digest()),
+                    file("index.html", Some("0".repeat(64))),
+                ]),
             )
             .steps(["upload /srv/site index.html"]),
             on(Example::new("Leave what is the same", wish.clone()), tree(same())).nothing("all 3 are as wished"),
@@ -202,10 +206,8 @@ impl Operation for Sync {
                 Example::new("Set owner and mode", json!({ "src": "/deploy/site", "dest": "/srv/site", "user": "www", "mode": "640" })),
                 tree(same()),
             )
-            .steps([
-                "chown -h -- www /srv/site /srv/site/css /srv/site/css/a.css /srv/site/index.html && \
-                 chmod -- 640 /srv/site/index.html /srv/site/css/a.css",
-            ]),
+            .steps(["chown -h -- www /srv/site /srv/site/css /srv/site/css/a.css /srv/site/index.html && \
+                 chmod -- 640 /srv/site/index.html /srv/site/css/a.css"]),
             on(
                 Example::new("A directory where a file shall be", wish),
                 tree(vec![entry("css", EntryKind::Directory, 0o755), entry("index.html", EntryKind::Directory, 0o755)]),
