@@ -115,6 +115,18 @@ const ROWS: &[Row] = &[
         away: None,
     },
     Row {
+        operation: "files.sync",
+        ground: "mkdir -p /srv/synced/gone && echo old > /srv/synced/a.txt && echo x > /srv/synced/gone/x && echo kept > /srv/synced/x.log",
+        wanted: r#"files.sync { src = "tree", dest = "/srv/synced", user = "plain", mode = "640", dir_mode = "2750", delete = true, exclude = "*.log" }"#,
+        look: (
+            "cd /srv/synced && find . | LC_ALL=C sort && stat -c '%a %U %N' . a.txt 'sub/it is deep' 'sub/a link' && cat a.txt x.log",
+            ".\n./a.txt\n./sub\n./sub/a link\n./sub/it is deep\n./sub/it is deep/b\n./x.log\n2750 plain '.'\n640 plain 'a.txt'\n\
+             2750 plain 'sub/it is deep'\n777 plain 'sub/a link' -> '../a.txt'\nnew\nkept",
+        ),
+        again: Again::Nothing,
+        away: None,
+    },
+    Row {
         operation: "files.template",
         ground: "true",
         wanted: r#"files.template { src = "hello.j2", dest = "/srv/hello.txt", vars = { names = { "a", "b" } } }"#,
@@ -333,6 +345,10 @@ fn every_operation_on_a_real_machine() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     std::fs::write(folder.join("motd.txt"), "Welcome.\n").expect("a file");
+    std::fs::create_dir_all(folder.join("tree/sub/it is deep")).expect("a tree");
+    std::fs::write(folder.join("tree/a.txt"), "new\n").expect("a file");
+    std::fs::write(folder.join("tree/sub/it is deep/b"), "b\n").expect("a file");
+    std::os::unix::fs::symlink("../a.txt", folder.join("tree/sub/a link")).expect("a link");
     std::fs::write(folder.join("hello.j2"), "{{ names|join(' and ') }} on {{ host.name }}\n").expect("a template");
     std::fs::write(folder.join("script.sh"), "#!/bin/sh\necho \"$1/$2\" >> /srv/script.log\n").expect("a script");
     let config = format!("ssh_config_file={}", fleet.ssh_config().display());

@@ -15,9 +15,9 @@ use infra_core::output::Stream;
 use infra_core::sh;
 
 /// How much is kept in memory before it is written.
-const ENOUGH: usize = 256 * 1024;
+pub(crate) const ENOUGH: usize = 256 * 1024;
 /// How much is kept of what was said on the second output.
-const WORDS: usize = 4096;
+pub(crate) const WORDS: usize = 4096;
 
 /// A file that comes in. Dropped before it is in place, it leaves nothing.
 pub(crate) struct Incoming {
@@ -25,7 +25,7 @@ pub(crate) struct Incoming {
     arriving: Arc<Mutex<Arriving>>,
 }
 
-struct Arriving {
+pub(crate) struct Arriving {
     file: File,
     /// Where it is written, and the file that it will replace.
     temporary: PathBuf,
@@ -33,8 +33,9 @@ struct Arriving {
     /// The permission bits of the file that it will replace.
     mode: Option<u32>,
     digest: Sha256Builder,
-    waiting: Vec<u8>,
+    pub(crate) waiting: Vec<u8>,
     words: Vec<u8>,
+    moved: u64,
     fault: Option<String>,
     in_place: bool,
 }
@@ -49,7 +50,11 @@ impl Drop for Arriving {
 }
 
 impl Arriving {
-    fn open(download: &Download, name: &str) -> Result<Self, String> {
+    /// Makes the temporary file; `executable` is for one that replaces none.
+    ///
+    /// # Errors
+    /// Why it cannot be made, as a sentence fragment.
+    pub(crate) fn open(download: &Download, name: &str, executable: bool) -> Result<Self, String> {
         let dest = Path::new(&download.dest);
         let place = match std::fs::symlink_metadata(dest) {
             Ok(found) if found.is_symlink() => dest.canonicalize().map_err(|error| format!("the link leads nowhere: {error}"))?,
@@ -72,15 +77,17 @@ impl Arriving {
             std::fs::create_dir_all(folder).map_err(|error| format!("the directory {} cannot be made: {error}", folder.display()))?;
         }
         let temporary = folder.join(name);
+        let fresh = if executable { 0o777 } else { 0o666 };
         let mode = old.map(|old| old.mode() & 0o7777);
         // At no moment may more people read it than may read the file that it replaces.
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(0o666) & 0o777).open(&temporary);
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(fresh) & 0o777).open(&temporary);
         let file = file.map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
         let digest = Sha256Builder::default();
-        Ok(Self { file, temporary, place, mode, digest, waiting: Vec::new(), words: Vec::new(), fault: None, in_place: false })
+        Ok(Self { file, temporary, place, mode, digest, waiting: Vec::new(), words: Vec::new(), moved: 0, fault: None, in_place: false })
     }
 
-    fn write(&mut self) {
+    /// Writes what waits.
+    pub(crate) fn write(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         self.digest.update(&waiting);
         if self.fault.is_none()
@@ -90,7 +97,11 @@ impl Arriving {
         }
     }
 
-    fn put_in_place(&mut self, sha256: &str) -> Result<(), String> {
+    /// Puts the file in place where it is what was meant.
+    ///
+    /// # Errors
+    /// Why it is not in place, as a sentence fragment.
+    pub(crate) fn put_in_place(&mut self, sha256: &str) -> Result<(), String> {
         self.write();
         if let Some(fault) = self.fault.take() {
             return Err(fault);
@@ -123,7 +134,11 @@ impl TakeOutput for Taker {
     fn take(&self, stream: Stream, bytes: &[u8]) {
         let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         match stream {
-            Stream::Stdout => arriving.waiting.extend_from_slice(bytes),
+            Stream::Stdout => {
+                arriving.waiting.extend_from_slice(bytes);
+                arriving.moved += bytes.len() as u64;
+                self.sink.moved(arriving.moved);
+            }
             Stream::Stderr => {
                 arriving.words.extend_from_slice(bytes);
                 let excess = arriving.words.len().saturating_sub(WORDS);
@@ -146,9 +161,10 @@ impl TakeOutput for Taker {
     }
 }
 
-async fn on_a_thread<T: Send + 'static>(
-    arriving: Arc<Mutex<Arriving>>,
-    work: impl FnOnce(&mut Arriving) -> T + Send + 'static,
+/// Does what may wait for a disk where that holds up nobody else.
+pub(crate) async fn on_a_thread<A: Send + 'static, T: Send + 'static>(
+    arriving: Arc<Mutex<A>>,
+    work: impl FnOnce(&mut A) -> T + Send + 'static,
 ) -> Option<T> {
     let work = move || work(&mut arriving.lock().unwrap_or_else(PoisonError::into_inner));
     tokio::task::spawn_blocking(work).await.ok()
@@ -161,7 +177,7 @@ impl Incoming {
     /// Why it cannot be made, as a sentence fragment.
     pub(crate) async fn open(download: &Download, name: &str) -> Result<Self, String> {
         let (wanted, temporary) = (download.clone(), name.to_owned());
-        let opened = tokio::task::spawn_blocking(move || Arriving::open(&wanted, &temporary)).await;
+        let opened = tokio::task::spawn_blocking(move || Arriving::open(&wanted, &temporary, false)).await;
         match opened.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(arriving) => Ok(Self { download: download.clone(), arriving: Arc::new(Mutex::new(arriving)) }),
             Err(reason) => Err(not_written(download, &reason)),

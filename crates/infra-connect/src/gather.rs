@@ -121,14 +121,14 @@ impl Inner {
         let mut open = Vec::new();
         for place in places {
             match ask(&questions[place]) {
-                Ok(text) => open.push((place, text)),
+                Ok(text) => open.push((place, text, questions[place].command.patience)),
                 Err(reason) => answered.push((place, Err(reason))),
             }
         }
         let mut kills = self.kills();
         let _flight = self.flight();
         while !open.is_empty() {
-            let texts: Vec<&str> = open.iter().map(|(_, text)| text.as_str()).collect();
+            let texts: Vec<(&str, Option<u32>)> = open.iter().map(|(_, text, patience)| (text.as_str(), *patience)).collect();
             let round = self.ask_once(user, &texts, &mut kills).await?;
             let mut left = Vec::new();
             for (question, answer) in open.into_iter().zip(round.answers) {
@@ -146,7 +146,7 @@ impl Inner {
     async fn ask_once(
         self: &Arc<Self>,
         user: Option<&str>,
-        texts: &[&str],
+        texts: &[(&str, Option<u32>)],
         kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Result<Round, Lost> {
         let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
@@ -155,7 +155,7 @@ impl Inner {
         let locale = self.abilities.locale();
         let begin = marks.add(Mark::Begin).say("0");
         let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
-        for (place, question) in texts.iter().enumerate() {
+        for (place, (question, _)) in texts.iter().enumerate() {
             text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
         }
         let guarded = self.lock.before_facts(self);
@@ -180,7 +180,11 @@ impl Inner {
             answered: vec![false; texts.len()],
             since: Instant::now(),
         };
-        let deadline = self.settings.fact_deadline;
+        let deadline_of = |open: Option<usize>| {
+            let patience = open.and_then(|open| texts[open].1).map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
+            patience.unwrap_or(self.settings.fact_deadline).max(self.settings.fact_deadline)
+        };
+        let mut deadline = self.settings.fact_deadline;
         let mut spoilt = None;
         let mut interrupted = false;
         let mut lag = None;
@@ -188,6 +192,7 @@ impl Inner {
             if answers.ear.nearly_done() && lag.is_none() {
                 lag = Some(Instant::now() + crate::perform::LAG);
             }
+            deadline = deadline_of(answers.first_open());
             let due = answers.since + deadline;
             tokio::select! {
                 step = exchange.step(&mut answers) => if step == Step::Closed { break },

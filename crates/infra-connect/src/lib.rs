@@ -64,6 +64,8 @@ mod sessions;
 pub mod settings;
 pub mod spawn;
 mod ssh;
+mod tree_download;
+mod tree_upload;
 mod upload;
 mod wire;
 

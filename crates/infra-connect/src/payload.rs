@@ -1,13 +1,16 @@
 //! What follows the scripts on the input of a command, and how it is sent in bounded memory.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use infra_core::change::Content;
+use infra_core::connection::OutputSink;
 use infra_core::digest::Sha256Builder;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
+
+use crate::tree_upload::TreeStream;
 
 /// How much is written at once; each of these counts as progress.
 const CHUNK: usize = 32 * 1024;
@@ -18,6 +21,8 @@ pub(crate) enum Payload {
     Stream(Arc<Vec<u8>>),
     /// The command checks them by digest before it does anything, so it does not begin before the last of them.
     Checked(Content),
+    /// The same for a whole tree.
+    Tree(TreeStream),
 }
 
 impl Payload {
@@ -37,12 +42,33 @@ pub(crate) struct Progress {
     begun: AtomicBool,
     moved: Mutex<Instant>,
     fault: Mutex<Option<String>>,
+    whole: AtomicBool,
+    moved_bytes: AtomicU64,
+    told: OnceLock<OutputSink>,
 }
 
 impl Progress {
     /// Nothing was sent yet.
     pub(crate) fn new() -> Self {
-        Self { begun: AtomicBool::new(false), moved: Mutex::new(Instant::now()), fault: Mutex::new(None) }
+        Self {
+            begun: AtomicBool::new(false),
+            moved: Mutex::new(Instant::now()),
+            fault: Mutex::new(None),
+            whole: AtomicBool::new(false),
+            moved_bytes: AtomicU64::new(0),
+            told: OnceLock::new(),
+        }
+    }
+
+    /// Has the bytes of the payload told to a sink as they go out.
+    pub(crate) fn tell(&self, sink: OutputSink) {
+        // There is one sink for a command.
+        let _ = self.told.set(sink);
+    }
+
+    /// Whether all is sent, so that the host alone is at work.
+    pub(crate) fn whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
     }
 
     /// Whether the host may have all it needs to change something.
@@ -80,6 +106,16 @@ struct Writer {
 }
 
 impl Writer {
+    /// Writes what counts as moved.
+    async fn write_content(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.write(bytes).await?;
+        let moved = self.progress.moved_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
+        if let Some(told) = self.progress.told.get() {
+            told.moved(moved);
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         for chunk in bytes.chunks(CHUNK) {
             self.stdin.write_all(chunk).await?;
@@ -98,7 +134,11 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
     let mut writer = Writer { stdin, progress };
     // The last line is the one that lets the last shell begin.
     let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-    let waits = matches!(&payload, Payload::Checked(content) if content.size() > 0);
+    let waits = match &payload {
+        Payload::Stream(_) => false,
+        Payload::Checked(content) => content.size() > 0,
+        Payload::Tree(_) => true,
+    };
     let sent = async {
         writer.write(&scripts.as_bytes()[..last]).await?;
         if !waits {
@@ -109,16 +149,22 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
             Payload::Stream(bytes) => writer.write(&bytes).await?,
             Payload::Checked(Content::Bytes(bytes)) => {
                 let at = bytes.len().saturating_sub(1);
-                writer.write(&bytes[..at]).await?;
+                writer.write_content(&bytes[..at]).await?;
                 writer.progress.begin();
-                writer.write(&bytes[at..]).await?;
+                writer.write_content(&bytes[at..]).await?;
             }
             Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
-                if let Err(fault) = send_file(&mut writer, &path, size, &sha256).await? {
+                if let Err(fault) = send_file(&mut writer, &path, size, &sha256, true).await? {
+                    writer.progress.fail(fault);
+                }
+            }
+            Payload::Tree(tree) => {
+                if let Err(fault) = send_tree(&mut writer, &tree).await? {
                     writer.progress.fail(fault);
                 }
             }
         }
+        writer.progress.whole.store(true, Ordering::Release);
         // With too few bytes a host would wait for the others.
         if keep && writer.progress.fault().is_none() {
             writer.stdin.flush().await?;
@@ -132,8 +178,31 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
     sent.unwrap_or(false).then_some(writer.stdin)
 }
 
-/// Sends a file of this machine. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
-async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str) -> std::io::Result<Result<(), String>> {
+/// Sends the files of a tree, one after the other. What ends it is not sent before each is known to be what was meant.
+async fn send_tree(writer: &mut Writer, tree: &TreeStream) -> std::io::Result<Result<(), String>> {
+    const ZEROS: [u8; 1024] = [0; 1024];
+    for member in &tree.members {
+        writer.write(&member.header).await?;
+        match &member.content {
+            Content::Bytes(bytes) => writer.write_content(bytes).await?,
+            Content::LocalFile { path, size, sha256 } => {
+                if let Err(fault) = send_file(writer, path, *size, sha256, false).await? {
+                    return Ok(Err(fault));
+                }
+            }
+        }
+        writer.write(&ZEROS[..member.padding()]).await?;
+    }
+    writer.progress.begin();
+    for _ in 0..tree.trailer / ZEROS.len() {
+        writer.write(&ZEROS).await?;
+    }
+    writer.write(&ZEROS[..tree.trailer % ZEROS.len()]).await?;
+    Ok(Ok(()))
+}
+
+/// Sends a file of this machine; `last` where nothing comes after it. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
+async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str, last: bool) -> std::io::Result<Result<(), String>> {
     let changed = || format!("the local file {path} changed after it was read");
     let mut file = match tokio::fs::File::open(path).await {
         Ok(file) => file,
@@ -156,15 +225,17 @@ async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str) -> 
             if digest.finish() != sha256 {
                 return Ok(Err(changed()));
             }
-            writer.progress.begin();
-            writer.write(&buffer[..read]).await?;
+            if last {
+                writer.progress.begin();
+            }
+            writer.write_content(&buffer[..read]).await?;
             // One look further: a file that has grown is another file.
             return Ok(match file.read(&mut buffer).await {
                 Ok(0) => Ok(()),
                 _ => Err(changed()),
             });
         }
-        writer.write(&buffer[..read]).await?;
+        writer.write_content(&buffer[..read]).await?;
     }
     Ok(if left == 0 && digest.finish() == sha256 { Ok(()) } else { Err(changed()) })
 }

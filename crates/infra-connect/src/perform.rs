@@ -19,7 +19,8 @@ use crate::payload::Payload;
 use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
-use crate::{privilege, script, upload};
+use crate::tree_download::IncomingTree;
+use crate::{privilege, script, tree_upload, upload};
 
 /// How long the second output may lag behind the first one's receipt or end.
 pub(crate) const LAG: Duration = Duration::from_secs(2);
@@ -32,6 +33,8 @@ struct Task {
     script: String,
     payload: Payload,
     limit: Limit,
+    /// How much longer it may be silent once all is sent, as it has much to check and to sync.
+    afterwards: Duration,
     cleanup: Shell,
     /// The destination, for an upload: it has no output, and 0 is its only good end.
     dest: Option<String>,
@@ -56,6 +59,9 @@ enum Limit {
     /// From the last bytes that went out.
     Stall(Duration),
 }
+
+/// How many bytes in a second a host digests and syncs at the least, once all of them are there.
+const SLOWEST_DISK: u64 = 16 << 20;
 
 /// Listens to one command.
 pub(crate) struct Ear {
@@ -245,17 +251,31 @@ enum Stopped {
 impl Inner {
     /// Does one step of a change.
     pub(crate) async fn perform(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink) -> Ending {
-        let Action::Download(download) = step.action else { return self.perform_within(step, sink, None).await };
-        let incoming = match Incoming::open(download, &temporary_name()).await {
-            Ok(incoming) => incoming,
-            Err(reason) => return Ending::Refused(reason),
-        };
-        let read = Action::Run(incoming.command());
         let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
-        // It changes this machine and only reads the host, whose lock it does not need.
-        let reading = Perform { action: &read, as_of: None, ..step };
-        let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
-        incoming.end(ending).await
+        // A download changes this machine and only reads the host, whose lock it does not need.
+        match step.action {
+            Action::Download(download) => {
+                let incoming = match Incoming::open(download, &temporary_name()).await {
+                    Ok(incoming) => incoming,
+                    Err(reason) => return Ending::Refused(reason),
+                };
+                let read = Action::Run(incoming.command());
+                let reading = Perform { action: &read, as_of: None, ..step };
+                let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
+                incoming.end(ending).await
+            }
+            Action::DownloadTree(tree) => {
+                let incoming = match IncomingTree::open(tree, &temporary_name()).await {
+                    Ok(incoming) => incoming,
+                    Err(reason) => return Ending::Refused(reason),
+                };
+                let read = Action::Run(incoming.command());
+                let reading = Perform { action: &read, as_of: None, ..step };
+                let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
+                incoming.end(ending).await
+            }
+            _ => self.perform_within(step, sink, None).await,
+        }
     }
 
     /// Does one step; `limit` in place of the one that steps of its kind have.
@@ -294,8 +314,9 @@ impl Inner {
         let frame = session.frame;
         let request = Request { user, lock, script: &task.script, marks: task.marks, payload: task.payload };
         let mut exchange = self.begin(&mut session, request, how);
+        exchange.progress().tell(sink.clone());
         let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
-        let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
+        let stopped = self.listen(&mut exchange, &mut ear, task.limit, task.afterwards, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
             self.settle(&mut exchange, &mut ear, Ear::settled).await;
@@ -319,13 +340,23 @@ impl Inner {
         let mut marks = Marks::new();
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
         let name = temporary_name();
+        let afterwards = |bytes: u64| Duration::from_secs(bytes / SLOWEST_DISK);
         let task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
                 let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;
-                Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None, leaves_processes }
+                Task {
+                    script,
+                    marks,
+                    payload,
+                    limit: whole,
+                    afterwards: Duration::ZERO,
+                    cleanup: Shell::verbatim(":"),
+                    dest: None,
+                    leaves_processes,
+                }
             }
             Action::Script(run) => {
                 let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;
@@ -338,6 +369,7 @@ impl Inner {
                     marks,
                     payload: Payload::Checked(run.content.clone()),
                     limit: whole,
+                    afterwards: Duration::ZERO,
                     cleanup,
                     dest: None,
                     leaves_processes: true,
@@ -348,11 +380,26 @@ impl Inner {
                 marks,
                 payload: Payload::Checked(wanted.content.clone()),
                 limit: Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall)),
+                afterwards: afterwards(wanted.content.size()),
                 cleanup: upload::cleanup(wanted, &name),
                 dest: Some(wanted.dest.clone()),
                 leaves_processes: false,
             },
-            Action::Download(_) | Action::Controller(_) => return Err("it is no step of a host".to_owned()),
+            Action::UploadTree(tree) => {
+                let begin = marks.add(Mark::Begin);
+                let written = tree_upload::prepare(tree, &name, &begin)?;
+                Task {
+                    script: written.script,
+                    marks,
+                    payload: Payload::Tree(written.stream),
+                    limit: Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall)),
+                    afterwards: afterwards(tree.size()),
+                    cleanup: written.cleanup,
+                    dest: Some(tree.root.clone()),
+                    leaves_processes: false,
+                }
+            }
+            Action::Download(_) | Action::DownloadTree(_) | Action::Controller(_) => return Err("it is no step of a host".to_owned()),
         };
         if task.script.contains('\0') {
             return Err("a command cannot hold a NUL character".to_owned());
@@ -366,11 +413,16 @@ impl Inner {
         exchange: &mut Exchange,
         ear: &mut Ear,
         limit: Limit,
+        afterwards: Duration,
         kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Option<Stopped> {
         let started = Instant::now();
         let mut lag: Option<Instant> = None;
         while !ear.done() {
+            let limit = match limit {
+                Limit::Stall(limit) if exchange.progress().whole() => Limit::Stall(limit + afterwards),
+                limit => limit,
+            };
             let deadline = match limit {
                 Limit::None => None,
                 Limit::Whole(limit) => Some(started + limit),

@@ -40,6 +40,10 @@ pub enum Action {
     Script(ScriptRun),
     /// Read a file of the host into one of the controller: written beside its destination, checked by digest, then renamed over it.
     Download(Download),
+    /// Write files and links of a tree on a host, all of them in one stream: each beside its destination, checked by digest; and when all are there, renamed.
+    UploadTree(TreeUpload),
+    /// Read files of a tree on a host into one of the controller, all of them in one stream.
+    DownloadTree(TreeDownload),
     /// Run this on the controller. It finds the address at which infra reaches the host in the environment variable `INFRA_ADDRESS`. Of the context only
     /// the environment counts: it runs as who started infra.
     Controller(Command),
@@ -75,6 +79,86 @@ pub struct Download {
     pub sha256: String,
     /// Whether to make the missing directories of `dest`.
     pub create_dir: bool,
+}
+
+/// Files and links of a tree to be written on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeUpload {
+    /// The directory on the host at the root of the tree, which is there.
+    pub root: String,
+    /// What is written. The directories that it stands in are there.
+    pub entries: Vec<TreeEntry>,
+}
+
+/// A file or a link of a tree to be written on a host; what stands there is replaced, a link itself and not what it leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeEntry {
+    /// Its path, relative to the root of the tree. No name in it is `.` or `..`, and none has a line break.
+    pub path: String,
+    /// What it is.
+    pub what: TreeNode,
+    /// Its owner as chown(1) takes it, such as `app:www` or `:www`; what any new file gets where not given.
+    pub owner: Option<String>,
+}
+
+/// What is written at a path of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TreeNode {
+    /// A regular file.
+    File {
+        /// What it will hold.
+        content: Content,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A symbolic link, and where it leads, as spelt.
+    Link(String),
+}
+
+impl TreeUpload {
+    /// The size of all its files, in bytes.
+    pub fn size(&self) -> u64 {
+        let size = |entry: &TreeEntry| if let TreeNode::File { content, .. } = &entry.what { content.size() } else { 0 };
+        self.entries.iter().map(size).sum()
+    }
+}
+
+/// Files of a tree to be fetched from a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeDownload {
+    /// The directory on the host at the root of the tree.
+    pub root: String,
+    /// The absolute path of the directory on the controller that shall hold the same; a link to it is followed, links below it are not.
+    pub dest: String,
+    /// Whether to make `dest` where it is missing.
+    pub create_dir: bool,
+    /// The directories that shall be there, by path relative to the root, each before what it holds.
+    pub directories: Vec<String>,
+    /// The files that are fetched.
+    pub files: Vec<FetchedFile>,
+    /// Symbolic links to be made: the path, and where each leads, as spelt.
+    pub links: Vec<(String, String)>,
+}
+
+/// One file of a tree that is fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchedFile {
+    /// Its path, relative to the root of the tree.
+    pub path: String,
+    /// Its size in bytes when it was looked at: as much of it is read.
+    pub size: u64,
+    /// The SHA-256 digest of that: with another one it is not written.
+    pub sha256: String,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+impl TreeDownload {
+    /// The size of all its files, in bytes.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
 }
 
 /// A local program to be run on a host.

@@ -173,17 +173,26 @@ pub struct Command {
     /// Whether it may leave processes behind (a service start, a user's script), so that a shell it ran in is not used again.
     #[serde(default)]
     pub leaves_processes: bool,
+    /// How long it may take where it reads a fact, in seconds; as long as any other where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
 }
 
 impl Command {
     /// A command with nothing on its standard input.
     pub fn new(script: Shell) -> Self {
-        Self { script, stdin: None, leaves_processes: false }
+        Self { script, stdin: None, leaves_processes: false, patience: None }
     }
 
     /// The same command, marked as one that may leave processes behind.
     pub fn leaving_processes(mut self) -> Self {
         self.leaves_processes = true;
+        self
+    }
+
+    /// The same command, which may take this many seconds where it reads a fact: one that reads whole files.
+    pub fn taking_up_to(mut self, seconds: u32) -> Self {
+        self.patience = Some(seconds);
         self
     }
 

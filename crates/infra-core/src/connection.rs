@@ -77,6 +77,11 @@ pub trait TakeOutput: Send + Sync {
     /// Waits until there is room for more. Who hands on output waits for this before reading on, so that a slow reader of the output slows the
     /// command, and what waits in between stays bounded. It is a wait and not a block: a thread of the runtime must stay free for whoever makes room.
     fn room(&self) -> BoxFuture<'static, ()>;
+
+    /// So many bytes of the file or tree that the step writes or fetches have been moved by now. It is said often.
+    fn moved(&self, bytes: u64) {
+        let _ = bytes;
+    }
 }
 
 impl<F: Fn(Stream, &[u8]) + Send + Sync> TakeOutput for F {

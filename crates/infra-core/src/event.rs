@@ -11,7 +11,7 @@
 //! execute  = Executing operation*
 //! keep     = Log | HostFailed                                                                                  of a container that was to be kept
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Lock | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Moved | Output | Log | Lock | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
 //! prove    = Proving (HostPrepared | HostFailed | Log)* Proved
 //! ```
 //!
@@ -132,6 +132,17 @@ pub enum Event {
         op: OpId,
         /// On which host.
         host: HostId,
+    },
+    /// A step that writes or fetches files has moved so much of them by now. It is told now and then, and never of what is moved in a moment.
+    Moved {
+        /// Which operation.
+        op: OpId,
+        /// On which host.
+        host: HostId,
+        /// How many bytes of this step were moved by now.
+        bytes: u64,
+        /// How many there are.
+        total: u64,
     },
     /// A step of an operation begins on a host.
     CommandStarted {

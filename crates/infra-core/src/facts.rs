@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::Value;
 use crate::fact::{Fact, SharedFact, erase};
 use crate::template::InventoryScope;
+use crate::tree::{LocalTree, TreeLookup, TreeQuestion};
 
 /// Where the answers come from: the engine's store for one host and one privilege, or a table made up by a test.
 pub trait FactSource {
@@ -19,6 +20,11 @@ pub trait FactSource {
     /// What is known of a file of the controller by somebody who does not mind that there is none.
     fn local_if_there(&self, path: &str) -> LocalLookup {
         self.local(path)
+    }
+
+    /// What is known of a tree of the controller.
+    fn local_tree(&self, question: &TreeQuestion) -> TreeLookup {
+        TreeLookup::Failed(format!("the directory {} cannot be read: there is nobody here who could", question.path))
     }
 }
 
@@ -128,12 +134,14 @@ pub struct Noted {
     pub facts: Vec<SharedFact>,
     /// Files of the controller, by absolute path.
     pub locals: Vec<String>,
+    /// Trees of the controller.
+    pub trees: Vec<TreeQuestion>,
 }
 
 impl Noted {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.locals.is_empty()
+        self.facts.is_empty() && self.locals.is_empty() && self.trees.is_empty()
     }
 }
 
@@ -210,6 +218,22 @@ impl<'a> Facts<'a> {
                 Err(DiffError::Missing)
             }
             LocalLookup::Failed(message) => Err(DiffError::refused(message)),
+        }
+    }
+
+    /// A tree of the controller; none where nothing is at its root.
+    ///
+    /// # Errors
+    /// [`DiffError::Missing`] when it is not read yet, [`DiffError::Refused`] when it cannot be read.
+    pub fn local_tree(&self, question: &TreeQuestion) -> Result<Option<Arc<LocalTree>>, DiffError> {
+        match self.source.local_tree(question) {
+            TreeLookup::Known(tree) => Ok(Some(tree)),
+            TreeLookup::Absent => Ok(None),
+            TreeLookup::Missing => {
+                self.noted.borrow_mut().trees.push(question.clone());
+                Err(DiffError::Missing)
+            }
+            TreeLookup::Failed(message) => Err(DiffError::refused(message)),
         }
     }
 

@@ -6,7 +6,7 @@
 //! Where to look:
 //!
 //! - the machines: [`host`], [`inventory`], made by [`inventory_builder`] from spellings ([`address`], [`nodeset`]);
-//! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
+//! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`], [`tree`];
 //! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`], one run at a time: [`lock`];
 //! - what came of it: [`plan`], [`event`], [`run_state`], whether the plan was [kept to](kept_to), and of the runs before: [`earlier`];
@@ -45,6 +45,7 @@ pub mod script;
 pub mod secret;
 pub mod selection;
 pub mod template;
+pub mod tree;
 pub mod waves;
 
 /// A value of the JSON data model: what arguments, host data and the answers of facts are made of.

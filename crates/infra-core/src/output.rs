@@ -48,6 +48,24 @@ impl Output {
     }
 }
 
+/// A size with a unit of 1024: `512 B`, `1.2 KiB`, `3.0 GiB`.
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = units[0];
+    for next in units {
+        value /= 1024.0;
+        unit = next;
+        if value < 1023.95 {
+            break;
+        }
+    }
+    format!("{value:.1} {unit}")
+}
+
 /// How many bytes of a stream are kept from its beginning, and how many from its end.
 pub const KEPT: usize = 64 * 1024;
 
@@ -103,6 +121,13 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1229, "1.2 KiB"), (1024 * 1024, "1.0 MiB"), (5 << 30, "5.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
 
     #[test]
     fn a_capture_keeps_head_and_tail() {

@@ -191,6 +191,7 @@ impl RunState {
             | Event::OperationStarted { .. }
             | Event::HostOperationStarted { .. }
             | Event::CommandStarted { .. }
+            | Event::Moved { .. }
             | Event::Output { .. }
             | Event::OperationEnded { .. }
             | Event::WaveStarted { .. }

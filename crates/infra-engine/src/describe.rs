@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use infra_core::change::{Action, Change, Content, Download, ScriptRun, Upload};
+use infra_core::change::{Action, Change, Content, Download, ScriptRun, TreeDownload, TreeUpload, Upload};
 use infra_core::connection::Ending;
 use infra_core::lock::Locked;
+use infra_core::output::size;
 use infra_core::plan::Outlook;
 
 /// A step as it is shown to a person: the command's text, or `upload 1.2 KiB to PATH`.
@@ -14,6 +15,11 @@ pub(crate) fn step(action: &Action) -> String {
         Action::Upload(Upload { content, dest, .. }) => format!("upload {} to {dest}", size(content.size())),
         Action::Download(Download { dest, size: Some(bytes), .. }) => format!("download {} to {dest}", size(*bytes)),
         Action::Download(Download { dest, .. }) => format!("download to {dest}"),
+        Action::UploadTree(tree) => format!("upload {}, {} to {}", files(tree.entries.len()), size(tree.size()), tree.root),
+        Action::DownloadTree(tree) => {
+            let count = tree.files.len() + tree.links.len();
+            format!("download {}, {} to {}", files(count), size(tree.size()), tree.dest)
+        }
         Action::Controller(command) => format!("on the controller: {}", command.script),
         Action::Script(ScriptRun { content, args }) => {
             let name = match content {
@@ -24,6 +30,21 @@ pub(crate) fn step(action: &Action) -> String {
             words.extend(args.iter().map(|arg| infra_core::command::quote(arg)));
             words.join(" ")
         }
+    }
+}
+
+fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
+/// How many bytes of files a step moves; none where it moves no files.
+pub(crate) fn moves(action: &Action) -> Option<u64> {
+    match action {
+        Action::Upload(upload) => Some(upload.content.size()),
+        Action::Download(download) => Some(download.size.unwrap_or(0)),
+        Action::UploadTree(tree) => Some(TreeUpload::size(tree)),
+        Action::DownloadTree(tree) => Some(TreeDownload::size(tree)),
+        Action::Run(_) | Action::Script(_) | Action::Controller(_) => None,
     }
 }
 
@@ -49,24 +70,6 @@ pub(crate) fn summary(change: &Change) -> String {
         return change.reason.clone();
     }
     change.actions.iter().map(step).collect::<Vec<_>>().join("; ")
-}
-
-/// A size with a unit of 1024: `512 B`, `1.2 KiB`, `3.0 GiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = units[0];
-    for next in units {
-        value /= 1024.0;
-        unit = next;
-        if value < 1023.95 {
-            break;
-        }
-    }
-    format!("{value:.1} {unit}")
 }
 
 /// A span of time in seconds, with a fraction where it is short: `5 s`, `0.3 s`.
@@ -134,13 +137,6 @@ mod tests {
     use infra_core::sh;
 
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1229, "1.2 KiB"), (1024 * 1024, "1.0 MiB"), (5 << 30, "5.0 GiB")] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 
     #[test]
     fn steps_are_shown_as_a_person_would_say_them() {

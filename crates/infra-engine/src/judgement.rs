@@ -9,6 +9,7 @@ use infra_core::operation::SharedOperation;
 use infra_core::plan::Outlook;
 use infra_core::resources::Resources;
 use infra_core::script::OperationCall;
+use infra_core::tree::TreeQuestion;
 
 use crate::describe;
 use crate::fact_store::Asked;
@@ -46,16 +47,18 @@ pub(crate) enum Judgement {
 pub(crate) struct Wanted {
     pub(crate) facts: Vec<Asked>,
     pub(crate) locals: Vec<String>,
+    pub(crate) trees: Vec<TreeQuestion>,
 }
 
 impl Wanted {
     pub(crate) fn add(&mut self, other: Self) {
         self.facts.extend(other.facts);
         self.locals.extend(other.locals);
+        self.trees.extend(other.trees);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.locals.is_empty()
+        self.facts.is_empty() && self.locals.is_empty() && self.trees.is_empty()
     }
 }
 
@@ -75,7 +78,7 @@ pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer],
     let seen = view.into_seen();
     if !noted.is_empty() {
         let facts = noted.facts.into_iter().map(|fact| Asked::new(fact, context)).collect();
-        return Diffed::Wanting(Wanted { facts, locals: noted.locals });
+        return Diffed::Wanting(Wanted { facts, locals: noted.locals, trees: noted.trees });
     }
     match result {
         Ok(change) => Diffed::Change(change, seen),
@@ -270,7 +273,10 @@ fn unsettled(error: DiffError, seen: Seen, before: &Prefix<'_>) -> Result<Depend
         DiffError::Unknown(on) => Ok(on),
         error if seen.local_failed => {
             // On this machine an earlier operation may be the one that writes the file.
-            let writes = |layer: &&Layer| seen.locals.iter().any(|path| layer.touches.overlaps(&Resources::path(path.as_str())));
+            let writes = |layer: &&Layer| {
+                let files = seen.locals.iter().any(|path| layer.touches.overlaps(&Resources::path(path.as_str())));
+                files || seen.trees.iter().any(|tree| layer.touches.overlaps(&Resources::tree(tree.path.as_str())))
+            };
             before.controller.iter().copied().flatten().find(writes).map(|layer| layer.from.clone()).ok_or(error)
         }
         error => seen.touched_by.ok_or(error),

@@ -35,6 +35,7 @@ mod judgement;
 mod late_values;
 mod layers;
 mod local_files;
+mod local_trees;
 mod locking;
 mod operation_run;
 mod output_lines;

@@ -10,12 +10,16 @@ use infra_core::digest::Sha256Builder;
 use infra_core::facts::{LOCAL_CONTENT_LIMIT, LocalFile, LocalLookup};
 use infra_core::resources::Resources;
 
+use crate::local_trees::LocalTrees;
+
 /// The files that were read, by absolute path.
 #[derive(Default)]
 pub(crate) struct LocalFiles {
     read: Mutex<HashMap<String, Kept>>,
     /// Held while files are read, so that each is read once although all hosts want it.
     reading: tokio::sync::Mutex<()>,
+    /// The trees among them.
+    pub(crate) trees: LocalTrees,
 }
 
 #[derive(Clone)]
@@ -27,8 +31,9 @@ struct Kept {
     stamp: Option<Stamp>,
 }
 
+/// What the file system says of a file: as long as it says the same, its content is taken for the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -81,6 +86,7 @@ impl LocalFiles {
 
     /// Forgets files that an operation on this machine declared to write, so that they are read again.
     pub(crate) fn forget(&self, touched: &Resources) {
+        self.trees.forget(touched);
         if !touched.is_none() {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
             read.retain(|path, _| !touched.overlaps(&Resources::path(path.as_str())));
@@ -89,7 +95,7 @@ impl LocalFiles {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -100,8 +106,9 @@ impl Stamp {
     }
 }
 
-async fn on_a_thread<T: Send + 'static>(path: String, work: impl FnOnce(String) -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(move || work(path)).await {
+/// Does what may wait for a disk where that holds up nobody else.
+pub(crate) async fn on_a_thread<Q: Send + 'static, T: Send + 'static>(question: Q, work: impl FnOnce(Q) -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(move || work(question)).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => unreachable!("a blocking task that was awaited from its start is not cancelled"),
@@ -118,16 +125,40 @@ fn read_file(path: &str) -> Kept {
     }
 }
 
+/// The digest and the size of a file.
+pub(crate) fn digest_file(path: &std::path::Path) -> std::io::Result<(String, u64, Stamp)> {
+    let (mut digest, mut size) = (Sha256Builder::default(), 0);
+    let metadata = read_through(path, |bytes| {
+        digest.update(bytes);
+        size += bytes.len() as u64;
+    })?;
+    Ok((digest.finish(), size, Stamp::of(&metadata)))
+}
+
 fn try_read(path: &str) -> std::io::Result<(LocalFile, Stamp)> {
+    let (mut digest, mut size, mut content) = (Sha256Builder::default(), 0u64, Vec::new());
+    let metadata = read_through(std::path::Path::new(path), |bytes| {
+        digest.update(bytes);
+        size += bytes.len() as u64;
+        if size <= LOCAL_CONTENT_LIMIT {
+            content.extend_from_slice(bytes);
+        } else {
+            content = Vec::new();
+        }
+    })?;
+    let content = (size <= LOCAL_CONTENT_LIMIT).then(|| Arc::new(content));
+    let local = LocalFile { path: path.to_owned(), size, mode: metadata.mode() & 0o7777, sha256: digest.finish(), content };
+    Ok((local, Stamp::of(&metadata)))
+}
+
+/// Reads a regular file piece by piece, and gives what the file system said of it when it was opened.
+fn read_through(path: &std::path::Path, mut take: impl FnMut(&[u8])) -> std::io::Result<Metadata> {
     // Opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
-    let mut digest = Sha256Builder::default();
-    let mut content = Vec::new();
-    let mut size = 0u64;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = match file.read(&mut buffer) {
@@ -136,17 +167,9 @@ fn try_read(path: &str) -> std::io::Result<(LocalFile, Stamp)> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        digest.update(&buffer[..count]);
-        size += count as u64;
-        if size <= LOCAL_CONTENT_LIMIT {
-            content.extend_from_slice(&buffer[..count]);
-        } else {
-            content = Vec::new();
-        }
+        take(&buffer[..count]);
     }
-    let content = (size <= LOCAL_CONTENT_LIMIT).then(|| Arc::new(content));
-    let local = LocalFile { path: path.to_owned(), size, mode: metadata.mode() & 0o7777, sha256: digest.finish(), content };
-    Ok((local, Stamp::of(&metadata)))
+    Ok(metadata)
 }
 
 #[cfg(test)]

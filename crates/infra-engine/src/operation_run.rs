@@ -304,8 +304,10 @@ impl OperationRun {
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
         for action in &change.actions {
-            if let Action::Download(download) = action {
-                self.at.locals.forget(&Resources::path(download.dest.as_str()));
+            match action {
+                Action::Download(download) => self.at.locals.forget(&Resources::path(download.dest.as_str())),
+                Action::DownloadTree(tree) => self.at.locals.forget(&Resources::tree(tree.dest.as_str())),
+                _ => {}
             }
         }
         if performed.is_ok() && change.changes && !change.texts.is_empty() {
@@ -366,6 +368,11 @@ pub(crate) async fn diff_once(run: &HostRun, operation: &SharedOperation, call: 
                     return Ok(Err(Setback::failed(message)));
                 }
             }
+            for tree in &seen.trees {
+                if let Err(message) = run.locals.trees.check(tree).await {
+                    return Ok(Err(Setback::failed(message)));
+                }
+            }
             Ok(Ok(change))
         }
         Diffed::Error(error, _) => {
@@ -379,6 +386,7 @@ pub(crate) async fn diff_once(run: &HostRun, operation: &SharedOperation, call: 
 /// Reads what is missing, all in one request. Where that is elsewhere, the host itself can go on without it.
 pub(crate) async fn read(run: &HostRun, wanted: Wanted, elsewhere: bool) -> Result<(), Setback> {
     run.locals.read(wanted.locals).await;
+    run.locals.trees.read(wanted.trees).await;
     run.gather(wanted.facts).await.map_err(|lost| match elsewhere {
         true => Setback::failed(format!("{}: {lost}", run.host.name)),
         false => Setback::finally(lost.to_string()),

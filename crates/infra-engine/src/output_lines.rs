@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::connection::{OutputSink, TakeOutput};
@@ -43,8 +44,12 @@ enum Piece {
     End,
 }
 
+/// Progress is told at most this often.
+const TELLING: Duration = Duration::from_millis(200);
+
 /// Takes the output of one command.
 pub(crate) struct OutputLines {
+    total: Option<u64>,
     queue: Queue,
     receiver: mpsc::Receiver<Piece>,
 }
@@ -56,6 +61,8 @@ struct Queue {
     waiting: watch::Sender<usize>,
     /// How many bytes were let go for want of room.
     lost: Arc<AtomicU64>,
+    /// How many bytes of files were moved.
+    moved: watch::Sender<u64>,
 }
 
 /// What splits the pieces: run it beside the command.
@@ -69,22 +76,42 @@ pub(crate) struct Splitter {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     kept: Kept,
+    moved: watch::Receiver<u64>,
+    /// How many bytes of files are to be moved, where any are.
+    total: Option<u64>,
 }
 
 /// Says that the command has ended.
 pub(crate) struct EndOfOutput(Queue);
 
 impl OutputLines {
-    pub(crate) fn new() -> Self {
+    /// For a step that moves so many bytes of files, where it moves any.
+    pub(crate) fn new(total: Option<u64>) -> Self {
         let (pieces, receiver) = mpsc::channel(WAITING + BEYOND);
-        Self { queue: Queue { pieces, waiting: watch::Sender::new(0), lost: Arc::default() }, receiver }
+        Self {
+            queue: Queue { pieces, waiting: watch::Sender::new(0), lost: Arc::default(), moved: watch::Sender::new(0) },
+            receiver,
+            total,
+        }
     }
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
         let (stdout, stderr) = (Vec::new(), Vec::new());
         let (waiting, lost) = (self.queue.waiting.clone(), self.queue.lost.clone());
-        let splitter = Splitter { receiver: self.receiver, waiting, lost, events, op, host, stdout, stderr, kept };
+        let splitter = Splitter {
+            receiver: self.receiver,
+            waiting,
+            lost,
+            events,
+            op,
+            host,
+            stdout,
+            stderr,
+            kept,
+            moved: self.queue.moved.subscribe(),
+            total: self.total,
+        };
         (Arc::new(self.queue.clone()), splitter, EndOfOutput(self.queue))
     }
 }
@@ -109,6 +136,10 @@ impl TakeOutput for Queue {
             }
         })
     }
+
+    fn moved(&self, bytes: u64) {
+        self.moved.send_replace(bytes);
+    }
 }
 
 impl EndOfOutput {
@@ -121,7 +152,7 @@ impl EndOfOutput {
 impl Splitter {
     /// Emits lines until the end, and gives what is kept.
     pub(crate) async fn run(mut self) -> Kept {
-        while let Some(Piece::Bytes(stream, bytes)) = self.receiver.recv().await {
+        while let Some(Piece::Bytes(stream, bytes)) = self.next().await {
             match stream {
                 Stream::Stdout => self.kept.stdout.push(&bytes),
                 Stream::Stderr => self.kept.stderr.push(&bytes),
@@ -140,6 +171,28 @@ impl Splitter {
             self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
         }
         self.kept
+    }
+
+    /// The next piece of output. While it is waited for, how far the files are is told now and then.
+    async fn next(&mut self) -> Option<Piece> {
+        let Some(total) = self.total else { return self.receiver.recv().await };
+        loop {
+            let moved = async {
+                // Of what is moved in a moment nothing is told.
+                tokio::time::sleep(TELLING).await;
+                // Where nobody moves anything any more, the end of the output is near.
+                if self.moved.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                *self.moved.borrow_and_update()
+            };
+            let bytes = tokio::select! {
+                biased;
+                piece = self.receiver.recv() => return piece,
+                bytes = moved => bytes,
+            };
+            self.events.emit(Event::Moved { op: self.op, host: self.host, bytes, total }).await;
+        }
     }
 
     fn rest(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -197,7 +250,7 @@ mod tests {
                         let (op, host) = (OpId(0), HostId(host));
                         started.send_modify(|count| *count += 1);
                         events.emit(Event::HostOperationStarted { op, host }).await;
-                        let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
+                        let (sink, splitter, end) = OutputLines::new(None).parts(events, op, host, Kept::default());
                         let splitting = tokio::spawn(splitter.run());
                         for _ in 0..LINES {
                             sink.room().await;
@@ -224,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn there_is_room_until_many_pieces_wait_and_again_when_nobody_splits() {
         let (sender, _receiver) = mpsc::channel(1);
-        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender, None), OpId(0), HostId(0), Kept::default());
+        let (sink, splitter, _end) = OutputLines::new(None).parts(EventStream::new(sender, None), OpId(0), HostId(0), Kept::default());
         for _ in 0..WAITING {
             sink.room().await;
             sink.take(Stream::Stdout, b"x");
@@ -251,7 +304,7 @@ mod tests {
         let (op, host) = (OpId(0), HostId(0));
         let events = EventStream::new(sender, None);
         events.emit(Event::HostOperationStarted { op, host }).await;
-        let (sink, splitter, end) = OutputLines::new().parts(events, op, host, Kept::default());
+        let (sink, splitter, end) = OutputLines::new(None).parts(events, op, host, Kept::default());
         for piece in pieces {
             sink.take(Stream::Stdout, piece);
         }

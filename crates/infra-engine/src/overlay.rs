@@ -10,6 +10,7 @@ use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
 use infra_core::global_arguments::Context;
 use infra_core::node::Node;
 use infra_core::resources::{Aliases, Resources, is_within, link_leads_to, normal_path};
+use infra_core::tree::{TreeLookup, TreeQuestion};
 
 use crate::fact_store::{Asked, FactStore};
 use crate::local_files::LocalFiles;
@@ -110,6 +111,8 @@ pub(crate) struct Seen {
     pub(crate) touched_by: Option<DependsOn>,
     /// The files of the controller.
     pub(crate) locals: BTreeSet<String>,
+    /// The trees of the controller.
+    pub(crate) trees: BTreeSet<TreeQuestion>,
     /// Whether one of them could not be read.
     pub(crate) local_failed: bool,
 }
@@ -153,6 +156,15 @@ impl FactSource for View<'_> {
         let mut seen = self.seen.borrow_mut();
         seen.locals.insert(path.to_owned());
         seen.local_failed |= matches!(found, LocalLookup::Failed(_) | LocalLookup::Absent);
+        found
+    }
+
+    fn local_tree(&self, question: &TreeQuestion) -> TreeLookup {
+        let found = self.locals.trees.lookup(question);
+        let mut seen = self.seen.borrow_mut();
+        seen.locals.insert(question.path.clone());
+        seen.trees.insert(question.clone());
+        seen.local_failed |= matches!(found, TreeLookup::Failed(_) | TreeLookup::Absent);
         found
     }
 

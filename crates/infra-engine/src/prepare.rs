@@ -173,6 +173,7 @@ impl<S: AsRef<Sites>> Planning<S> {
                 let elsewhere = !Arc::ptr_eq(&run, self.sites.as_ref().own());
                 let name = if elsewhere { format!("{}: ", run.host.name) } else { String::new() };
                 run.locals.read(wanted.locals).await;
+                run.locals.trees.read(wanted.trees).await;
                 run.gather(wanted.facts).await.map_err(|lost| Box::new(Diagnostic::host(format!("{name}{lost}"))))?;
             }
         }

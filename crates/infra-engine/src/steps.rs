@@ -53,7 +53,8 @@ impl OperationRun {
         let text = describe::step(action);
         let text = if self.is_elsewhere() { describe::step_at(&self.at.host.name, &text) } else { text };
         self.events.emit(Event::CommandStarted { op, host, text: text.clone() }).await;
-        let (sink, splitter, end) = OutputLines::new().parts(self.events.clone(), op, host, std::mem::take(&mut done.kept));
+        let (sink, splitter, end) =
+            OutputLines::new(describe::moves(action)).parts(self.events.clone(), op, host, std::mem::take(&mut done.kept));
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());
@@ -70,9 +71,7 @@ impl OperationRun {
         // However it goes that we ended: it was to be ended.
         let ended_by_us = *self.ending.borrow() && !matches!(ending, Ending::Lost { .. });
         let kind = match &ending {
-            Ending::Exited(code)
-                if globals.is_success(*code) || (*code == 0 && matches!(action, Action::Upload(_) | Action::Download(_))) =>
-            {
+            Ending::Exited(code) if globals.is_success(*code) || (*code == 0 && describe::moves(action).is_some()) => {
                 done.steps += 1;
                 return Ok(());
             }

@@ -147,6 +147,7 @@ impl Reporter for Screen {
                     self.surface.write(&step);
                 }
             }
+            Event::Moved { op, host, bytes, total } => self.surface.moved((Some(*op), *host), *bytes, *total),
             Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
             Event::Lock { host, on, news, .. } => self.lock(*host, on.as_deref(), news),

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, T
 use infra_core::host::HostId;
 use infra_core::plan::OpId;
 
-use crate::text::{cut, time};
+use crate::text::{cut, size, time};
 
 /// Bars are drawn anew at most this often in a second, where they are drawn by the clock.
 const REDRAWS: u8 = 20;
@@ -42,6 +42,10 @@ struct Bar {
 #[derive(Default)]
 struct Waiting {
     hosts: BTreeMap<Part, (String, Option<Instant>)>,
+    /// Of files that are written or fetched: how many bytes of how many, of the step that each host is at.
+    moved: BTreeMap<Part, (u64, u64)>,
+    /// The bytes of those steps that are over.
+    moved_before: u64,
 }
 
 impl Surface {
@@ -84,7 +88,7 @@ impl Surface {
         };
         let bar = ProgressBar::with_draw_target(Some(hosts.len() as u64), target);
         let waiting = hosts.into_iter().map(|(part, name)| (part, (name, None))).collect();
-        let waiting = Arc::new(Mutex::new(Waiting { hosts: waiting }));
+        let waiting = Arc::new(Mutex::new(Waiting { hosts: waiting, ..Waiting::default() }));
         bar.set_style(style(title, usize::from(width), bar.length().unwrap_or_default(), waiting.clone()));
         match tick {
             Some(interval) => bar.enable_steady_tick(interval),
@@ -112,6 +116,20 @@ impl Surface {
         bar.bar.tick();
     }
 
+    /// A host has moved so many bytes of a file or a tree by now, of so many. With fewer than before it is at another step, or tries again.
+    pub fn moved(&mut self, part: Part, bytes: u64, total: u64) {
+        let Some(bar) = &self.bar else { return };
+        let mut waiting = lock(&bar.waiting);
+        if waiting.hosts.contains_key(&part)
+            && let Some((before, _)) = waiting.moved.insert(part, (bytes, total))
+            && before > bytes
+        {
+            waiting.moved_before += before;
+        }
+        drop(waiting);
+        bar.bar.tick();
+    }
+
     /// A host is done with the stage.
     pub fn done(&mut self, part: Part) {
         self.done_where(|waiting| *waiting == part);
@@ -127,6 +145,12 @@ impl Surface {
         let mut waiting = lock(&bar.waiting);
         let before = waiting.hosts.len();
         waiting.hosts.retain(|part, _| !done(part));
+        let Waiting { hosts, moved, moved_before } = &mut *waiting;
+        moved.retain(|part, (_, total)| {
+            let stays = hosts.contains_key(part);
+            *moved_before += if stays { 0 } else { *total };
+            stays
+        });
         let number = before - waiting.hosts.len();
         // The bar asks for the names while it is drawn.
         drop(waiting);
@@ -152,17 +176,39 @@ impl Drop for Surface {
 impl Waiting {
     /// The hosts at work, the longest first, or where none is at work those that are waited for; as many as fit.
     fn text(&self, room: usize, now: Instant) -> String {
-        let mut at_work: Vec<_> = self.hosts.iter().filter_map(|((_, host), (name, since))| Some(((*since)?, name, *host))).collect();
+        let Some(moved) = self.moved() else { return self.names(room, now) };
+        let left = room.saturating_sub(measure_text_width(&moved) + 2);
+        match self.names(left, now) {
+            names if names.is_empty() => cut(&moved, room),
+            names => format!("{moved}; {names}"),
+        }
+    }
+
+    /// How much of the files was moved, over all hosts.
+    fn moved(&self) -> Option<String> {
+        let sum = |of: fn(&(u64, u64)) -> u64| self.moved.values().map(of).sum::<u64>() + self.moved_before;
+        let (bytes, total) = (sum(|(bytes, _)| *bytes), sum(|(_, total)| *total));
+        (total > 0).then(|| format!("{} of {}", size(bytes), size(total)))
+    }
+
+    fn names(&self, room: usize, now: Instant) -> String {
+        let parts = self.hosts.iter().filter_map(|(part, (name, since))| Some(((*since)?, name, part.1, self.moved.get(part))));
+        let mut at_work: Vec<_> = parts.collect();
         at_work.sort_by_key(|(since, ..)| *since);
         // A host that is at work on several operations is named once.
         let mut named = BTreeSet::new();
-        at_work.retain(|(.., host)| named.insert(*host));
+        at_work.retain(|(_, _, host, _)| named.insert(*host));
         let mut idle: Vec<_> = self.hosts.iter().map(|((_, host), (name, _))| (*host, name)).collect();
         idle.sort_unstable();
         idle.dedup();
-        let label = |(since, name, _): &(Instant, &String, HostId)| match now.saturating_duration_since(*since) {
-            long if long >= SLOW => format!("{name} ({})", time(Duration::from_secs(long.as_secs()))),
-            _ => (*name).clone(),
+        let label = |(since, name, _, moved): &(Instant, &String, HostId, Option<&(u64, u64)>)| {
+            let share = moved.and_then(|(bytes, total)| (bytes * 100).checked_div(*total)).map(|share| format!("{share} %"));
+            let long = now.saturating_duration_since(*since);
+            let long = (long >= SLOW).then(|| time(Duration::from_secs(long.as_secs())));
+            match (share, long) {
+                (None, None) => (*name).clone(),
+                (share, long) => format!("{name} ({})", share.into_iter().chain(long).collect::<Vec<_>>().join(", ")),
+            }
         };
         let total = if at_work.is_empty() { idle.len() } else { at_work.len() };
         // More than these do not fit on a line.

@@ -68,6 +68,8 @@ pub(crate) fn output_line(line: &[u8]) -> String {
     printable(String::from_utf8_lossy(line).strip_suffix('\r').map_or(&String::from_utf8_lossy(line), |line| line))
 }
 
+pub(crate) use infra_core::output::size;
+
 /// `1 host`, `2 hosts`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }

@@ -254,10 +254,7 @@ pub fn stand(change: Change, path: &str, link_target: Option<&str>, file: FileNo
     let Some(target) = link_target else {
         return change.node(path, Node::File(file)).touching(Resources::path(path));
     };
-    let real = match parent_of(path) {
-        Some(parent) if !target.starts_with('/') => format!("{parent}/{target}"),
-        _ => target.to_owned(),
-    };
+    let real = real_path_of(path, Some(target)).unwrap_or_default();
     let mut change = change.touching(Resources::path(path).and(Resources::path(real)));
     if let (Some(mode), Some(user), Some(group)) = (file.mode, &file.user, &file.group) {
         let status = Status { link_target: Some(target.to_owned()), ..Status::foreseen(mode, user, group, file.size) };
@@ -270,6 +267,15 @@ pub fn stand(change: Change, path: &str, link_target: Option<&str>, file: FileNo
         Some(text) => change.answer(&Text::at(path), &Found::Is(text.to_string())),
         None => change,
     }
+}
+
+/// Where a link leads, as a path that does not depend on where it stands; none where it is no link.
+pub fn real_path_of(path: &str, link_target: Option<&str>) -> Option<String> {
+    let target = link_target?;
+    Some(match parent_of(path) {
+        Some(parent) if !target.starts_with('/') => format!("{parent}/{target}"),
+        _ => target.to_owned(),
+    })
 }
 
 /// The digest of a text, as the host would give it.

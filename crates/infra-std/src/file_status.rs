@@ -142,7 +142,7 @@ pub enum Kind {
 }
 
 /// The fields that are asked of `stat`: raw mode (hexadecimal), owner, group, size, three times, and the names.
-const FIELDS: &str = "%f:%u:%g:%s:%X:%Y:%Z:%U:%G";
+pub const FIELDS: &str = "%f:%u:%g:%s:%X:%Y:%Z:%U:%G";
 
 /// Looks at what the path itself is.
 pub fn look(path: &str) -> Shell {

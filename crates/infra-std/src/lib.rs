@@ -23,5 +23,7 @@ pub mod placement;
 mod registry;
 pub mod service_control;
 pub mod text_edit;
+pub mod tree_copy;
+pub mod tree_fetch;
 
 pub use registry::{facts, operations, registry};

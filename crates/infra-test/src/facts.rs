@@ -10,6 +10,7 @@ use infra_core::digest::sha256;
 use infra_core::fact::{Fact, SharedFact, erase, key_of};
 use infra_core::facts::{DependsOn, DiffError, FactSource, Facts, LocalFile, LocalLookup, Lookup};
 use infra_core::operation::AnyOperation;
+use infra_core::tree::{LocalNode, LocalTree, TreeLookup, TreeQuestion};
 
 /// A table of questions and answers, and of files of the controller.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +93,24 @@ impl FactSource for MadeUp {
     fn local(&self, path: &str) -> LocalLookup {
         self.locals.get(path).cloned().unwrap_or(LocalLookup::Missing)
     }
+
+    /// The made-up files below its root; the directories that they stand in have the mode 755.
+    fn local_tree(&self, question: &TreeQuestion) -> TreeLookup {
+        let mut tree = LocalTree { mode: 0o755, ..LocalTree::default() };
+        for (path, found) in &self.locals {
+            let below = path.strip_prefix(&question.path).and_then(|rest| rest.strip_prefix('/'));
+            let (Some(below), LocalLookup::Known(file)) = (below, found) else { continue };
+            if question.left_out.covers(below, false) {
+                continue;
+            }
+            for (at, _) in below.match_indices('/') {
+                tree.entries.insert(below[..at].to_owned(), LocalNode::Directory { mode: 0o755 });
+            }
+            let file = LocalNode::File { size: file.size, mode: file.mode, sha256: file.sha256.clone() };
+            tree.entries.insert(below.to_owned(), file);
+        }
+        if tree.entries.is_empty() { TreeLookup::Absent } else { TreeLookup::Known(Arc::new(tree)) }
+    }
 }
 
 /// What has been gathered so far, as the engine's store holds it.
@@ -99,6 +118,7 @@ struct Gathered<'t> {
     table: &'t MadeUp,
     keys: BTreeSet<String>,
     paths: BTreeSet<String>,
+    trees: BTreeSet<TreeQuestion>,
 }
 
 impl FactSource for Gathered<'_> {
@@ -114,6 +134,10 @@ impl FactSource for Gathered<'_> {
     fn local(&self, path: &str) -> LocalLookup {
         if self.paths.contains(path) { self.table.local(path) } else { LocalLookup::Missing }
     }
+
+    fn local_tree(&self, question: &TreeQuestion) -> TreeLookup {
+        if self.trees.contains(question) { self.table.local_tree(question) } else { TreeLookup::Missing }
+    }
 }
 
 /// Diffs as the engine does: what is missing is answered from the table, all of it at once, and the diff is called again.
@@ -127,7 +151,7 @@ impl FactSource for Gathered<'_> {
 /// When the operation asks what is not in the table, naming the question; when it says that facts are missing without asking for any; when it
 /// asks without end.
 pub fn diff_fully(operation: &dyn AnyOperation, table: &MadeUp) -> Result<(Change, usize), DiffError> {
-    let mut gathered = Gathered { table, keys: BTreeSet::new(), paths: BTreeSet::new() };
+    let mut gathered = Gathered { table, keys: BTreeSet::new(), paths: BTreeSet::new(), trees: BTreeSet::new() };
     let mut rounds = 0;
     for _ in 0..100 {
         let facts = Facts::new(&gathered);
@@ -149,6 +173,7 @@ pub fn diff_fully(operation: &dyn AnyOperation, table: &MadeUp) -> Result<(Chang
             assert!(table.answers.contains_key(&key), "{} asks {key}, which is not among the made-up facts {known:#?}", operation.name());
             gathered.keys.insert(key);
         }
+        gathered.trees.extend(noted.trees);
         for path in noted.locals {
             assert!(
                 table.locals.contains_key(&path),
@@ -168,6 +193,14 @@ pub fn steps_of(change: &Change) -> Vec<String> {
         Action::Run(command) => command.script.to_string(),
         Action::Upload(upload) => Shell::argv(["upload", upload.dest.as_str()]).to_string(),
         Action::Download(download) => Shell::argv(["download", download.dest.as_str()]).to_string(),
+        Action::UploadTree(tree) => {
+            let paths = tree.entries.iter().map(|entry| entry.path.as_str());
+            Shell::argv(["upload", tree.root.as_str()].into_iter().chain(paths)).to_string()
+        }
+        Action::DownloadTree(tree) => {
+            let paths = tree.files.iter().map(|file| file.path.as_str()).chain(tree.links.iter().map(|(path, _)| path.as_str()));
+            Shell::argv(["download", tree.dest.as_str()].into_iter().chain(paths)).to_string()
+        }
         Action::Controller(command) => format!("on the controller: {}", command.script),
         Action::Script(script) => Shell::argv(std::iter::once("script").chain(script.args.iter().map(String::as_str))).to_string(),
     };

@@ -14,6 +14,8 @@ use infra_core::registry::{FactDefinition, Registry};
 use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Script, Step};
 use infra_core::{BoxFuture, Map, Value, template};
 
+use crate::copying::folder_of;
+
 /// The same operation for every host.
 pub struct AdHoc {
     kind: String,
@@ -21,6 +23,8 @@ pub struct AdHoc {
     arguments: Map,
     name: Option<String>,
     globals: GlobalArguments,
+    /// Of a file that each host writes on this machine: what stands in `dest` before and after the folder of the host.
+    into_folders: Option<(String, &'static str)>,
 }
 
 impl AdHoc {
@@ -38,7 +42,8 @@ impl AdHoc {
         let (names, own): (Vec<&String>, Vec<&String>) = own.into_iter().partition(is_name);
         let mut arguments = arguments::from_words(&definition.schema, &own).map_err(wrong)?;
         for (argument, value) in &mut arguments {
-            if arguments::is_marked(&definition.schema, argument, arguments::LOCAL_PATH)
+            let is_local = |mark| arguments::is_marked(&definition.schema, argument, mark);
+            if (is_local(arguments::LOCAL_PATH) || is_local(arguments::LOCAL_DESTINATION))
                 && let Value::String(path) = value
             {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
@@ -51,6 +56,7 @@ impl AdHoc {
             arguments,
             name: names.last().map(|word| word["name=".len()..].to_owned()),
             globals,
+            into_folders: None,
         };
         definition.bind(call.arguments.clone()).map_err(wrong)?;
         Ok(call)
@@ -73,12 +79,28 @@ impl AdHoc {
             arguments: Map::from_iter([("commands".to_owned(), Value::from(vec![command.clone()]))]),
             name: Some(command),
             globals: GlobalArguments::default(),
+            into_folders: None,
         }
+    }
+
+    /// The same under this name, where it has none.
+    pub fn titled(mut self, title: String) -> Self {
+        self.name.get_or_insert(title);
+        self
+    }
+
+    /// The same, where `dest` is in a folder of each host's name below `folder`, with `end` behind that.
+    pub fn into_folders(mut self, folder: &str, end: &'static str) -> Self {
+        self.into_folders = Some((folder.to_owned(), end));
+        self
     }
 
     fn call(&self, host: &Host) -> Result<OperationCall, Diagnostic> {
         let mut globals = self.globals.clone().or(&globals_of(host)?);
         let mut arguments = self.arguments.clone();
+        if let Some((folder, end)) = &self.into_folders {
+            arguments.insert("dest".to_owned(), format!("{folder}/{}{end}", folder_of(&host.name)).into());
+        }
         arguments::join_host_paths(&self.schema, &mut arguments, &mut globals.chdir);
         for name in arguments::names(&self.schema) {
             if arguments::is_marked(&self.schema, name, arguments::TEMPLATE_SCOPE) {

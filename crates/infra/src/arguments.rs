@@ -12,6 +12,9 @@ What comes after INVENTORY says what to do:
   exec -- COMMAND…        run a command on every host: one word is shell text, several are an argument vector
   fact NAME [KEY=VALUE…]  read a fact of every host and print it as JSON
   MODULE.OP [KEY=VALUE…]  plan and run one operation; a list is the key repeated, or JSON
+  copy SRC DEST           copy a local file or directory to every host; of SRC/ what it holds. KEY=VALUE as for
+                          files.sync and files.put may follow, such as delete=true or exclude=PATTERN
+  fetch SRC DEST          fetch a file or directory of every host to DEST/HOST/
   hosts                   print the hosts that are selected, their groups and their data
 
 INVENTORY is a Lua file, a host, a list of hosts, or a connector:
@@ -26,6 +29,8 @@ Examples:
   infra resume
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
+  infra web-[01-03] copy site/ /srv/site --dry
+  infra inventory.lua fetch /var/log/nginx logs --sudo
   infra inventory.lua apt.packages packages=git packages=curl --sudo
 
 Exit codes: 0 all is well; 1 some host is not, or the run was stopped, declined or not proved; 2 something was written
@@ -44,7 +49,7 @@ pub struct Arguments {
     #[arg(value_name = "INVENTORY", required = true)]
     pub inventory: Option<String>,
 
-    /// What to do there: deploy files, exec, fact, MODULE.OP or hosts.
+    /// What to do there: deploy files, exec, fact, copy, fetch, MODULE.OP or hosts.
     #[arg(value_name = "WHAT", required = true)]
     pub what: Vec<String>,
 

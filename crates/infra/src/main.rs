@@ -4,6 +4,7 @@ mod ad_hoc;
 mod approval;
 mod arguments;
 mod askpass;
+mod copying;
 mod disconnect;
 mod earlier_hosts;
 mod interrupts;

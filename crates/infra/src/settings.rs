@@ -9,6 +9,7 @@ use infra_core::{Map, Value};
 use infra_engine::Proving;
 
 use crate::arguments::{Arguments, LEASE, Options};
+use crate::copying::Words;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,10 @@ pub enum Task {
     Fact(String, Vec<String>),
     /// Run one operation: its name and the words of its arguments.
     Operation(String, Vec<String>),
+    /// Copy a local file or directory to the hosts.
+    Copy(Words),
+    /// Fetch a file or a directory from each host.
+    Fetch(Words),
     /// List the hosts.
     Hosts,
 }
@@ -99,7 +104,7 @@ pub fn of_hosts(inventory: &str, options: Options) -> Result<Settings, Diagnosti
 }
 
 /// The verbs that stand where a deploy file could.
-const VERBS: &[&str] = &["exec", "fact", "hosts"];
+const VERBS: &[&str] = &["copy", "exec", "fact", "fetch", "hosts"];
 
 impl Settings {
     /// Finds out what is meant.
@@ -119,7 +124,7 @@ impl Settings {
         let of_plans =
             [("--diff", arguments.diff), ("--prove", arguments.prove.is_some()), ("--detailed-exitcode", arguments.detailed_exitcode)];
         let kind = match task {
-            Task::Deploy(_) | Task::Operation(..) => None,
+            Task::Deploy(_) | Task::Operation(..) | Task::Copy(_) | Task::Fetch(_) => None,
             Task::Exec(_) => Some("exec"),
             Task::Fact(..) => Some("fact"),
             Task::Hosts => Some("hosts"),
@@ -132,6 +137,8 @@ impl Settings {
             return Err(Diagnostic::misuse("--dry and --prove exclude each other: a dry run leaves nothing that could be proved")
                 .hint("leave --prove away; a --dry run after the run tells the same as --prove"));
         }
+        // Like cp(1): who says what goes where is not asked whether it shall; with what is removed it is another matter.
+        let says_enough = matches!(&task, Task::Copy(words) | Task::Fetch(words) if !words.removes());
         Ok(Self {
             inventory,
             source,
@@ -140,7 +147,7 @@ impl Settings {
             diff: arguments.diff,
             prove: arguments.prove,
             detailed_exit_code: arguments.detailed_exitcode,
-            yes: arguments.yes,
+            yes: arguments.yes || says_enough,
             verbosity: arguments.verbose.min(3),
             parallel: arguments.parallel.map(|n| n as usize),
             serial: arguments.serial,
@@ -189,6 +196,8 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
     };
     match first.as_str() {
         "hosts" => no_more(Task::Hosts),
+        "copy" => Words::take("copy", rest).map(Task::Copy),
+        "fetch" => Words::take("fetch", rest).map(Task::Fetch),
         "exec" if rest.iter().all(|word| word.trim().is_empty()) => {
             Err(Diagnostic::misuse("exec needs a command").hint("infra INVENTORY exec -- uptime"))
         }
@@ -208,7 +217,7 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
         name if name.contains('.') => Ok(Task::Operation(first, rest)),
         name => {
             let hint = infra_core::diagnostic::did_you_mean(name, VERBS.iter().copied()).unwrap_or_else(|| {
-                "after the inventory comes a deploy file (deploy.lua), an operation (apt.packages), or one of exec, fact, hosts".to_owned()
+                "after the inventory comes a deploy file (deploy.lua), an operation (apt.packages), or one of copy, exec, fact, fetch, hosts".to_owned()
             });
             Err(Diagnostic::misuse(format!("`{name}` is nothing that infra can do")).hint(hint))
         }
@@ -326,6 +335,16 @@ mod tests {
         ] {
             assert!(lock(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn copying_is_not_asked_about_unless_it_removes() {
+        let yes = |words: &[&str]| resolve(words).map(|settings| settings.yes);
+        assert_eq!(yes(&["@local", "copy", "a", "b"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a", "b", "delete=false"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a", "b", "delete=true"]), Ok(false));
+        assert_eq!(yes(&["@local", "fetch", "a", "b"]), Ok(true));
+        assert_eq!(yes(&["@local", "copy", "a"]), Err("copy needs SRC and DEST".to_owned()));
     }
 
     #[test]

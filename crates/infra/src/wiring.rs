@@ -30,7 +30,7 @@ use crate::resume::Resumed;
 use crate::settings::{Lock, Settings, Source, Task};
 use crate::terminal_questions::{AtTerminal, Hold};
 use crate::world::Controller;
-use crate::{ad_hoc, earlier_hosts, interrupts};
+use crate::{ad_hoc, copying, earlier_hosts, interrupts};
 
 /// Does what the settings say, and gives the exit code.
 ///
@@ -224,8 +224,8 @@ fn hosts_of_earlier_run(run: Option<&str>, which: Which) -> Result<Found, Diagno
 fn nothing_to_do(settings: &Settings, word: &str, started: Instant) {
     let _ = writeln!(std::io::stderr(), "infra: {word}");
     let kind = match settings.task {
-        Task::Deploy(_) | Task::Operation(..) if settings.dry => RunKind::Dry,
-        Task::Deploy(_) | Task::Operation(..) => RunKind::Deploy,
+        Task::Deploy(_) | Task::Operation(..) | Task::Copy(_) | Task::Fetch(_) if settings.dry => RunKind::Dry,
+        Task::Deploy(_) | Task::Operation(..) | Task::Copy(_) | Task::Fetch(_) => RunKind::Deploy,
         Task::Exec(_) => RunKind::Exec,
         Task::Fact(..) => RunKind::Fact,
         Task::Hosts => {
@@ -274,6 +274,8 @@ fn work(
         }
         Task::Exec(words) => Work::Operations(Arc::new(AdHoc::exec(registry, words))),
         Task::Operation(kind, words) => Work::Operations(Arc::new(AdHoc::operation(registry, kind, words, folder)?)),
+        Task::Copy(words) => Work::Operations(Arc::new(copying::copy(registry, words, folder)?)),
+        Task::Fetch(words) => Work::Operations(Arc::new(copying::fetch(registry, words, folder)?)),
         Task::Fact(name, words) => {
             let question = ad_hoc::Question::read(registry, name, words)?;
             let requests = hosts.iter().map(|host| Ok((*host, vec![question.of(inventory.by_id(*host))?])));

@@ -139,6 +139,7 @@ pub fn check(events: &[Event], overlapping: bool) {
                 assert!(!wave_failed || in_waves.contains(host), "something was started outside of a wave after a stop: {}", context());
             }
             Event::CommandStarted { op, host, .. }
+            | Event::Moved { op, host, .. }
             | Event::Output { op, host, .. }
             | Event::Lock { op, host, .. }
             | Event::Retrying { op, host, .. }

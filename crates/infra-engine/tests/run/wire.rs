@@ -77,6 +77,8 @@ impl Connection for Wire {
                 Action::Upload(upload) => format!("upload {}", upload.dest),
                 Action::Script(_) => "script".to_owned(),
                 Action::Download(download) => format!("download {}", download.dest),
+                Action::UploadTree(tree) => format!("upload {}", tree.root),
+                Action::DownloadTree(tree) => format!("download {}", tree.dest),
                 Action::Controller(command) => format!("on the controller: {}", command.script),
             };
             if let Some(ending) = self.machine.under_lock(step.as_of) {

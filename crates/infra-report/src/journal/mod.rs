@@ -201,6 +201,7 @@ impl Entry {
             | Event::Rechecking
             | Event::PlanStands
             | Event::TextsChanged { .. }
+            | Event::Moved { .. }
             | Event::Output { .. }
             | Event::FactAnswered { .. } => return None,
         })

@@ -109,7 +109,9 @@ impl Host {
                     assert_eq!((output.status, stderr.as_str()), (0, ""), "{:?}: {}", self.tools, command.script);
                 }
                 Action::Upload(upload) => self.upload(upload),
-                Action::Script(_) | Action::Download(_) | Action::Controller(_) => panic!("these operations only run and upload"),
+                Action::Script(_) | Action::Download(_) | Action::UploadTree(_) | Action::DownloadTree(_) | Action::Controller(_) => {
+                    panic!("these operations only run and upload")
+                }
             }
         }
     }

@@ -7,4 +7,5 @@ pub mod hard_link;
 pub mod link;
 pub mod sha256;
 pub mod text;
+pub mod tree;
 pub mod tree_drift;

@@ -3,26 +3,30 @@
 use infra_core::change::{Action, Change, Download};
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
+use infra_core::mode::Mode;
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, normal_path};
+use infra_core::tree::{LeftOut, TreeQuestion};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::facts::files::file::File;
 use crate::facts::files::sha256::Sha256;
+use crate::facts::files::tree::{Contents, Entry, EntryKind, Tree};
 use crate::file_content::digest_of;
 use crate::file_status::{Found, Status};
 use crate::placement::check_path;
+use crate::tree_fetch::Fetch;
 
-/// Makes sure that a file of the machine infra runs on holds what a file of the host holds.
+/// Makes sure that a file or a directory of the machine infra runs on holds what one of the host holds.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Get {
-    /// The path of the file on the host; a link to a file is followed.
+    /// The path of the file or the directory on the host; a link to one is followed.
     #[schemars(extend("x-host-path" = true))]
     pub src: String,
-    /// The file on the machine that infra runs on; a relative path is beside the deploy file. With a slash at the end, the file of the name of
-    /// `src` in that directory. Hosts must not share one: `dest = "results/" .. host.name .. "/out.csv"`.
+    /// The file on the machine that infra runs on; a relative path is beside the deploy file. With a slash at the end, what has the name of
+    /// `src` in that directory; of a `src` with a slash at its end, the directory itself. Hosts must not share one: `dest = "results/" .. host.name .. "/out.csv"`.
     #[schemars(extend("x-local-destination" = true))]
     pub dest: String,
     /// For deploys that say so: a relative `dest` is beside the deploy file, so `true` has no effect and `false` is refused.
@@ -43,22 +47,37 @@ impl Get {
     }
 }
 
+impl Get {
+    fn fetch_tree(&self, facts: &Facts<'_>, path: &str) -> Result<Change, DiffError> {
+        let src = normal_path(&self.src);
+        let local = facts.local_tree(&TreeQuestion { path: path.to_owned(), left_out: LeftOut::default() });
+        let found = facts.get(&Tree::at(&src, &LeftOut::default()));
+        let found = match found? {
+            Found::Is(found) => found,
+            Found::Nothing => return Err(DiffError::refused(format!("there is no directory {src} on the host"))),
+            Found::Other => return Err(DiffError::refused(format!("{src} is neither a file nor a directory"))),
+        };
+        let local = local?;
+        let fetch = Fetch { src: &src, dest: path, create_dir: self.create_local_dir, force: self.force };
+        Ok(fetch.change(&found, local.as_deref()))
+    }
+}
+
 impl Operation for Get {
     const NAME: &'static str = "files.get";
-    const DOC: &'static str = "Makes sure that a file of the machine infra runs on holds what a file of the host holds.\n\n\
+    const DOC: &'static str = "Makes sure that a file or a directory of the machine infra runs on holds what one of the host holds.\n\n\
         Contents are compared by SHA-256: what is the same is not fetched. What differs is written beside `dest`, checked, and then renamed over it, \
         so that a reader sees the old file or the new one. The new file has the mode of the one that it replaces, else that of any new file of the \
         user who runs infra. Nothing on the host changes.\n\n\
         Two hosts that would write one file are refused before anything runs. A file that an earlier operation of the deploy writes may be missing \
         when the plan is made: then the plan says that it depends on that operation. One that changes while it is fetched is an error, and the old \
-        local file is left. A directory is not fetched: pack it into a file before.";
+        local file is left.\n\n\
+        Of a directory all files are fetched that differ, as one stream of at most 256 MiB or 1000 files at a time, each put in place when it has arrived \
+        whole; of a file that grows meanwhile as much as there was. Files that the host has not are left. Links are made as they are, but for those that \
+        lead out of the directory: these, and sockets, pipes and devices, are left out. No link in the local directory is followed.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("src", &self.src)?;
-        if self.src.ends_with('/') {
-            return Err(Misuse::new("`src` ends with a slash, but only a file can be fetched")
-                .hint("pack the directory before, with server.shell and tar, and fetch that"));
-        }
         if self.dest.is_empty() || self.dest.contains('\0') {
             return Err(Misuse::new("`dest` is empty or holds a NUL character"));
         }
@@ -73,24 +92,27 @@ impl Operation for Get {
 
     /// Where the host is the machine that infra runs on, the path is one of the host.
     fn touches(&self) -> Resources {
-        Resources::path(self.path())
+        Resources::tree(self.path())
     }
 
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
         let path = self.path();
         // Both are noted as missing before either is given up.
+        if self.src.ends_with('/') {
+            return self.fetch_tree(facts, &path);
+        }
         let local = facts.local_if_there(&path);
         let (file, sha256) = facts.get((&File::at(&self.src), &Sha256::at(&self.src)))?;
+        if (&file, &sha256) == (&Found::Other, &Found::Other) {
+            return self.fetch_tree(facts, &path);
+        }
         let local = local?;
         let (file, sha256) = match (file, sha256) {
             (Found::Is(file), Found::Is(sha256)) => (file, sha256),
             (Found::Nothing, _) | (_, Found::Nothing) => {
                 return Err(DiffError::refused(format!("there is no file {} on the host", self.src)));
             }
-            _ => {
-                let hint = "pack a directory before, with server.shell and tar, and fetch that";
-                return Err(DiffError::refused_with_hint(format!("{} is not a file", self.src), hint));
-            }
+            _ => return Err(DiffError::refused(format!("{} was just replaced by something else", self.src))),
         };
         let reason = match &local {
             Some(local) if local.sha256 == sha256 && !self.force => return Ok(Change::none(format!("{path} holds the same"))),
@@ -99,7 +121,7 @@ impl Operation for Get {
             None => format!("fetch {path}"),
         };
         let download = Download { src: self.src.clone(), dest: path, size: file.size, sha256, create_dir: self.create_local_dir };
-        Ok(Change::new(reason).then(Action::Download(download)))
+        Ok(Change::new(reason).then(Action::Download(download)).touching(Resources::path(self.path())))
     }
 
     fn examples() -> Vec<Example> {
@@ -116,6 +138,27 @@ impl Operation for Get {
                 .fact(&Sha256::at("/srv/out.csv"), sha256)
                 .no_local("/deploy/results/web-01/out.csv")
         };
+        let tree = || {
+            let entry = |path: &str, kind, content: Option<&str>| Entry {
+                path: path.into(),
+                kind,
+                mode: Mode::Bits(0o644),
+                user: "root".into(),
+                group: "root".into(),
+                uid: Some(0),
+                gid: Some(0),
+                size: content.map(|content| content.len() as u64),
+                sha256: content.map(digest_of),
+                target: None,
+            };
+            let entries = vec![
+                entry("a", EntryKind::File, Some("new")),
+                entry("b", EntryKind::Directory, None),
+                entry("b/c", EntryKind::File, Some("")),
+                Entry { target: Some("/etc".into()), ..entry("out", EntryKind::Link, None) },
+            ];
+            Found::Is(Contents { root: Status::foreseen(0o755, "root", "root", None), entries, excluded: Vec::new(), strange: 0 })
+        };
         let dest = "/deploy/results/web-01/out.csv";
         let wish = json!({ "src": "/srv/out.csv", "dest": dest, "create_local_dir": true });
         vec![
@@ -131,7 +174,14 @@ impl Operation for Get {
                 .no_local("/deploy/results/out.csv")
                 .steps(["download /deploy/results/out.csv"]),
             is("A file that is not there", || (Found::Nothing, Found::Nothing)).refused("there is no file /srv/out.csv on the host"),
-            is("A directory", || (Found::Other, Found::Other)).refused("/srv/out.csv is not a file"),
+            Example::new("Fetch a directory", json!({ "src": "/srv/out/", "dest": "/deploy/results/web-01", "create_local_dir": true }))
+                .fact(&Tree::at("/srv/out", &LeftOut::default()), tree())
+                .steps(["download /deploy/results/web-01 a b/c"]),
+            Example::new("Fetch of a directory what differs", json!({ "src": "/srv/out/", "dest": "/deploy/out" }))
+                .fact(&Tree::at("/srv/out", &LeftOut::default()), tree())
+                .local("/deploy/out/a", "old")
+                .local("/deploy/out/b/c", "")
+                .steps(["download /deploy/out a"]),
         ]
     }
 }
@@ -152,7 +202,6 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_misuse() {
         for (args, message) in [
-            (json!({ "src": "/srv/", "dest": "/x" }), "`src` ends with a slash, but only a file can be fetched"),
             (json!({ "src": "/srv/a", "dest": "" }), "`dest` is empty or holds a NUL character"),
             (
                 json!({ "src": "/srv/a", "dest": "/x", "add_deploy_dir": false }),

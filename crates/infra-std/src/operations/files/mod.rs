@@ -6,6 +6,7 @@ pub mod get;
 pub mod line;
 pub mod link;
 pub mod put;
+pub mod sync;
 pub mod template;
 
 /// The default of arguments that are true unless said otherwise.
