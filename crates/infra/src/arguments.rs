@@ -24,6 +24,8 @@ Examples:
   infra inventory.lua deploy.lua --limit web_servers --exclude web-03
   infra inventory.lua deploy.lua --limit @failed,@unreached
   infra resume
+  infra inventory.lua deploy.lua --plan plan.json
+  infra apply plan.json
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
   infra inventory.lua apt.packages packages=git packages=curl --sudo
@@ -59,6 +61,10 @@ pub struct Options {
     /// Show the plan and stop; nothing is changed.
     #[arg(long)]
     pub dry: bool,
+
+    /// Write the plan into FILE and stop: `infra show FILE` prints it, `infra apply FILE` does it.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
 
     /// Show what changes in text files as unified diffs, in the plan and in the run.
     #[arg(long)]
@@ -147,6 +153,55 @@ pub enum Verb {
     /// Go on from an earlier run: prepare again, and do what is left.
     #[command(long_about = ABOUT_RESUME)]
     Resume(Resume),
+    /// Print a saved plan; nothing is connected to.
+    Show(Show),
+    /// Do what a saved plan says, where all that it rests on still holds.
+    #[command(long_about = ABOUT_APPLY)]
+    Apply(Apply),
+}
+
+const ABOUT_APPLY: &str = "\
+Do what a saved plan says, where all that it rests on still holds
+
+The plan carries its Lua, its templates and its small files as they were. On every host the facts that it rests on are read again, in one request, and a host \
+on which one of them has changed is refused (stale), with what changed. Elsewhere each operation does what it was planned to do, or fails as stale. The \
+inventory, the deploy, its data and as whom it logs in were decided with the plan; --limit and --exclude choose among its hosts, and options that say how the \
+run goes may be given anew.";
+
+/// Which saved plan is printed, and how.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The file that --plan wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Show what changes in text files as unified diffs.
+    #[arg(long)]
+    pub diff: bool,
+
+    /// Say more: -v reasons and steps.
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which saved plan is applied, and how.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file that --plan wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Apply it although some of its operations are open until their turn comes: what those do was not in the plan.
+    #[arg(long)]
+    pub allow_depends: bool,
+
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
 }
 
 const ABOUT_RESUME: &str = "\
@@ -210,6 +265,7 @@ impl Options {
         let strategy = self.serial || self.no_wait;
         Self {
             dry: self.dry,
+            plan: self.plan,
             diff: self.diff,
             prove: self.prove,
             detailed_exitcode: self.detailed_exitcode,

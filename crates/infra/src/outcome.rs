@@ -24,6 +24,11 @@ impl Trouble {
         Self { diagnostics: vec![Diagnostic::runtime(message)], code: 1 }
     }
 
+    /// What was written rightly cannot be done as things stand: exit code 1.
+    pub fn refused(diagnostic: Diagnostic) -> Self {
+        Self { diagnostics: vec![diagnostic], code: 1 }
+    }
+
     /// The user did not want to wait for a run to begin: exit code 130.
     pub fn interrupted() -> Self {
         Self { diagnostics: vec![Diagnostic::runtime("interrupted while the inventory was read: no host was reached")], code: 130 }

@@ -46,7 +46,7 @@ pub fn is_run_name(text: &str) -> bool {
 }
 
 /// `2026-11-21 00:15:30`.
-pub(super) fn readable(since_1970: f64) -> String {
+pub(crate) fn readable(since_1970: f64) -> String {
     let [year, month, day, hour, minute, second] = civil(Duration::try_from_secs_f64(since_1970).unwrap_or_default());
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
