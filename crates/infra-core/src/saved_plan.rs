@@ -17,6 +17,7 @@ use crate::Value;
 use crate::change::{Action, Change, Content, TextChange};
 use crate::digest::sha256;
 use crate::earlier::Mark;
+use crate::fact::AnyFact;
 use crate::global_arguments::Context;
 use crate::host::HostId;
 use crate::plan::{Outlook, Plan};
@@ -94,7 +95,8 @@ pub struct FactBasis {
     pub context: Context,
     /// The digest of the answer, or of why there was none.
     pub digest: String,
-    /// The answer, where it is short.
+    /// The answer, where it is short and whoever reads the plan may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "also_null")]
     pub answer: Option<Value>,
     /// The titles of the operations that look at it; empty where only the script does.
     pub operations: Vec<String>,
@@ -175,6 +177,19 @@ pub fn salted(salt: &str, text: &str) -> String {
     sha256(format!("{salt}\n{text}").as_bytes())
 }
 
+/// A member that is there, also where it is null.
+fn also_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// An answer without what is [fleeting](crate::fact::Fact::FLEETING) in it.
+pub fn lasting(fact: &dyn AnyFact, mut answer: Value) -> Value {
+    if let Some(members) = answer.as_object_mut() {
+        fact.fleeting().iter().for_each(|name| drop(members.shift_remove(*name)));
+    }
+    answer
+}
+
 /// The digest of an answer to a question, or of why there is none. The order of an object's members is no part of it.
 pub fn answer_digest(salt: &str, answer: &Result<Value, String>) -> String {
     let mut answer = match answer {
@@ -215,7 +230,7 @@ pub fn difference(before: Option<&Value>, now: &Result<Value, String>) -> String
     match (before, now) {
         (Some(Value::Object(before)), Value::Object(now)) => {
             let names = before.keys().chain(now.keys().filter(|name| !before.contains_key(*name)));
-            let of = |map: &crate::Map, name: &str| map.get(name).map_or_else(|| "not there".to_owned(), shown);
+            let of = |map: &crate::Map, name: &str| map.get(name).map_or_else(|| "nothing".to_owned(), shown);
             let changed = names.filter(|name| before.get(*name) != now.get(*name));
             let parts: Vec<String> = changed.map(|name| format!("{name} was {} and is {}", of(before, name), of(now, name))).collect();
             parts.join(", ")
@@ -228,6 +243,9 @@ pub fn difference(before: Option<&Value>, now: &Result<Value, String>) -> String
 /// A value for a person, cut where it is long.
 fn shown(value: &Value) -> String {
     const LIMIT: usize = 80;
+    if value.is_null() {
+        return "nothing".to_owned();
+    }
     let text = value.to_string();
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -17,7 +17,7 @@ use infra_core::host::HostId;
 use infra_core::plan::Outlook;
 use infra_core::registry::Registry;
 use infra_core::saved_plan::{
-    Basis, CallBasis, FactBasis, HostBasis, Planned, answer_digest, difference, salted, short_answer, steps_digest,
+    Basis, CallBasis, FactBasis, HostBasis, Planned, answer_digest, difference, lasting, salted, short_answer, steps_digest,
 };
 
 use crate::fact_store::Asked;
@@ -86,11 +86,12 @@ fn host_basis(prepared: &Prepared, salt: &str) -> HostBasis {
     }
     let facts = run.store().all().into_iter().map(|(asked, answer)| {
         let operations = looked_at.get(&asked.key()).into_iter().flatten().map(|at| prepared.calls[*at].title()).collect();
+        let answer = answer.map(|answer| lasting(&*asked.fact, answer));
         FactBasis {
             fact: asked.fact.name().to_owned(),
             question: asked.fact.question(),
             digest: answer_digest(salt, &answer),
-            answer: answer.ok().as_ref().and_then(short_answer),
+            answer: answer.ok().as_ref().filter(|_| !asked.fact.confidential()).and_then(short_answer),
             context: asked.context,
             operations,
         }
@@ -159,12 +160,12 @@ pub(crate) async fn check_facts(run: &Arc<HostRun>, basis: &Basis) -> Result<(),
     let mut changed: Vec<String> = Vec::new();
     for (before, asked) in known {
         let now: Result<Value, String> = match run.store().lookup(&asked) {
-            Lookup::Known(value) => Ok((*value).clone()),
+            Lookup::Known(value) => Ok(lasting(&*asked.fact, (*value).clone())),
             Lookup::Failed(message) => Err(message),
             Lookup::Missing | Lookup::Unknown(_) => Err("the host gave no answer to it".to_owned()),
         };
         if answer_digest(&basis.salt, &now) != before.digest {
-            changed.push(no_longer(before, &now));
+            changed.push(no_longer(before, &now, asked.fact.confidential()));
         }
     }
     if changed.is_empty() {
@@ -182,7 +183,7 @@ fn bind(registry: &Registry, fact: &FactBasis) -> Option<SharedFact> {
 }
 
 /// One fact that is not what it was, and who looks at it.
-fn no_longer(before: &FactBasis, now: &Result<Value, String>) -> String {
+fn no_longer(before: &FactBasis, now: &Result<Value, String>, confidential: bool) -> String {
     let words: Vec<String> = before.question.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(word).collect();
     let question = [vec![before.fact.clone()], words].concat().join(" ");
     let of = match before.operations.as_slice() {
@@ -190,7 +191,8 @@ fn no_longer(before: &FactBasis, now: &Result<Value, String>) -> String {
         [one] => format!(" (of «{one}»)"),
         [one, rest @ ..] => format!(" (of «{one}» and {} more)", rest.len()),
     };
-    format!("{question}{of}: {}", difference(before.answer.as_ref(), now))
+    let what = if confidential { "it is another".to_owned() } else { difference(before.answer.as_ref(), now) };
+    format!("{question}{of}: {what}")
 }
 
 fn word((name, value): (&String, &Value)) -> String {

@@ -183,7 +183,11 @@ pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path
     let Made { state, inventory, basis, controller } = made;
     let not_planned: Vec<&str> = state.account().hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
     let (Some(plan), Some(basis), true) = (&state.plan, basis, not_planned.is_empty()) else {
-        say(&format!("no plan is written to {}: it would leave out {}", file.display(), fold_within(not_planned, 200)));
+        let left_out = match not_planned.len() == state.hosts.len() {
+            true => String::new(),
+            false => format!(": it would leave out {}", fold_within(not_planned, 200)),
+        };
+        say(&format!("no plan is written to {}{left_out}", file.display()));
         return Ok(());
     };
     let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

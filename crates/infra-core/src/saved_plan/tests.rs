@@ -60,6 +60,12 @@ fn plan() -> SavedPlan {
 fn what_is_written_is_read() {
     let text = write(&plan());
     assert_eq!(read(text.as_bytes(), "0.1.0"), Ok(plan()));
+    // No answer and the answer that there is nothing are not the same.
+    for answer in [None, Some(Value::Null)] {
+        let mut other = plan();
+        other.basis.hosts.get_mut("web").expect("the host").facts[0].answer = answer;
+        assert_eq!(read(write(&other).as_bytes(), "0.1.0"), Ok(other));
+    }
     // It is one JSON document, which says its own digest.
     let document: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(document["sha256"].as_str().map(str::len), Some(64));
@@ -120,8 +126,8 @@ fn answers_are_told_apart_by_what_they_say() {
 fn differences_are_said_in_words() {
     let said = |before: Option<Value>, now: Value| difference(before.as_ref(), &Ok(now));
     assert_eq!(said(Some(json!({ "mode": 420, "user": "root" })), json!({ "mode": 384, "user": "root" })), "mode was 420 and is 384");
-    assert_eq!(said(Some(json!({ "a": 1 })), json!({ "a": 1, "b": 2 })), "b was not there and is 2");
-    assert_eq!(said(Some(Value::Null), json!({ "a": 1 })), "it was null and is {\"a\":1}");
+    assert_eq!(said(Some(json!({ "a": 1 })), json!({ "a": 1, "b": 2 })), "b was nothing and is 2");
+    assert_eq!(said(Some(Value::Null), json!({ "a": 1 })), "it was nothing and is {\"a\":1}");
     assert_eq!(said(None, json!("x".repeat(90))), format!("it is now \"{}…", "x".repeat(79)));
     assert_eq!(difference(Some(&json!(1)), &Err("no".into())), "it can no longer be read: no");
 }
