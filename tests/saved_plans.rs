@@ -38,6 +38,15 @@ files.line { name = "Follow", path = folder .. ".made", line = "followed" }
 call(function() files.line { name = "Inside", path = folder .. ".made", line = read_file("word"):gsub("\n", "") } end)
 "#;
 
+/// What is another one each time, on one of the hosts.
+const RESTLESS: &str = r#"
+local folder = host.data.folder .. "/" .. host.name
+local word = host.name == "b" and tostring(math.random(1, 1000000000)) or "same"
+local conf = files.put { name = "Word", dest = folder .. ".word", content = word .. "\n" }
+server.shell { name = "Once", commands = { sh("echo once >> {}", host.data.folder .. "/once") }, _run_once = true }
+server.shell { name = "All", commands = { sh("echo all >> {}", folder .. ".all") }, _if = any_host(conf) }
+"#;
+
 /// After a wait that was tried again the host is looked at afresh.
 const WAITING: &str = r#"
 local folder = host.data.folder .. "/" .. host.name
@@ -61,6 +70,7 @@ impl Stage {
             ("inventory.lua", INVENTORY),
             ("deploy.lua", DEPLOY),
             ("open.lua", OPEN),
+            ("restless.lua", RESTLESS),
             ("waiting.lua", WAITING),
             ("lib.lua", "return { greeting = 'hello' }\n"),
             ("a.conf", "port = 80\n"),
@@ -211,7 +221,10 @@ fn a_host_that_was_edited_in_between_is_refused_and_the_others_are_done() {
     let ran = stage.apply(&["--json"]).expect(1);
     let document = ran.json();
     assert_eq!(states(&document), [("a", "changed"), ("b", "failed"), ("c", "changed")]);
-    let why = format!("stale: what the plan rests on has changed: files.file path={} (of «Line»): size was 6 and is 13", stage.path("out/b.notes").display());
+    let why = format!(
+        "stale: what the plan rests on has changed: files.file path={} (of «Line»): size was 6 and is 13",
+        stage.path("out/b.notes").display()
+    );
     let told = document["hosts"]["b"].to_string();
     assert!(told.contains(&why), "`{why}` is not in {told}");
     assert_eq!((stage.made("a"), stage.made("c")), (done(), done()));
@@ -293,10 +306,13 @@ fn what_depends_is_applied_only_where_that_is_allowed() {
     let stage = Stage::new();
     stage.plan("open.lua", &[]).expect(0);
     let ran = stage.apply(&["--json"]).expect(1);
-    says(&ran, &[
-        "the saved plan is refused: what these operations do is known only when their turn comes: «Follow», «call»",
-        "hint: infra apply p.json --allow-depends",
-    ]);
+    says(
+        &ran,
+        &[
+            "the saved plan is refused: what these operations do is known only when their turn comes: «Follow», «call»",
+            "hint: infra apply p.json --allow-depends",
+        ],
+    );
     assert!(!ran.stderr.contains("Connecting") && stage.text("out/a.made").is_empty(), "{}", ran.stderr);
     assert_eq!(ran.json()["misuse"].as_array().map(Vec::len), Some(1));
 
@@ -307,6 +323,25 @@ fn what_depends_is_applied_only_where_that_is_allowed() {
     for host in ["a", "b", "c"] {
         assert_eq!(stage.text(&format!("out/{host}.made")), "made\nfollowed\nword\n");
     }
+    stage.nothing_left();
+}
+
+#[test]
+fn a_host_on_which_the_sources_come_to_something_else_is_refused() {
+    let stage = Stage::new();
+    stage.plan("restless.lua", &[]).expect(0);
+    let ran = stage.apply(&["--json"]).expect(1);
+    let document = ran.json();
+    assert_eq!(states(&document), [("a", "changed"), ("b", "failed"), ("c", "changed")]);
+    let why = "stale: the same sources and facts come to something else now: «Word» has other arguments than in the plan";
+    assert_eq!(document["hosts"]["b"]["failed"]["message"], json!(why));
+    // The way on is another plan, for the hosts that are left.
+    says(&ran, &["applying the plan that was made ", "--plan p.json --limit b"]);
+    assert!(!ran.stderr.contains("infra resume"), "{}", ran.stderr);
+    let left = ["out/once", "out/a.all", "out/b.all", "out/c.all", "out/b.word"].map(|name| stage.text(name));
+    assert_eq!(left, ["once\n", "all\n", "", "all\n", ""]);
+    let shown = stage.run(&["runs", "show"]).expect(0).stdout;
+    assert!(shown.contains(why) && !shown.contains("infra resume"), "{shown}");
     stage.nothing_left();
 }
 
@@ -327,10 +362,9 @@ fn what_would_be_something_else_in_the_run_is_not_done() {
     stage.write("out/a.go", "");
     let ended = terminal.end();
     assert_eq!(ended.code, Some(1), "{}", ended.screen);
-    for said in [
-        "[a] Second: failed: stale: the saved plan has no change here, and now there would be one (append 1 line)",
-        "1 host: 1 failed",
-    ] {
+    for said in
+        ["[a] Second: failed: stale: the saved plan has no change here, and now there would be one (append 1 line)", "1 host: 1 failed"]
+    {
         assert!(ended.screen.contains(said), "«{said}» is not in:\n{}", ended.screen);
     }
     assert_eq!((stage.text("out/a.page"), stage.text("out/a.other")), ("first\n".into(), "zeroth\n".into()));

@@ -102,7 +102,9 @@ impl FactStore {
     pub(crate) fn all(&self) -> Vec<(Asked, Result<Value, String>)> {
         let mut all: Vec<(&String, &Kept)> = self.answers.iter().collect();
         all.sort_unstable_by_key(|(key, _)| *key);
-        all.into_iter().map(|(_, kept)| (kept.asked.clone(), kept.answer.as_ref().map(|value| (**value).clone()).map_err(String::clone))).collect()
+        all.into_iter()
+            .map(|(_, kept)| (kept.asked.clone(), kept.answer.as_ref().map(|value| (**value).clone()).map_err(String::clone)))
+            .collect()
     }
 
     /// The paths that were found to lead elsewhere.

@@ -76,7 +76,9 @@ impl LocalFiles {
                     carried.insert(path.clone(), file.clone());
                     Kept { file: Ok(file), absent: false, stamp: None }
                 }
-                saved_plan::Kept::Absent => Kept { file: Err(format!("there was no file {path} when the plan was made")), absent: true, stamp: None },
+                saved_plan::Kept::Absent => {
+                    Kept { file: Err(format!("there was no file {path} when the plan was made")), absent: true, stamp: None }
+                }
                 saved_plan::Kept::Failed(message) => Kept { file: Err(message.clone()), absent: false, stamp: None },
                 saved_plan::Kept::Digest(_) => continue,
             };

@@ -179,9 +179,7 @@ impl Ongoing {
 
     async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
         let saved = self.run.settings.saved.is_some();
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            (host, HostExecution::new(prepared, saved))
-        };
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(prepared, saved));
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),

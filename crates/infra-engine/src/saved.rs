@@ -250,7 +250,8 @@ mod tests {
     fn what_may_be_done_is_what_was_planned() {
         let run = |text: &str| Change::new("run").run(Shell::verbatim(text));
         let steps = steps_digest(&run("a")).expect("a change has steps");
-        let allowed = |planned, change: &Change| Allowed::by(planned, Some(&steps)).check(change).map_err(|setback| setback.failure.message);
+        let allowed =
+            |planned, change: &Change| Allowed::by(planned, Some(&steps)).check(change).map_err(|setback| setback.failure.message);
         assert_eq!(allowed(Planned::Change, &run("a")), Ok(()));
         assert_eq!(allowed(Planned::Change, &Change::none("done")), Ok(()), "what is not needed is not done");
         let other = "stale: it would do something else now than in the saved plan (run)";

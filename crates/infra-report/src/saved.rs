@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use infra_core::command::quote;
 use infra_core::event::{Event, RunKind};
@@ -27,7 +26,7 @@ pub fn render_saved(saved: &SavedPlan, verbosity: u8, diff: bool, width: u16, co
     let mut state = RunState::default();
     events(saved).iter().for_each(|event| state.fold(event));
     let words = saved.invocation.iter().map(|word| one_line(&quote(word))).collect::<Vec<_>>().join(" ");
-    let made = readable(Duration::from_secs(saved.made).as_secs_f64());
+    let made = readable(saved.made as f64);
     let facts: usize = saved.basis.hosts.values().map(|host| host.facts.len()).sum();
     let mut text = format!("{} {} UTC by infra {}\n", page.bold("Made"), made, one_line(&saved.program));
     text.push_str(&format!("    {words}\n    in {}\n", one_line(&saved.folder)));

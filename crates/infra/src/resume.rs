@@ -119,8 +119,12 @@ fn invocation(headers: &[&Header], options: Options) -> Result<Arguments, Diagno
     let (root, resumes) = headers.split_first().expect("a run is the last of its own chain");
     let mut arguments = parse(root)?;
     if let Some(Verb::Apply(apply)) = &arguments.verb {
-        return Err(Diagnostic::misuse(format!("run {} applied the saved plan {}, which is not gone on with", root.run, apply.file.display()))
-            .hint("make another plan with --plan: it has what is left to do"));
+        return Err(Diagnostic::misuse(format!(
+            "run {} applied the saved plan {}, which is not gone on with",
+            root.run,
+            apply.file.display()
+        ))
+        .hint("make another plan with --plan: it has what is left to do"));
     }
     for header in resumes {
         if let Some(Verb::Resume(resume)) = parse(header)?.verb {

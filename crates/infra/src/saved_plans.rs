@@ -15,6 +15,7 @@ use infra_core::run_state::RunState;
 use infra_core::saved_plan::{self, Basis, FORMAT, Memory, SavedHost, SavedPlan};
 use infra_core::secret::Secret;
 use infra_lua::World;
+use infra_report::journal::readable;
 use infra_report::nodeset::fold_within;
 
 use crate::arguments::{Apply, Arguments, Options, Show};
@@ -86,7 +87,8 @@ pub fn resolve(asked: Apply) -> Result<(Settings, Box<Saved>), Trouble> {
     }
     let plan = read(&asked.file)?;
     let understood = Arguments::try_parse_from(&plan.invocation);
-    let mut arguments = understood.map_err(|error| Diagnostic::misuse(format!("the command line in the plan is not understood: {error}")))?;
+    let mut arguments =
+        understood.map_err(|error| Diagnostic::misuse(format!("the command line in the plan is not understood: {error}")))?;
     // The hosts are those of the plan, and a key file was named from the folder that it was made in.
     let key = arguments.options.key.take().map(|key| Path::new(&plan.folder).join(key));
     let planned = Options { limit: Vec::new(), exclude: Vec::new(), key, ..std::mem::take(&mut arguments.options) };
@@ -98,7 +100,9 @@ pub fn resolve(asked: Apply) -> Result<(Settings, Box<Saved>), Trouble> {
 fn read(file: &Path) -> Result<SavedPlan, Trouble> {
     let name = file.display();
     let bytes = std::fs::read(file).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Diagnostic::misuse(format!("there is no plan file {name}")).hint("infra INVENTORY DEPLOY --plan FILE writes one"),
+        io::ErrorKind::NotFound => {
+            Diagnostic::misuse(format!("there is no plan file {name}")).hint("infra INVENTORY DEPLOY --plan FILE writes one")
+        }
         _ => Diagnostic::misuse(format!("the plan file {name} cannot be read: {error}")),
     })?;
     let read = saved_plan::read(&bytes, env!("CARGO_PKG_VERSION"));
@@ -126,6 +130,9 @@ impl Saved {
             let all = fold_within(self.plan.hosts.iter().map(|host| host.name.as_str()), 200);
             return Err(Diagnostic::misuse("none of the hosts of the saved plan is selected").hint(format!("it is for {all}")).into());
         }
+        let made = readable(self.plan.made as f64);
+        let command = self.plan.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
+        say(&format!("applying the plan that was made {made} UTC ({})", infra_core::output::printable(&command)));
         let depending = self.plan.depending(hosts.iter().map(name));
         if depending.is_empty() {
             return Ok(hosts);
@@ -162,7 +169,10 @@ pub fn may_be_written(file: &Path) -> Result<(), Diagnostic> {
     let mut begin = Vec::new();
     match File::open(file).map(|file| file.take(64)).and_then(|mut file| file.read_to_end(&mut begin)) {
         Ok(_) if begin.is_empty() || saved_plan::is_plan_file(&begin) => Ok(()),
-        Ok(_) => Err(Diagnostic::misuse(format!("--plan {name}: the file is there and is no plan, so it is left alone")).hint("name another file")),
+        Ok(_) => {
+            Err(Diagnostic::misuse(format!("--plan {name}: the file is there and is no plan, so it is left alone"))
+                .hint("name another file"))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match folder_of(file).is_dir() {
             true => Ok(()),
             false => Err(Diagnostic::misuse(format!("--plan {name}: there is no folder {}", folder_of(file).display()))),
@@ -178,10 +188,11 @@ fn folder_of(file: &Path) -> &Path {
 /// Writes the plan that was made, for its owner alone: its diffs and the files that it carries are nobody else's business.
 ///
 /// # Errors
-/// [`Trouble`] when it cannot be written. Where not all hosts could be planned nothing is written, which is said and no error of its own.
-pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path) -> Result<(), Trouble> {
+/// Why it cannot be written. Where not all hosts could be planned nothing is written, which is said and no error of its own.
+pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path) -> Result<(), String> {
     let Made { state, inventory, basis, controller } = made;
-    let not_planned: Vec<&str> = state.account().hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
+    let not_planned: Vec<&str> =
+        state.account().hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
     let (Some(plan), Some(basis), true) = (&state.plan, basis, not_planned.is_empty()) else {
         let left_out = match not_planned.len() == state.hosts.len() {
             true => String::new(),
@@ -204,7 +215,7 @@ pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path
     };
     saved.hide(&secrets(inventory));
     let written = write_beside(file, saved_plan::write(&saved).as_bytes());
-    written.map_err(|error| Trouble::failure(format!("the plan cannot be written to {}: {error}", file.display())))?;
+    written.map_err(|error| format!("the plan cannot be written to {}: {error}", file.display()))?;
     let name = infra_core::command::quote(&file.to_string_lossy());
     say(&format!("the plan is written: `infra show {name}` prints it, `infra apply {name}` does it"));
     Ok(())

@@ -25,9 +25,9 @@ use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
+use crate::remembered::Recording;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
-use crate::remembered::Recording;
 use crate::resume::Resumed;
 use crate::saved_plans::{self, Saved};
 use crate::settings::{Settings, Source, Task};
@@ -135,7 +135,9 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     }
     let screen = Box::new(Quiet::new(silent.clone()));
     let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
-    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref(), typed)));
+    // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
+    let gone_on_with = journal.as_deref().filter(|_| saved.is_none());
+    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, gone_on_with, typed)));
     controller.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let record = recording.as_ref().map(|recording| Arc::new(BasisRecord::new(recording.salt())));
@@ -147,7 +149,11 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     reporting.finish();
     if let (Some(file), Some(recording), Some(record)) = (&settings.plan, recording, record) {
         let made = saved_plans::Made { state: &state, inventory: &inventory, basis: record.take(), controller: recording.memory() };
-        saved_plans::write(file, made, invocation(), &folder)?;
+        if let Err(why) = saved_plans::write(file, made, invocation(), &folder) {
+            // Not as trouble, as below.
+            let _ = writeln!(std::io::stderr(), "error: {why}");
+            return Ok(1);
+        }
     }
     if results.lost() && state.exit_code() == 0 {
         // Not as trouble, which would write a second document behind half of one.
