@@ -39,6 +39,13 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         Resources::everything()
     }
 
+    /// Members of the answer that change although what is asked about stays as it is, such as the time of the last access: that they are others now makes no
+    /// saved plan stale.
+    const FLEETING: &'static [&'static str] = &[];
+
+    /// Whether the answer is not to be read by whoever reads a plan: then a saved plan has its digest alone.
+    const CONFIDENTIAL: bool = false;
+
     /// Whether the answer is the same for every user of the host.
     const SCOPE: Scope = Scope::Privilege;
 
@@ -100,6 +107,10 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn parse(&self, output: &Output) -> Result<Value, ParseError>;
     /// See [`Fact::rests_on`].
     fn rests_on(&self) -> Resources;
+    /// See [`Fact::FLEETING`].
+    fn fleeting(&self) -> &'static [&'static str];
+    /// See [`Fact::CONFIDENTIAL`].
+    fn confidential(&self) -> bool;
     /// See [`Fact::SCOPE`].
     fn scope(&self) -> Scope;
     /// See [`Fact::path`].
@@ -144,6 +155,14 @@ impl<F: Fact> AnyFact for Typed<F> {
 
     fn rests_on(&self) -> Resources {
         self.0.rests_on()
+    }
+
+    fn fleeting(&self) -> &'static [&'static str] {
+        F::FLEETING
+    }
+
+    fn confidential(&self) -> bool {
+        F::CONFIDENTIAL
     }
 
     fn scope(&self) -> Scope {

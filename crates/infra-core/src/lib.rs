@@ -9,6 +9,7 @@
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`], [`tree`];
 //! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
 //! - how the engine reaches a host: [`connection`], one run at a time: [`lock`];
+//! - plans that outlive their run: [`saved_plan`];
 //! - what came of it: [`plan`], [`event`], [`run_state`], whether the plan was [kept to](kept_to), and of the runs before: [`earlier`];
 //! - what a person reads when something is wrong: [`diagnostic`].
 
@@ -41,6 +42,7 @@ pub mod plan;
 pub mod registry;
 pub mod resources;
 pub mod run_state;
+pub mod saved_plan;
 pub mod script;
 pub mod secret;
 pub mod selection;

@@ -7,6 +7,7 @@ use infra_core::late::{CallResult, FunctionId, LateReply, LateStep, Purpose};
 use infra_core::script::OperationCall;
 
 use crate::operation_run::{Done, OperationRun, Stage};
+use crate::saved::Allowed;
 use crate::setback::{Setback, SetbackKind};
 
 impl OperationRun {
@@ -67,6 +68,7 @@ impl OperationRun {
             interrupts: self.interrupts.clone(),
             closing: self.closing,
             stage: Stage::Decided,
+            allowed: Allowed::Anything,
         };
         let (result, setback) = inner.work().await;
         let has_changed = if result.outcome.succeeded() { result.outcome.changed() } else { result.steps_done > 0 };

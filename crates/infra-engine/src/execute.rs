@@ -186,6 +186,7 @@ impl Execution {
                     interrupts: self.interrupts.clone(),
                     closing: self.closing,
                     stage: stage(at.call(call)),
+                    allowed: at.allowed(call),
                 };
                 let id = in_flight.workers.spawn(async move { work.work().await.0 }).id();
                 in_flight.started.insert(id, Started { op, host, since: Instant::now(), ending });

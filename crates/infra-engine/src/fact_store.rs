@@ -25,6 +25,7 @@ pub(crate) struct Since(usize);
 
 #[derive(Debug)]
 struct Kept {
+    asked: Asked,
     answer: Result<Arc<Value>, String>,
     rests_on: Resources,
 }
@@ -93,8 +94,17 @@ impl FactStore {
         if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
             self.aliases.add(path, &real);
         }
-        let kept = Kept { answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
+        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
         self.answers.insert(asked.key(), kept);
+    }
+
+    /// All that is known, in the order of the questions.
+    pub(crate) fn all(&self) -> Vec<(Asked, Result<Value, String>)> {
+        let mut all: Vec<(&String, &Kept)> = self.answers.iter().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter()
+            .map(|(_, kept)| (kept.asked.clone(), kept.answer.as_ref().map(|value| (**value).clone()).map_err(String::clone)))
+            .collect()
     }
 
     /// The paths that were found to lead elsewhere.

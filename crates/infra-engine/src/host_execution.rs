@@ -17,6 +17,8 @@ use crate::judgement::skipped;
 use crate::late_values::{LateValues, SharedFunctions, calls_functions, is_late};
 use crate::operation_run::Stage;
 use crate::places::{Places, Sites};
+use crate::prepare::Prepared;
+use crate::saved::{Allowed, allowed};
 
 /// One host in execute.
 pub(crate) struct HostExecution {
@@ -33,12 +35,17 @@ pub(crate) struct HostExecution {
     functions: Option<SharedFunctions>,
     /// What its functions are told of its calls; empty where it has none.
     results: Arc<Results>,
+    /// What a saved plan lets its calls do; none where the plan was made by this run.
+    allowed: Option<Vec<Allowed>>,
 }
 
 impl HostExecution {
-    pub(crate) fn new(sites: Arc<Sites>, calls: Vec<OperationCall>, functions: Option<SharedFunctions>, earlier: Arc<HostEarlier>) -> Self {
+    pub(crate) fn new(prepared: Prepared, saved: bool) -> Self {
+        let allowed = saved.then(|| allowed(&prepared));
+        let Prepared { sites, calls, functions, earlier, .. } = prepared;
         let count = calls.len();
         Self {
+            allowed,
             sites,
             calls: Arc::new(calls),
             known: vec![Known::OPEN; count],
@@ -48,6 +55,11 @@ impl HostExecution {
             functions,
             results: Arc::default(),
         }
+    }
+
+    /// What a call may do.
+    pub(crate) fn allowed(&self, call: CallIndex) -> Allowed {
+        self.allowed.as_ref().and_then(|allowed| allowed.get(call as usize)).cloned().unwrap_or(Allowed::Anything)
     }
 
     pub(crate) fn call(&self, call: CallIndex) -> &OperationCall {

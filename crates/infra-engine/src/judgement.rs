@@ -8,6 +8,7 @@ use infra_core::global_arguments::Context;
 use infra_core::operation::SharedOperation;
 use infra_core::plan::Outlook;
 use infra_core::resources::Resources;
+use infra_core::saved_plan::steps_digest;
 use infra_core::script::OperationCall;
 use infra_core::tree::TreeQuestion;
 
@@ -24,11 +25,18 @@ pub(crate) struct Settled {
     pub(crate) layer: Option<Layer>,
     /// Whether it may run anything anywhere, so that those at other places see it as well.
     pub(crate) everywhere: bool,
+    /// The digest of what it will do, where that is known.
+    pub(crate) steps: Option<String>,
 }
 
 impl Settled {
     fn new(outlook: Outlook, known: Known, layer: Option<Layer>) -> Self {
-        Self { outlook, known, layer, everywhere: false }
+        Self { outlook, known, layer, everywhere: false, steps: None }
+    }
+
+    /// With what it will do.
+    fn doing(self, change: &Change) -> Self {
+        Self { steps: steps_digest(change), ..self }
     }
 }
 
@@ -206,7 +214,7 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
             // Where the host goes on after a failure, someone may ask which it was.
             let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
-            Settled::new(before.outlook(&change), known, Some(layer))
+            Settled::new(before.outlook(&change), known, Some(layer)).doing(&change)
         }
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));

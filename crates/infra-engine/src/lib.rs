@@ -14,6 +14,7 @@
 //! - `fact_store`, `overlay`, `layers`, `local_files`: what is known of a host, now and after the operations before;
 //! - `places`: where operations go that run elsewhere than on their host;
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
+//! - `saved`: what a plan rests on, for one that is saved and applied later;
 //! - `earlier`: what runs before this one have done, where it goes on from them;
 //! - `policy`: who may start, and when to stop;
 //! - `execute`, `host_execution`, `operation_run`, `steps`, `locking`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
@@ -45,6 +46,7 @@ mod plan_building;
 mod policy;
 mod prepare;
 mod run;
+mod saved;
 mod setback;
 mod steps;
 
@@ -59,6 +61,7 @@ use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::plan::Plan;
 use infra_core::registry::Registry;
+use infra_core::saved_plan::{Basis, BasisRecord};
 use infra_core::script::Language;
 use infra_core::waves::Share;
 use tokio::sync::{mpsc, watch};
@@ -90,6 +93,10 @@ pub struct Settings {
     pub closing: Duration,
     /// What the runs have done from which this one goes on.
     pub earlier: Option<Arc<Earlier>>,
+    /// Where what the plan rests on is left, for a plan that is to be saved.
+    pub record: Option<Arc<BasisRecord>>,
+    /// What the plan rests on that is to be applied: hosts where that does not hold any more are refused, and operations do what they were planned to do.
+    pub saved: Option<Arc<Basis>>,
     /// How old facts may be when the question before execution is answered; older ones are read again, and a plan that then differs is asked about again.
     pub facts_age: Duration,
     /// Whether the hosts that are ok after execution are prepared once more, to prove that nothing is left to do.
@@ -122,6 +129,8 @@ impl Default for Settings {
             lock: None,
             closing: Duration::from_secs(10),
             earlier: None,
+            record: None,
+            saved: None,
             facts_age: Duration::from_secs(60),
             prove: None,
             detailed_exit_code: false,

@@ -6,9 +6,11 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use infra_core::digest::Sha256Builder;
+use infra_core::change::{Action, Content, ScriptRun, Upload};
+use infra_core::digest::{Sha256Builder, sha256};
 use infra_core::facts::{LOCAL_CONTENT_LIMIT, LocalFile, LocalLookup};
 use infra_core::resources::Resources;
+use infra_core::saved_plan::{self, CARRIED_LIMIT, LocalBasis, content_digest};
 
 use crate::local_trees::LocalTrees;
 
@@ -16,6 +18,8 @@ use crate::local_trees::LocalTrees;
 #[derive(Default)]
 pub(crate) struct LocalFiles {
     read: Mutex<HashMap<String, Kept>>,
+    /// What a saved plan carries: read once again only where this machine has changed it since.
+    carried: Mutex<HashMap<String, Arc<LocalFile>>>,
     /// Held while files are read, so that each is read once although all hosts want it.
     reading: tokio::sync::Mutex<()>,
     /// The trees among them.
@@ -64,6 +68,50 @@ impl LocalFiles {
         }
     }
 
+    /// Takes files as a saved plan has them. Those of which it has the digest alone are read from this machine.
+    pub(crate) fn carry(&self, files: &[LocalBasis]) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        for LocalBasis { path, size, mode, kept } in files {
+            let known = match kept {
+                saved_plan::Kept::Text(text) => {
+                    let content = Arc::new(text.clone().into_bytes());
+                    let sha256 = sha256(&content);
+                    let file = Arc::new(LocalFile { path: path.clone(), size: *size, mode: *mode, sha256, content: Some(content) });
+                    carried.insert(path.clone(), file.clone());
+                    Kept { file: Ok(file), absent: false, stamp: None }
+                }
+                saved_plan::Kept::Absent => {
+                    Kept { file: Err(format!("there was no file {path} when the plan was made")), absent: true, stamp: None }
+                }
+                saved_plan::Kept::Failed(message) => Kept { file: Err(message.clone()), absent: false, stamp: None },
+                saved_plan::Kept::Digest(_) => continue,
+            };
+            read.insert(path.clone(), known);
+        }
+    }
+
+    /// What a plan that is saved keeps of the files that were read.
+    pub(crate) fn basis(&self, salt: &str) -> Vec<LocalBasis> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<LocalBasis> = read.iter().map(|(path, one)| one.basis(path, salt)).collect();
+        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        all
+    }
+
+    /// The step with its content in it, where that is a file that a saved plan carries.
+    pub(crate) fn carried_in(&self, action: &Action) -> Option<Action> {
+        let (Action::Upload(Upload { content, .. }) | Action::Script(ScriptRun { content, .. })) = action else { return None };
+        let Content::LocalFile { path, sha256, .. } = content else { return None };
+        let file = self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()?;
+        let content = Content::Bytes(file.content.clone().filter(|_| file.sha256 == *sha256)?);
+        Some(match action.clone() {
+            Action::Upload(upload) => Action::Upload(Upload { content, ..upload }),
+            Action::Script(script) => Action::Script(ScriptRun { content, ..script }),
+            other => other,
+        })
+    }
+
     /// Whether a file is what it was when it was read.
     ///
     /// # Errors
@@ -71,6 +119,10 @@ impl LocalFiles {
     pub(crate) async fn check(&self, path: &str) -> Result<(), String> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
         let Some(Kept { file: Ok(before), stamp, .. }) = kept else { return Ok(()) };
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if carried.is_some_and(|carried| Arc::ptr_eq(&carried, &before)) {
+            return Ok(());
+        }
         let now = on_a_thread(path.to_owned(), move |path| {
             let same = std::fs::metadata(&path).ok().map(|metadata| Stamp::of(&metadata)) == stamp;
             if same { None } else { Some(read_file(&path)) }
@@ -90,6 +142,22 @@ impl LocalFiles {
         if !touched.is_none() {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
             read.retain(|path, _| !touched.overlaps(&Resources::path(path.as_str())));
+        }
+    }
+}
+
+impl Kept {
+    /// What a plan that is saved keeps of it.
+    fn basis(&self, path: &str, salt: &str) -> LocalBasis {
+        let local = |size, mode, kept| LocalBasis { path: path.to_owned(), size, mode, kept };
+        match &self.file {
+            Ok(file) => {
+                let carried = file.text().filter(|_| file.size <= CARRIED_LIMIT).map(|text| saved_plan::Kept::Text(text.to_owned()));
+                let kept = carried.unwrap_or_else(|| saved_plan::Kept::Digest(content_digest(salt, &file.sha256)));
+                local(file.size, file.mode, kept)
+            }
+            Err(_) if self.absent => local(0, 0, saved_plan::Kept::Absent),
+            Err(message) => local(0, 0, saved_plan::Kept::Failed(message.clone())),
         }
     }
 }
@@ -197,6 +265,16 @@ mod tests {
         locals.read([path.clone()]).await;
         let LocalLookup::Known(file) = locals.lookup(&path) else { panic!("the file is there") };
         assert_eq!(file.text(), Some("one"), "it is not read twice");
+
+        // Another run takes it as a saved plan has it, whatever has become of it.
+        let carrying = LocalFiles::default();
+        carrying.carry(&locals.basis("salt"));
+        let LocalLookup::Known(file) = carrying.lookup(&path) else { panic!("the plan carries it") };
+        assert_eq!((file.text(), carrying.check(&path).await), (Some("one"), Ok(())));
+        let content = Content::LocalFile { path: path.clone(), size: 3, sha256: file.sha256.clone() };
+        let script = |content| Action::Script(ScriptRun { content, args: Vec::new() });
+        assert_eq!(carrying.carried_in(&script(content.clone())), Some(script(Content::text("one"))));
+        assert_eq!(locals.carried_in(&script(content)), None);
 
         std::fs::remove_file(&path).unwrap();
         assert!(locals.check(&path).await.unwrap_err().contains("which was there"));

@@ -28,6 +28,7 @@ use crate::judgement::{Diffed, Wanted, diff, skipped};
 use crate::late_values::{LateValues, is_late};
 use crate::output_lines::Kept;
 use crate::places::{Places, Sites};
+use crate::saved::Allowed;
 use crate::setback::{Setback, SetbackKind};
 
 /// One operation that is started on one host.
@@ -57,6 +58,8 @@ pub(crate) struct OperationRun {
     /// How long a killed command may take to end.
     pub(crate) closing: Duration,
     pub(crate) stage: Stage,
+    /// What a saved plan lets it do.
+    pub(crate) allowed: Allowed,
 }
 
 /// How far an operation is.
@@ -296,6 +299,10 @@ impl OperationRun {
         };
         if change.is_none() {
             return Ok(Outcome::Unchanged { reason: change.reason });
+        }
+        // After a try that did some of its steps the rest of them is another change.
+        if done.steps == 0 {
+            self.allowed.check(&change)?;
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;

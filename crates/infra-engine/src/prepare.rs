@@ -25,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) calls: Vec<OperationCall>,
     /// One for each call.
     pub(crate) outlooks: Vec<Outlook>,
+    /// The digest of what each will do, where that is known.
+    pub(crate) steps: Vec<Option<String>>,
     /// What it was told of other hosts when this was planned.
     pub(crate) anywhere: Anywhere,
     /// Where its calls run.
@@ -78,8 +80,8 @@ impl Evaluated {
         let found = HostEarlier::new(earlier, self.planning.sites.own(), inventory, &self.planning.calls);
         self.planning.go_on_from(Arc::new(found), earlier.is_some());
         self.planning.settle().await?;
-        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = self.planning;
-        Ok(Prepared { calls, outlooks, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
+        let Planning { calls, sites, outlooks, steps, anywhere, earlier, .. } = self.planning;
+        Ok(Prepared { calls, outlooks, steps, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
     }
 }
 
@@ -90,8 +92,8 @@ impl Prepared {
         planning.calls = self.calls;
         planning.earlier = self.earlier;
         planning.settle().await?;
-        let Planning { calls, sites, outlooks, anywhere, earlier, .. } = planning;
-        Ok(Self { calls, outlooks, anywhere, sites, functions: self.functions, earlier })
+        let Planning { calls, sites, outlooks, steps, anywhere, earlier, .. } = planning;
+        Ok(Self { calls, outlooks, steps, anywhere, sites, functions: self.functions, earlier })
     }
 }
 
@@ -103,6 +105,7 @@ struct Planning<S = Sites> {
     anywhere: Anywhere,
     earlier: Arc<HostEarlier>,
     outlooks: Vec<Outlook>,
+    steps: Vec<Option<String>>,
     known: Vec<Known>,
     layers: Layers,
 }
@@ -140,15 +143,15 @@ impl Planning {
 
 impl<S: AsRef<Sites>> Planning<S> {
     fn new(sites: S, runs_once: bool, anywhere: Anywhere) -> Self {
-        let (calls, outlooks, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
-        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, known, layers }
+        let (calls, outlooks, steps, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Layers::default());
+        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, steps, known, layers }
     }
 
     /// What earlier runs have done of it, which can be told once all calls are there: what was planned before, for the script to foresee it, is planned again.
     fn go_on_from(&mut self, earlier: Arc<HostEarlier>, again: bool) {
         self.earlier = earlier;
         if again {
-            (self.outlooks, self.known, self.layers) = (Vec::new(), Vec::new(), Layers::default());
+            (self.outlooks, self.steps, self.known, self.layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
         }
     }
 
@@ -201,7 +204,9 @@ impl<S: AsRef<Sites>> Planning<S> {
                 runs_once: self.runs_once,
             };
             let judgement = match self.earlier.skips(call, &known) {
-                Some(outlook) => Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None, everywhere: false }),
+                Some(outlook) => {
+                    Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None, everywhere: false, steps: None })
+                }
                 None => judge(run, call, &prefix),
             };
             let settled = match judgement {
@@ -218,10 +223,11 @@ impl<S: AsRef<Sites>> Planning<S> {
                 }
             };
             match settled {
-                Some(Settled { outlook, known: mut outcome, layer, everywhere }) => {
+                Some(Settled { outlook, known: mut outcome, layer, everywhere, steps }) => {
                     outcome.changed_anywhere = self.anywhere.get(self.known.len()).copied().flatten().or(outcome.changed_anywhere);
                     if kept.is_none() {
                         self.outlooks.push(outlook);
+                        self.steps.push(steps);
                     }
                     self.known.push(outcome);
                     match layer.filter(|_| !run.overlooks(&call.kind)) {

@@ -29,6 +29,7 @@ use crate::places::Places;
 use crate::plan_building::{Built, build};
 use crate::policy::{Policy, Rules, too_many};
 use crate::prepare::{self, Prepared};
+use crate::saved;
 use second_look::Look;
 
 /// The run is over before its end; what was to be said has been said.
@@ -148,6 +149,9 @@ impl Ongoing {
                 return Err(Over);
             }
         };
+        if let Some(record) = &self.run.settings.record {
+            record.leave(saved::basis(&prepared, &record.salt));
+        }
         self.events.emit(Event::PlanReady { plan: built.plan.clone() }).await;
         let may_change = !built.plan.is_none();
         match self.run.settings.kind {
@@ -177,9 +181,8 @@ impl Ongoing {
     }
 
     async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions, prepared.earlier))
-        };
+        let saved = self.run.settings.saved.is_some();
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(prepared, saved));
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
@@ -254,6 +257,9 @@ impl Ongoing {
     /// Evaluates and plans on all hosts at once. Misuse on any host ends the run, when all hosts have said theirs.
     async fn prepare(&mut self, hosts: &BTreeMap<HostId, Arc<HostRun>>) -> Result<BTreeMap<HostId, (String, Prepared)>, Over> {
         self.events.emit(self.look.begins()).await;
+        if let (Some(saved), Some(run)) = (&self.run.settings.saved, hosts.values().next()) {
+            run.locals.carry(&saved.locals);
+        }
         let first = hosts.keys().next().copied();
         let misused = Arc::new(AtomicBool::new(false));
         let mut waiting: VecDeque<_> = hosts.iter().collect();
@@ -266,7 +272,11 @@ impl Ongoing {
                 let (run, misused, language, places) = (run.clone(), misused.clone(), self.run.language.clone(), self.places.clone());
                 let runs_once = first == Some(*host);
                 let (earlier, inventory) = (self.run.settings.earlier.clone(), self.run.inventory.clone());
+                let saved = self.run.settings.saved.clone().filter(|_| self.look != Look::Proof);
                 tasks.spawn(*host, async move {
+                    if let Some(saved) = &saved {
+                        saved::check_facts(&run, saved).await?;
+                    }
                     let evaluated = prepare::evaluate(&run, language.script(&run.host), &places, runs_once).await?;
                     // Where something was written wrongly there will be no plan.
                     if misused.load(Ordering::Relaxed) {
@@ -311,8 +321,22 @@ impl Ongoing {
             return Err(Over);
         }
         self.look_around(hosts, &mut prepared).await?;
+        self.refuse_other_calls(&mut prepared).await?;
         self.some_left(&prepared).await?;
         Ok(prepared)
+    }
+
+    /// Leaves out the hosts on which a saved plan comes to something else by now.
+    async fn refuse_other_calls(&mut self, prepared: &mut BTreeMap<HostId, (String, Prepared)>) -> Result<(), Over> {
+        let Some(saved) = self.run.settings.saved.clone().filter(|_| self.look != Look::Proof) else { return Ok(()) };
+        let check = |(host, (name, one)): (&HostId, &(String, Prepared))| Some((*host, saved::check_calls(name, one, &saved).err()?));
+        let refused: Vec<(HostId, Box<Diagnostic>)> = prepared.iter().filter_map(check).collect();
+        for (host, diagnostic) in refused {
+            prepared.remove(&host);
+            self.events.emit(Event::HostFailed { host, diagnostic }).await;
+            self.is_not_ok(host).await?;
+        }
+        Ok(())
     }
 
     /// Plans hosts again that ask what an operation does on other hosts, with what those plan to do, until no plan changes any more.

@@ -58,6 +58,9 @@ impl OperationRun {
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());
+        // A file that a saved plan carries is written as it is there, whatever has become of it since.
+        let carried = self.own.locals.carried_in(action);
+        let action = carried.as_ref().unwrap_or(action);
         let ending = self.under_lock(Perform { action, context: &context, timeout, as_of }, wire, sink).await;
         end.end().await;
         done.kept = match splitting.join_next().await {

@@ -9,6 +9,7 @@
 //! - [`render_hosts`] and [`hosts_document`] list the hosts of an inventory;
 //! - [`render_diagnostic`] shows what is wrong before a run begins;
 //! - [`render_diffs`] shows what a plan changes in text files, for who asks before saying yes;
+//! - [`render_saved`] and [`saved_document`] show a saved plan;
 //! - [`nodeset`] folds lists of hosts.
 
 mod afterwards;
@@ -20,6 +21,7 @@ mod json;
 pub mod nodeset;
 mod outcome;
 mod plan_table;
+mod saved;
 mod screen;
 mod settings;
 mod several;
@@ -31,6 +33,7 @@ pub use diagnostics::render_diagnostic;
 pub use diffs::{holds_diffs, render_diffs};
 pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
+pub use saved::{render_saved, saved_document};
 pub use screen::screen;
 pub use settings::{Controls, Journalled, ScreenSettings};
 pub use several::several;

@@ -238,6 +238,10 @@ fn goes_on(state: &RunState, accounting: &Accounting, invocation: &[String], jou
     if rest.is_empty() || !repeats || state.declined || invocation.is_empty() {
         return None;
     }
+    // A saved plan is not gone on with: another one is made.
+    if invocation.get(1).is_some_and(|word| word == "apply") {
+        return None;
+    }
     // What a deploy has done stands in its journal: from there it goes on with the rest alone.
     let done_something = state.hosts.values().any(|host| !host.results.is_empty());
     if let (Some(run), true, Some(RunKind::Deploy)) = (journal, done_something, state.kind) {

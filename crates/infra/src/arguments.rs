@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use infra_core::waves::Share;
 use infra_engine::Proving;
 
@@ -27,6 +27,8 @@ Examples:
   infra inventory.lua deploy.lua --limit web_servers --exclude web-03
   infra inventory.lua deploy.lua --limit @failed,@unreached
   infra resume
+  infra inventory.lua deploy.lua --plan plan.json
+  infra apply plan.json
   infra @local fact server.os_release
   infra web-[01-03] exec -- systemctl is-active nginx
   infra web-[01-03] copy site/ /srv/site --dry
@@ -64,6 +66,10 @@ pub struct Options {
     /// Show the plan and stop; nothing is changed.
     #[arg(long)]
     pub dry: bool,
+
+    /// Write the plan into FILE and stop: `infra show FILE` prints it, `infra apply FILE` does it.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
 
     /// Show what changes in text files as unified diffs, in the plan and in the run.
     #[arg(long)]
@@ -174,6 +180,11 @@ pub enum Verb {
     Resume(Resume),
     /// End the connections that runs with --persist have kept: all of them, or those to the hosts of an inventory.
     Disconnect(Disconnect),
+    /// Print a saved plan; nothing is connected to.
+    Show(Show),
+    /// Do what a saved plan says, where all that it rests on still holds.
+    #[command(long_about = ABOUT_APPLY)]
+    Apply(Apply),
 }
 
 /// Whose connections are ended.
@@ -206,6 +217,50 @@ pub struct Disconnect {
     /// The private key that the run was given.
     #[arg(long, value_name = "FILE", requires = "inventory")]
     pub key: Option<PathBuf>,
+}
+
+const ABOUT_APPLY: &str = "\
+Do what a saved plan says, where all that it rests on still holds
+
+The plan carries its Lua, its templates and its small files as they were. On every host the facts that it rests on are read again, in one request, and a host \
+on which one of them has changed is refused (stale), with what changed. Elsewhere each operation does what it was planned to do, or fails as stale. The \
+inventory, the deploy, its data and as whom it logs in were decided with the plan; --limit and --exclude choose among its hosts, and options that say how the \
+run goes may be given anew.";
+
+/// Which saved plan is printed, and how.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The file that --plan wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Show what changes in text files as unified diffs.
+    #[arg(long)]
+    pub diff: bool,
+
+    /// Say more: -v reasons and steps.
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which saved plan is applied, and how.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file that --plan wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Apply it although some of its operations are open until their turn comes: what those do was not in the plan.
+    #[arg(long)]
+    pub allow_depends: bool,
+
+    /// How it is done.
+    #[command(flatten)]
+    pub options: Options,
 }
 
 const ABOUT_RESUME: &str = "\
@@ -271,6 +326,20 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// How long a lock holds without a sign of life, in seconds, where nothing else is said.
 pub const LEASE: u32 = 60;
 
+/// What `infra apply` refuses, since it was decided with the plan: its help does not show it.
+const DECIDED: &[&str] = &["dry", "plan", "data", "sudo", "user", "port", "key"];
+
+impl Arguments {
+    /// Reads the command line; help, the version and what is not understood end the program here.
+    pub fn typed() -> Self {
+        let hide = |hidden: &'static [&'static str]| {
+            move |verb: clap::Command| verb.mut_args(|arg| if hidden.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
+        };
+        let command = Self::command().mut_subcommand("apply", hide(DECIDED)).mut_subcommand("resume", hide(&["plan"]));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 impl Options {
     /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
     /// how it shows what it does; and neither are the hosts, since those that are left are known.
@@ -280,6 +349,7 @@ impl Options {
         let locks = self.lock.is_some() || self.lock_wait.is_some();
         Self {
             dry: self.dry,
+            plan: self.plan,
             diff: self.diff,
             prove: self.prove,
             detailed_exitcode: self.detailed_exitcode,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use infra_core::diagnostic::Diagnostic;
 use infra_core::selection;
+use infra_lua::World;
 
 use crate::arguments::{Disconnect, Options};
 use crate::outcome::Trouble;
@@ -24,7 +25,7 @@ pub async fn disconnect(asked: Disconnect) -> Result<u8, Trouble> {
     };
     let mut names = wire.disconnect(hosts.as_deref()).await.map_err(|error| {
         let diagnostic = Diagnostic::runtime(error.message);
-        Trouble::failed(diagnostic.maybe_hint(error.hint))
+        Trouble::refused(diagnostic.maybe_hint(error.hint))
     })?;
     names.sort_unstable();
     let text = match names.as_slice() {
@@ -48,7 +49,8 @@ async fn hosts(inventory: &str, asked: &Disconnect) -> Result<Vec<Arc<infra_core
     };
     let settings: Settings = settings::of_hosts(inventory, options)?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
-    let inventory = wiring::inventory(&settings, &folder, &Arc::new(Controller::new(folder.clone()))).await?;
+    let world: Arc<dyn World> = Arc::new(Controller::new(folder.clone()));
+    let inventory = wiring::inventory(&settings, &folder, &world, false).await?;
     let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
         .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     Ok(hosts.into_iter().map(|host| inventory.by_id(host).clone()).collect())

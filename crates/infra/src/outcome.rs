@@ -24,8 +24,8 @@ impl Trouble {
         Self { diagnostics: vec![Diagnostic::runtime(message)], code: 1 }
     }
 
-    /// The same, with what to do about it.
-    pub fn failed(diagnostic: Diagnostic) -> Self {
+    /// What was written rightly cannot be done as things stand: exit code 1.
+    pub fn refused(diagnostic: Diagnostic) -> Self {
         Self { diagnostics: vec![diagnostic], code: 1 }
     }
 

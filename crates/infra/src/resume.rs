@@ -30,6 +30,10 @@ pub struct Resumed {
 /// # Errors
 /// [`Trouble`] where there is no such run, it cannot be gone on from, or what it was started with does not hold any more.
 pub fn resolve(asked: Resume) -> Result<Option<(Settings, Resumed)>, Trouble> {
+    if let Some(file) = &asked.options.plan {
+        let message = "a run that is gone on with cannot be saved as a plan: what the runs before it have done is no part of one";
+        return Err(Diagnostic::misuse(message).hint(format!("infra INVENTORY DEPLOY --plan {}", file.display())).into());
+    }
     let folder = Folder::of_user().map_err(|error| Diagnostic::misuse(format!("there is no journal: {error}")))?;
     let run = folder.find_name(asked.run.as_deref())?;
     let chain = chain(&folder, &run)?;
@@ -114,6 +118,14 @@ fn invocation(headers: &[&Header], options: Options) -> Result<Arguments, Diagno
     };
     let (root, resumes) = headers.split_first().expect("a run is the last of its own chain");
     let mut arguments = parse(root)?;
+    if let Some(Verb::Apply(apply)) = &arguments.verb {
+        return Err(Diagnostic::misuse(format!(
+            "run {} applied the saved plan {}, which is not gone on with",
+            root.run,
+            apply.file.display()
+        ))
+        .hint("make another plan with --plan: it has what is left to do"));
+    }
     for header in resumes {
         if let Some(Verb::Resume(resume)) = parse(header)?.verb {
             arguments.options = resume.options.or(arguments.options);

@@ -61,6 +61,8 @@ pub struct Settings {
     pub task: Task,
     /// Stop after the plan.
     pub dry: bool,
+    /// Where the plan is written to; a run that does so stops after the plan.
+    pub plan: Option<PathBuf>,
     /// Show what changes in text files.
     pub diff: bool,
     /// Prepare again after the run, and what counts then.
@@ -121,8 +123,12 @@ impl Settings {
             return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
                 .hint("leave --dry away, or write the change as an operation"));
         }
-        let of_plans =
-            [("--diff", arguments.diff), ("--prove", arguments.prove.is_some()), ("--detailed-exitcode", arguments.detailed_exitcode)];
+        let of_plans = [
+            ("--plan", arguments.plan.is_some()),
+            ("--diff", arguments.diff),
+            ("--prove", arguments.prove.is_some()),
+            ("--detailed-exitcode", arguments.detailed_exitcode),
+        ];
         let kind = match task {
             Task::Deploy(_) | Task::Operation(..) | Task::Copy(_) | Task::Fetch(_) => None,
             Task::Exec(_) => Some("exec"),
@@ -132,6 +138,11 @@ impl Settings {
         if let (Some(kind), Some((flag, _))) = (kind, of_plans.into_iter().find(|(_, given)| *given)) {
             return Err(Diagnostic::misuse(format!("{kind} has no {flag}: it plans nothing"))
                 .hint(format!("{flag} goes with a deploy file or an operation")));
+        }
+        let executes = [("--yes", arguments.yes), ("--prove", arguments.prove.is_some())];
+        if let (Some(file), Some((flag, _))) = (&arguments.plan, executes.into_iter().find(|(_, given)| *given)) {
+            return Err(Diagnostic::misuse(format!("--plan and {flag} exclude each other: a run that writes its plan stops there"))
+                .hint(format!("infra apply {} {flag}", file.display())));
         }
         if arguments.dry && arguments.prove.is_some() {
             return Err(Diagnostic::misuse("--dry and --prove exclude each other: a dry run leaves nothing that could be proved")
@@ -143,7 +154,8 @@ impl Settings {
             inventory,
             source,
             task,
-            dry: arguments.dry,
+            dry: arguments.dry || arguments.plan.is_some(),
+            plan: arguments.plan,
             diff: arguments.diff,
             prove: arguments.prove,
             detailed_exit_code: arguments.detailed_exitcode,
@@ -389,6 +401,11 @@ mod tests {
             (
                 &["@local", "a.lua", "--dry", "--prove"],
                 "--dry and --prove exclude each other: a dry run leaves nothing that could be proved",
+            ),
+            (&["@local", "exec", "--plan", "p.json", "--", "true"], "exec has no --plan: it plans nothing"),
+            (
+                &["@local", "a.lua", "--plan", "p.json", "--yes"],
+                "--plan and --yes exclude each other: a run that writes its plan stops there",
             ),
             (&["@local", "exec", "--prove", "--", "true"], "exec has no --prove: it plans nothing"),
             (&["@local", "fact", "server.which", "--diff"], "fact has no --diff: it plans nothing"),

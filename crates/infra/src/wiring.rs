@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use infra_core::diagnostic::Diagnostic;
-use infra_core::earlier::Earlier;
 use infra_core::event::{Event, Journal, Reporter, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
 use infra_core::run_state::RunState;
+use infra_core::saved_plan::BasisRecord;
 use infra_core::script::{FactRequest, Language};
 use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
+use infra_lua::World;
 use infra_report::ScreenSettings;
 
 use crate::ad_hoc::AdHoc;
@@ -24,29 +25,66 @@ use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
+use crate::remembered::Recording;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
+use crate::saved_plans::{self, Saved};
 use crate::settings::{Lock, Settings, Source, Task};
 use crate::terminal_questions::{AtTerminal, Hold};
 use crate::world::Controller;
 use crate::{ad_hoc, copying, earlier_hosts, interrupts};
 
+/// Where a run comes from.
+pub enum Origin {
+    /// From what was typed alone.
+    Typed,
+    /// From an earlier run.
+    Resumed(Resumed),
+    /// From a saved plan.
+    Saved(Box<Saved>),
+}
+
 /// Does what the settings say, and gives the exit code.
 ///
 /// # Errors
 /// [`Trouble`] when it ended before a run could begin.
-pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Trouble> {
+pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
+    let (resumed, saved) = match origin {
+        Origin::Typed => (None, None),
+        Origin::Resumed(resumed) => (Some(resumed), None),
+        Origin::Saved(saved) => (None, Some(saved)),
+    };
     let started = Instant::now();
     let mut results = Results::new();
     let (interrupter, interrupts) = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
-    let world = Arc::new(Controller::new(folder.clone()));
+    let controller = Arc::new(Controller::new(folder.clone()));
+    let recording = match &settings.plan {
+        Some(file) => {
+            saved_plans::may_be_written(file)?;
+            let salt = saved_plans::salt().map_err(|error| Trouble::failure(format!("there is no chance to be had: {error}")))?;
+            Some(Arc::new(Recording::new(controller.clone(), salt)))
+        }
+        None => None,
+    };
+    let replaying = saved.as_ref().map(|saved| Arc::new(saved.controller(controller.clone())));
+    if let (Some(replaying), Some(saved)) = (&replaying, &saved) {
+        replaying.check(&saved.plan.basis.locals).map_err(Trouble::refused)?;
+    }
+    let world: Arc<dyn World> = match (&recording, replaying) {
+        (Some(recording), _) => recording.clone(),
+        (None, Some(replaying)) => replaying,
+        (None, None) => controller.clone(),
+    };
+    // Where the files of the deploy are named from; what a saved plan carries is not looked for.
+    let sources = saved.as_ref().map_or_else(|| folder.clone(), |saved| saved.plan.folder.clone().into());
+    let carried = saved.is_some();
     let registry = Arc::new(infra_std::registry());
 
     let mut interrupted = interrupts.clone();
     let inventory = tokio::select! {
-        inventory = inventory(&settings, &folder, &world) => Arc::new(inventory?),
+        inventory = inventory(&settings, &sources, &world, carried) => Arc::new(inventory?),
         // There is no run yet that could end softly.
         _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
     };
@@ -63,9 +101,10 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     }
     let hosts =
         selection::select(&inventory, &limit, &exclude).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
-    let hosts = match &resumed {
-        Some(resumed) => resumed.hosts_left(&inventory, hosts)?,
-        None => hosts,
+    let hosts = match (&resumed, &saved) {
+        (Some(resumed), _) => resumed.hosts_left(&inventory, hosts)?,
+        (None, Some(saved)) => saved.hosts(&inventory, hosts)?,
+        (None, None) => hosts,
     };
     if settings.task == Task::Hosts {
         let text =
@@ -75,7 +114,7 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         return if results.lost() { Err(Trouble::failure(LOST)) } else { Ok(0) };
     }
 
-    let work = work(&settings, &folder, &registry, &inventory, &hosts, &world)?;
+    let work = work(&settings, &sources, &registry, &inventory, &hosts, &world, carried)?;
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
         (_, _, Task::Exec(_)) => RunKind::Exec,
@@ -97,14 +136,28 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     }
     let hold = Hold::default();
     let screen = Box::new(Quiet::new(silent.clone(), hold.clone()));
-    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
-    world.log_to(reporting.events.clone(), &inventory);
+    let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
+    // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
+    let gone_on_with = journal.as_deref().filter(|_| saved.is_none());
+    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, gone_on_with, typed)));
+    controller.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
-    let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, hold })
-            .await;
-    drop(world);
+    let record = recording.as_ref().map(|recording| Arc::new(BasisRecord::new(recording.salt())));
+    let saved = saved.map(|saved| Arc::new(saved.plan.basis));
+    let lock = settings.lock.zip(journal.as_ref()).map(|(lock, journal)| claims(lock, journal));
+    let engine = infra_engine::Settings { earlier, record: record.clone(), saved, lock, ..Default::default() };
+    let wires = Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, hold };
+    let state = execute(&settings, kind, work, wires).await;
+    drop((world, controller));
     reporting.finish();
+    if let (Some(file), Some(recording), Some(record)) = (&settings.plan, recording, record) {
+        let made = saved_plans::Made { state: &state, inventory: &inventory, basis: record.take(), controller: recording.memory() };
+        if let Err(why) = saved_plans::write(file, made, invocation(), &folder) {
+            // Not as trouble, as below.
+            let _ = writeln!(std::io::stderr(), "error: {why}");
+            return Ok(1);
+        }
+    }
     if results.lost() && state.exit_code() == 0 {
         // Not as trouble, which would write a second document behind half of one.
         let _ = writeln!(std::io::stderr(), "error: {LOST}");
@@ -133,7 +186,8 @@ struct Wires<'r> {
     interrupts: tokio::sync::watch::Receiver<u32>,
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
-    earlier: Option<Arc<Earlier>>,
+    /// What the engine is told besides what the settings say.
+    engine: infra_engine::Settings,
     hold: Hold,
 }
 
@@ -170,11 +224,9 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             fail_fast: settings.fail_fast,
             fail_percent: settings.fail_percent,
             max_fail: settings.max_fail,
-            earlier: wires.earlier,
             prove: settings.prove,
             detailed_exit_code: settings.detailed_exit_code,
-            lock: settings.lock.zip(wires.journal.as_ref()).map(|(lock, journal)| claims(lock, journal)),
-            ..Default::default()
+            ..wires.engine
         },
         approve: Arc::new(Question {
             skip: settings.yes,
@@ -246,11 +298,13 @@ fn nothing_to_do(settings: &Settings, word: &str, started: Instant) {
 ///
 /// # Errors
 /// [`Trouble`] when it is not there or not right.
-pub async fn inventory(settings: &Settings, folder: &Path, world: &Arc<Controller>) -> Result<Inventory, Trouble> {
+pub async fn inventory(settings: &Settings, folder: &Path, world: &Arc<dyn World>, carried: bool) -> Result<Inventory, Trouble> {
     match &settings.source {
         Source::Names(list) => Ok(inventory_builder::from_host_list(list, settings.overrides.clone())?),
         Source::File(path) => {
-            readable("inventory", path, folder)?;
+            if !carried {
+                readable("inventory", path, folder)?;
+            }
             Ok(infra_lua::load_inventory(path, world.clone(), settings.overrides.clone()).await?)
         }
     }
@@ -262,11 +316,12 @@ fn work(
     registry: &Arc<Registry>,
     inventory: &Arc<Inventory>,
     hosts: &[HostId],
-    world: &Arc<Controller>,
+    world: &Arc<dyn World>,
+    carried: bool,
 ) -> Result<Work, Trouble> {
     Ok(match &settings.task {
         Task::Deploy(files) => {
-            for file in files {
+            for file in files.iter().filter(|_| !carried) {
                 readable("deploy file", file, folder)?;
             }
             let deploy = infra_lua::Deploy::load(files, inventory.clone(), registry.clone(), world.clone(), infra_lua::Limits::default())?;
@@ -316,6 +371,7 @@ fn reporters(
     screen_writer: Box<dyn Write + Send>,
     out: &Results,
     journal: Option<&RunJournal>,
+    invocation: Vec<String>,
 ) -> Vec<Box<dyn Reporter>> {
     let terminal = std::io::stderr().is_terminal();
     let size = console::Term::stderr().size_checked();
@@ -326,7 +382,7 @@ fn reporters(
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
         width: size.map_or(100, |(_, columns)| columns),
-        invocation: invocation(),
+        invocation,
         controls: infra_report::Controls {
             parallel: settings.parallel,
             serial: settings.serial,

@@ -21,7 +21,7 @@ use infra_core::run_state::Bucket;
 use serde::{Deserialize, Serialize};
 
 pub use crate::json::WithinCall;
-pub use moment::{is_run_name, run_name};
+pub use moment::{is_run_name, readable, run_name};
 pub use reading::{InFlight, ReadError, Record};
 pub use recorder::{Open, Paper, Recorder};
 pub use rendering::{render_run, render_runs, run_document, runs_document};

@@ -45,8 +45,8 @@ pub fn is_run_name(text: &str) -> bool {
         .is_some_and(|(day, (time, fraction))| digits(day, 8) && digits(time, 6) && hexadecimal(fraction))
 }
 
-/// `2026-11-21 00:15:30`.
-pub(super) fn readable(since_1970: f64) -> String {
+/// A moment for people, in UTC: `2026-11-21 00:15:30`.
+pub fn readable(since_1970: f64) -> String {
     let [year, month, day, hour, minute, second] = civil(Duration::try_from_secs_f64(since_1970).unwrap_or_default());
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }

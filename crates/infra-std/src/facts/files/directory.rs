@@ -33,6 +33,7 @@ impl Fact for Directory {
                                something else is, else a \
                                table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it \
                                holds. `real_path` is there when a link stands on the way.";
+    const FLEETING: &'static [&'static str] = &["size", "atime", "mtime", "ctime"];
     type Value = Found<Status>;
 
     fn command(&self) -> Command {

@@ -34,6 +34,7 @@ impl Fact for File {
                                directory, a link that leads nowhere), else a table of `mode` (octal digits), `user`, `group`, `uid`, \
                                `gid`, `size` (bytes), `atime`, `mtime`, `ctime` (seconds \
                                since 1970) and, for a link, `link_target`.";
+    const FLEETING: &'static [&'static str] = &["atime", "mtime", "ctime"];
     type Value = Found<Status>;
 
     fn command(&self) -> Command {

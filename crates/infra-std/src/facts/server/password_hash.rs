@@ -20,6 +20,7 @@ impl Fact for PasswordHash {
     const NAME: &'static str = "server.password_hash";
     const DOC: &'static str = "The hash of a user's password as shadow(5) has it, such as `$y$…`, or `!` for none; `nil` where there is no such user and \
                                where the one who asks may not read it.";
+    const CONFIDENTIAL: bool = true;
     type Value = Option<String>;
 
     fn command(&self) -> Command {
