@@ -50,6 +50,8 @@ mod envelope;
 mod exchange;
 mod gather;
 mod local;
+mod opening;
+mod passwords;
 mod payload;
 mod perform;
 mod privilege;

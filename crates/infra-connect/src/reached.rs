@@ -1,6 +1,6 @@
 //! A host that was reached: everything above [`Spawn`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,12 +10,16 @@ use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::global_arguments::Context;
 use infra_core::output::{Output, Stream};
+use infra_core::privilege::Privilege;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
-use crate::envelope::{self, Abilities, Mark};
+use crate::envelope::{self, Abilities, Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::payload::Payload;
+use crate::opening::Doors;
+use crate::passwords::{HostPasswords, Passwords};
 use crate::perform::Ear;
+use crate::privilege::Refused;
 use crate::receipts::{Marks, Piece, Tag};
 use crate::sessions::{Session, Sessions, Use};
 use crate::settings::Settings;
@@ -39,7 +43,9 @@ pub(crate) struct Inner {
     spawner: Arc<dyn Spawn>,
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
-    sessions: Arc<Sessions>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) doors: Doors,
+    passwords: OnceLock<HostPasswords>,
     /// One session of each connection is kept for killing what runs in the others.
     control: Semaphore,
     kills: watch::Sender<Kills>,
@@ -52,6 +58,8 @@ pub(crate) struct Inner {
 /// Why a command was not started.
 pub(crate) enum Refusal {
     Refused(String),
+    /// The user could not be had.
+    Privilege(Refused),
     Lost(String),
 }
 
@@ -127,6 +135,8 @@ impl Reached {
             abilities,
             settings,
             sessions,
+            doors: Doors::default(),
+            passwords: OnceLock::new(),
             control: Semaphore::new(1),
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
@@ -135,6 +145,13 @@ impl Reached {
             commands: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
+    }
+
+    /// Has the passwords of this run for it, under the name of the host.
+    pub(crate) fn asking(self, passwords: &Arc<Passwords>, name: &str) -> Self {
+        // Nobody else has had it yet.
+        let _ = self.inner.passwords.set(HostPasswords::new(passwords.clone(), name));
+        self
     }
 
     async fn kill_everywhere(&self, for_good: bool) {
@@ -208,17 +225,19 @@ impl Inner {
         Flight(self)
     }
 
-    /// A shell that serves `user`, once there is one.
-    pub(crate) async fn session(&self, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
-        self.sessions.take(user, how).await
+    /// The passwords for this host.
+    pub(crate) fn passwords(&self) -> &HostPasswords {
+        self.passwords.get_or_init(|| HostPasswords::new(Arc::default(), &self.spawner.address()))
     }
 
-    /// Begins to have `script` run by a shell as `user`. The shell is kept where it is to be used again.
+    /// Begins to have `script` run by a shell of a privilege. That shell is kept where it is to be used again.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the one frame that goes out")]
     pub(crate) fn begin(
         &self,
         session: &mut Session,
-        user: Option<&str>,
+        privilege: Option<&Privilege>,
         script: &str,
+        dress: Dress<'_>,
         marks: Marks<Mark>,
         payload: Payload,
         how: Use,
@@ -227,11 +246,11 @@ impl Inner {
         let mut text = String::new();
         let tag = session.tag.get_or_insert_with(|| {
             let tag = Tag::random();
-            text = envelope::open(&mut marks, user, &tag);
+            text = envelope::open(&mut marks, privilege, &tag);
             tag
         });
         marks.know(tag, Mark::Over);
-        text.push_str(&envelope::command(&mut marks, self.abilities, tag, script));
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, script, dress));
         let process = session.process.take().expect("a session that was just taken has its process");
         Exchange::new(process, marks, text, payload, self.keeps(how))
     }
@@ -257,8 +276,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Kills a process group by a shell of `user`. Says whether it is gone.
-    pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
+    /// Kills a process group by a shell of a privilege. Says whether it is gone.
+    pub(crate) async fn kill_group(&self, group: u32, privilege: Option<&Privilege>, cleanup: &Shell) -> bool {
         let killing = async {
             let _permit = self.control.acquire().await.ok()?;
             self.goes_out();
@@ -266,10 +285,17 @@ impl Inner {
             self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
-            let tag = Tag::random();
-            let open = envelope::open(&mut marks, user, &tag);
+            let (process, served) = self.serving(process, privilege).await?;
+            let (tag, open) = match served {
+                Some(tag) => (tag, String::new()),
+                None => {
+                    let tag = Tag::random();
+                    let open = envelope::open(&mut marks, privilege, &tag);
+                    (tag, open)
+                }
+            };
             marks.know(&tag, Mark::Over);
-            let text = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str());
+            let text = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str(), Dress::default());
             let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
             let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use infra_core::connection::Crowded;
+use infra_core::privilege::Privilege;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -54,7 +55,7 @@ struct State {
 /// A shell that nobody uses. Without a tag it has not been told anything yet, and so has no user either.
 struct Idle {
     process: Process,
-    serves: Option<(Tag, Option<String>)>,
+    serves: Option<(Tag, Option<Privilege>)>,
     /// How many frames it was given.
     frames: i64,
 }
@@ -66,7 +67,7 @@ pub(crate) struct Session {
     pub(crate) process: Option<Process>,
     /// What its frames begin with; none where it was not opened yet.
     pub(crate) tag: Option<Tag>,
-    user: Option<String>,
+    user: Option<Privilege>,
     /// How many frames it was given, the one to come included.
     pub(crate) frame: i64,
     /// Whether its place is free once it has ended.
@@ -124,7 +125,7 @@ impl Sessions {
     }
 
     /// A shell that serves `user`, or one that was told nothing yet, once there is one or a place for one.
-    pub(crate) async fn take(self: &Arc<Self>, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
+    pub(crate) async fn take(self: &Arc<Self>, user: Option<&Privilege>, how: Use) -> Result<Session, Refusal> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -157,13 +158,13 @@ impl Sessions {
         }
     }
 
-    fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&str>, frames: i64) -> Session {
+    fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&Privilege>, frames: i64) -> Session {
         let ends = process.ends;
         Session {
             sessions: self.clone(),
             process: Some(process),
             tag,
-            user: user.map(str::to_owned),
+            user: user.cloned(),
             frame: frames + 1,
             ends,
             given_back: false,
@@ -276,11 +277,11 @@ impl Sessions {
 }
 
 impl State {
-    fn take(&mut self, user: Option<&str>, how: Use) -> Take {
+    fn take(&mut self, user: Option<&Privilege>, how: Use) -> Take {
         if self.closed {
             return Take::Never(Refusal::Lost("the connection was closed".to_owned()));
         }
-        let serves = |idle: &Idle| idle.serves.as_ref().is_none_or(|(_, of)| of.as_deref() == user);
+        let serves = |idle: &Idle| idle.serves.as_ref().is_none_or(|(_, of)| of.as_ref() == user);
         // One that serves this user already is better than one that was told nothing yet.
         let best = |kind: &dyn Fn(&Idle) -> bool| {
             let all = || self.idle.iter().enumerate().filter(|(_, idle)| serves(idle) && kind(idle));

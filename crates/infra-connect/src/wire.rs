@@ -5,8 +5,10 @@ use std::sync::Arc;
 use infra_core::BoxFuture;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::host::{Connector, Host};
+use infra_core::privilege::AskPassword;
 
 use crate::container::Containers;
+use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::ssh::Ssh;
 
@@ -15,23 +17,31 @@ pub struct Wire {
     settings: Arc<Settings>,
     ssh: Arc<Ssh>,
     containers: Containers,
+    passwords: Arc<Passwords>,
 }
 
 impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Arc::new(Ssh::new(settings.clone())), containers: Containers::new(settings.clone()), settings }
+        Self { ssh: Arc::new(Ssh::new(settings.clone())), containers: Containers::new(settings.clone()), passwords: Arc::default(), settings }
+    }
+
+    /// The same, asking here for the passwords of sudo, su and doas that neither the deploy nor the inventory gives. Without it, a host that wants one
+    /// refuses what was to be done there.
+    pub fn asking(self, asker: Arc<dyn AskPassword>) -> Self {
+        Self { passwords: Arc::new(Passwords::new(asker)), ..self }
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {
-        match host.connector {
-            Connector::Local => Ok(Arc::new(crate::local::connect(self.settings.clone()).await?)),
-            Connector::Ssh => Ok(Arc::new(self.ssh.connect(host).await?)),
-            Connector::Docker => Ok(Arc::new(self.containers.connect("docker", host).await?)),
-            Connector::Podman => Ok(Arc::new(self.containers.connect("podman", host).await?)),
-            Connector::Chroot => Ok(Arc::new(crate::chroot::connect(self.settings.clone(), host).await?)),
-        }
+        let reached = match host.connector {
+            Connector::Local => crate::local::connect(self.settings.clone()).await?,
+            Connector::Ssh => self.ssh.connect(host).await?,
+            Connector::Docker => self.containers.connect("docker", host).await?,
+            Connector::Podman => self.containers.connect("podman", host).await?,
+            Connector::Chroot => crate::chroot::connect(self.settings.clone(), host).await?,
+        };
+        Ok(Arc::new(reached.asking(&self.passwords, &host.name)))
     }
 }
 
