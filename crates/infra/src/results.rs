@@ -4,6 +4,8 @@ use std::io::{self, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::passwords::Stage;
+
 /// What is done when the reader of the results goes away.
 type OnGone = Box<dyn FnOnce() + Send>;
 
@@ -18,6 +20,7 @@ pub struct Results {
 /// Standard error until a flag is set; then nothing more comes through.
 pub struct Quiet {
     silent: Arc<AtomicBool>,
+    stage: Stage,
 }
 
 impl Results {
@@ -61,15 +64,15 @@ impl Results {
 }
 
 impl Quiet {
-    /// Silent from the moment on in which the flag is set.
-    pub fn new(silent: Arc<AtomicBool>) -> Self {
-        Self { silent }
+    /// Silent from the moment on in which the flag is set, and waiting for whoever is alone on the stage.
+    pub fn new(silent: Arc<AtomicBool>, stage: Stage) -> Self {
+        Self { silent, stage }
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+        if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { self.stage.alone(|| io::stderr().write(bytes)) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::global_arguments::is_hidden;
+use infra_core::privilege::Tool;
 use infra_core::waves::Share;
 use infra_core::{Map, Value};
 use infra_engine::Proving;
@@ -72,6 +74,8 @@ pub struct Settings {
     pub exclude: Vec<String>,
     /// Data that is laid over all hosts'.
     pub overrides: Map,
+    /// The programs whose passwords are asked for before the run.
+    pub passwords: Vec<Tool>,
     /// Print one JSON document.
     pub json: bool,
 }
@@ -110,7 +114,13 @@ impl Settings {
             return Err(Diagnostic::misuse("--dry and --prove exclude each other: a dry run leaves nothing that could be proved")
                 .hint("leave --prove away; a --dry run after the run tells the same as --prove"));
         }
+        let passwords = [
+            (arguments.ask_doas_password, Tool::Doas),
+            (arguments.ask_sudo_password, Tool::Sudo),
+            (arguments.ask_su_password, Tool::Su),
+        ];
         Ok(Self {
+            passwords: passwords.into_iter().filter(|(asked, _)| *asked).map(|(_, tool)| tool).collect(),
             inventory,
             source,
             task,
@@ -194,6 +204,10 @@ fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
         let Some((key, text)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return Err(Diagnostic::misuse(format!("--data {word} is no KEY=VALUE")).hint("--data version=1.2"));
         };
+        if is_hidden(key) {
+            return Err(Diagnostic::misuse(format!("--data {key}=… stands on the command line, which every user of this machine can read"))
+                .hint(format!("have it asked for with --ask-{}", key.trim_start_matches('_').replace('_', "-"))));
+        }
         data.insert(key.to_owned(), data_value(text).map_err(|why| Diagnostic::misuse(format!("--data {word}: {why}")))?);
     }
     if arguments.sudo {

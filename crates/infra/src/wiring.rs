@@ -24,6 +24,7 @@ use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
+use crate::passwords::{AtTerminal, Stage};
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
@@ -81,6 +82,11 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
+    let stage = Stage::default();
+    let passwords = Arc::new(AtTerminal::new(stage.clone(), interrupts.clone()));
+    for tool in &settings.passwords {
+        passwords.ask_now(*tool).await?;
+    }
     let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
@@ -94,12 +100,12 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
             interrupter.kill();
         });
     }
-    let screen = Box::new(Quiet::new(silent.clone()));
+    let screen = Box::new(Quiet::new(silent.clone(), stage));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, passwords }).await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -131,6 +137,7 @@ struct Wires<'r> {
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
     earlier: Option<Arc<Earlier>>,
+    passwords: Arc<AtTerminal>,
 }
 
 /// What is done on the hosts.
@@ -156,7 +163,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::new(wire)),
+        connect: Arc::new(infra_connect::Wire::new(wire).asking(wires.passwords)),
         settings: infra_engine::Settings {
             kind,
             parallel: settings.parallel,
