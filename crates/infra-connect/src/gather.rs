@@ -121,12 +121,7 @@ impl Inner {
     }
 
     /// Answers the questions of one user and shell. What one question spoils is asked again for the others, in a new request.
-    async fn ask_all(
-        self: &Arc<Self>,
-        of: &As,
-        questions: &[Question],
-        places: Vec<usize>,
-    ) -> Result<Vec<(usize, Answer)>, Lost> {
+    async fn ask_all(self: &Arc<Self>, of: &As, questions: &[Question], places: Vec<usize>) -> Result<Vec<(usize, Answer)>, Lost> {
         let mut answered = Vec::new();
         let mut open = Vec::new();
         for place in places {

@@ -99,9 +99,7 @@ impl Listener for Door {
                 self.said[side].drain(..excess);
                 if let (Some((tool, text)), 1) = (&mut self.next, side) {
                     text.extend_from_slice(bytes);
-                    let line = String::from_utf8_lossy(text);
-                    let line = line.trim_start_matches(['\r', '\n']);
-                    if !line.contains('\n') && line.trim_end().ends_with(':') {
+                    if is_prompt(&String::from_utf8_lossy(text)) {
                         self.asks = Some(*tool);
                         self.next = None;
                     }
@@ -122,6 +120,13 @@ impl Listener for Door {
     fn closed(&mut self, stream: Stream) {
         self.over[usize::from(stream == Stream::Stderr)] = true;
     }
+}
+
+/// Whether a line that is still open asks for a password: as PAM and busybox have it for su, and as doas has it. What asks for anything else, such as
+/// a code, gets no answer.
+fn is_prompt(text: &str) -> bool {
+    let line = text.trim_start_matches(['\r', '\n']);
+    !line.contains('\n') && line.trim_end().ends_with(':') && line.to_lowercase().contains("password")
 }
 
 /// What came of asking for a shell.
@@ -175,7 +180,8 @@ impl Inner {
         let passwords: &HostPasswords = self.passwords();
         let mut attempt: Option<(Tool, Attempt)> = None;
         let mut due = Instant::now() + self.settings.connect_deadline;
-        let hide = |attempt: &Option<(Tool, Attempt)>, text: String| attempt.as_ref().map_or_else(|| text.clone(), |(_, one)| one.hide(&text));
+        let hide =
+            |attempt: &Option<(Tool, Attempt)>, text: String| attempt.as_ref().map_or_else(|| text.clone(), |(_, one)| one.hide(&text));
         loop {
             if door.is_open() && exchange.has_sent() {
                 break;
@@ -245,6 +251,26 @@ impl Inner {
         match exchange.into_process().await {
             Some(process) => Ok(Ok(Opened::Serves(process, tag))),
             None => Err(Refusal::Lost("the shell ended as soon as it was there".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_prompt;
+
+    #[test]
+    fn a_prompt_is_told_from_the_beginning_of_a_message() {
+        for (text, is) in [
+            ("Password: ", true),
+            ("\rdoas (plain@web) password: ", true),
+            ("su: ", false),
+            ("Verification code: ", false),
+            ("Password: \n", false),
+            ("su: Authentication failure\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_prompt(text), is, "{text:?}");
         }
     }
 }

@@ -276,12 +276,23 @@ impl Inner {
     }
 
     /// Does one command under sudo by itself, where the user may have no shell there but that command.
-    async fn perform_singly(self: &Arc<Self>, step: &Perform<'_>, refused: &Refused, sink: OutputSink, limit: Option<Limit>) -> Option<Ending> {
+    async fn perform_singly(
+        self: &Arc<Self>,
+        step: &Perform<'_>,
+        refused: &Refused,
+        sink: OutputSink,
+        limit: Option<Limit>,
+    ) -> Option<Ending> {
         let context = step.context;
         let only_sudo = context.privilege.doas.is_none() && context.privilege.su.is_none();
         let sudo = context.privilege.sudo.as_ref().filter(|_| only_sudo)?;
         let (Action::Run(command), Kind::Needed(Tool::Sudo) | Kind::NotAllowed) = (step.action, refused.kind) else { return None };
-        let may_not = || format!("{}; where it lets this user run single commands only, infra runs those that are a program and its words", refused.message);
+        let may_not = || {
+            format!(
+                "{}; where it lets this user run single commands only, infra runs those that are a program and its words",
+                refused.message
+            )
+        };
         let words = privilege::simple(command.script.as_str()).filter(|_| context.shell.is_none() && context.env.is_empty());
         let Some(words) = words.filter(|_| !sudo.login && !sudo.preserve_env) else { return Some(Ending::Refused(may_not())) };
         let action = Action::Run(Command { script: privilege::single(&sudo.user, &words), ..command.clone() });
@@ -352,6 +363,7 @@ impl Inner {
             });
         }
         if let (Some((status, printed)), Some(privilege)) = (ear.refused_by(), privilege) {
+            self.command_came_back();
             return Err(NotThere { refused: of_file(dest, privilege::refusal(privilege, status, &printed)), unasked: true });
         }
         let ending = self.judge(&mut exchange, &ear, dest).await;

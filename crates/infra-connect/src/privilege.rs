@@ -32,10 +32,7 @@ pub(crate) fn command(privilege: &Privilege, door: Option<&Door<'_>>, doas_asks:
     let mut command = sh!("sh -c {}", boot);
     if let Some(su) = &privilege.su {
         let shell = su.shell.as_deref().or_else(|| (!su.login).then_some("/bin/sh"));
-        let options = Shell::join(
-            "",
-            [su.login.then(|| sh!("-l ")), shell.map(|shell| sh!("-s {} ", shell))].into_iter().flatten(),
-        );
+        let options = Shell::join("", [su.login.then(|| sh!("-l ")), shell.map(|shell| sh!("-s {} ", shell))].into_iter().flatten());
         command = sh!("su {}-c {} -- {}", options, format!("exec {command}"), su.user);
         if let Some(door) = door {
             command = sh!("sh -c {}", format!("{};exec {command}", sh!("echo {} >&2", door.su.line())));
@@ -84,8 +81,8 @@ pub(crate) fn may_run(user: &str, words: &[String]) -> Shell {
 /// A shell command that is a program and its words, with nothing in it that only a shell understands.
 pub(crate) fn simple(script: &str) -> Option<Vec<String>> {
     const BUILT_IN: &[&str] = &[
-        "cd", "export", "unset", "eval", "exec", "exit", "set", "umask", "ulimit", "trap", "read", "wait", "return", "shift", "alias", "if",
-        "while", "for", "until", "case", "source", ".", ":", "command", "type",
+        "cd", "export", "unset", "eval", "exec", "exit", "set", "umask", "ulimit", "trap", "read", "wait", "return", "shift", "alias",
+        "if", "while", "for", "until", "case", "source", ".", ":", "command", "type",
     ];
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -141,7 +138,9 @@ pub(crate) fn needed(privilege: &Privilege, tool: Tool, why: &str) -> Refused {
 
 /// Whether the password of somebody must be changed or the account is no longer valid: that is no question that we answer.
 pub(crate) fn is_expired(printed: &str) -> bool {
-    ["expired", "account validation failure", "equired to change", "no longer valid", "account is locked"].iter().any(|words| printed.contains(words))
+    ["expired", "account validation failure", "equired to change", "no longer valid", "account is locked"]
+        .iter()
+        .any(|words| printed.contains(words))
 }
 
 /// Why a privilege could not be had, from the exit status of its command and what was printed.
@@ -154,7 +153,9 @@ pub(crate) fn refusal(privilege: &Privilege, status: i32, printed: &str) -> Refu
         let missing = ["not found", "command not found", "No such file", "inaccessible or not found"].iter();
         if missing.into_iter().any(|words| says(&format!("{tool}: {words}")) || says(&format!("'{tool}': {words}"))) {
             let instead = if tool == Tool::Su { "`_su_user`".to_owned() } else { format!("`_{tool}`") };
-            return other(format!("there is no {tool} on the host; install it, or log in as the user that is needed and leave {instead} out"));
+            return other(format!(
+                "there is no {tool} on the host; install it, or log in as the user that is needed and leave {instead} out"
+            ));
         }
     }
     if let (true, Some(tool)) = (is_expired(printed), there.clone().next_back()) {
@@ -167,7 +168,11 @@ pub(crate) fn refusal(privilege: &Privilege, status: i32, printed: &str) -> Refu
     if says("incorrect password attempt") || says("Sorry, try again") || says("no password was provided") {
         return wrong(of_sudo);
     }
-    if says("sudo: a password is required") || says("sudo: a terminal is required") || says("no askpass") || says("interactive authentication is required") {
+    if says("sudo: a password is required")
+        || says("sudo: a terminal is required")
+        || says("no askpass")
+        || says("interactive authentication is required")
+    {
         return needed(privilege, of_sudo, ways_out(of_sudo));
     }
     if says("not in the sudoers") || says("is not allowed to") || says("may not run sudo") {
@@ -176,7 +181,9 @@ pub(crate) fn refusal(privilege: &Privilege, status: i32, printed: &str) -> Refu
         return Refused { kind: Kind::NotAllowed, message };
     }
     if says("not allowed to preserve the environment") || says("not allowed to set the following environment") {
-        return other("sudo does not let this user keep the environment; leave `_sudo_preserve_env` out, or allow it (SETENV in sudoers)".to_owned());
+        return other(
+            "sudo does not let this user keep the environment; leave `_sudo_preserve_env` out, or allow it (SETENV in sudoers)".to_owned(),
+        );
     }
     if says("sudo: unknown user") || says("unknown uid") {
         return other(format!("sudo knows no user {} on the host", user(of_sudo)));
@@ -185,7 +192,11 @@ pub(crate) fn refusal(privilege: &Privilege, status: i32, printed: &str) -> Refu
         return other("sudo wants a terminal; take `requiretty` out of sudoers for this user".to_owned());
     }
     if says("no new privileges") || says("nosuid") || says("must be owned by uid 0") {
-        return other(format!("{} cannot change users where it runs: {}", there.clone().next().unwrap_or(of_sudo), last_line(printed).unwrap_or_default()));
+        return other(format!(
+            "{} cannot change users where it runs: {}",
+            there.clone().next().unwrap_or(of_sudo),
+            last_line(printed).unwrap_or_default()
+        ));
     }
     if says("doas: Authentication required") || says("doas: a tty is required") {
         return needed(privilege, Tool::Doas, ways_out(Tool::Doas));
@@ -224,7 +235,8 @@ pub(crate) fn refusal(privilege: &Privilege, status: i32, printed: &str) -> Refu
 
 /// The password was not taken.
 pub(crate) fn wrong(tool: Tool) -> Refused {
-    let message = format!("{tool} does not take the password; it is not tried again, so as to lock nobody out: run again with the right one");
+    let message =
+        format!("{tool} does not take the password; it is not tried again, so as to lock nobody out: run again with the right one");
     Refused { kind: Kind::Wrong(tool), message }
 }
 
@@ -261,25 +273,61 @@ mod tests {
         for (privilege, status, printed, kind, wanted) in [
             (&sudo, 127, "sh: 2: sudo: not found\n", Kind::Other, "there is no sudo on the host; install it"),
             (&sudo, 1, "sudo: a password is required\n", Kind::Needed(Tool::Sudo), "sudo asks for a password to become root; give it"),
-            (&sudo, 1, "sudo: a terminal is required to read the password; either use …\n", Kind::Needed(Tool::Sudo), "sudo asks for a password"),
+            (
+                &sudo,
+                1,
+                "sudo: a terminal is required to read the password; either use …\n",
+                Kind::Needed(Tool::Sudo),
+                "sudo asks for a password",
+            ),
             (&sudo, 1, "bob is not in the sudoers file.\n", Kind::NotAllowed, "sudo does not let this user become root"),
-            (&sudo, 1, "Sorry, user bob is not allowed to execute '/bin/sh' as root on web.\n", Kind::NotAllowed, "sudo does not let this user"),
+            (
+                &sudo,
+                1,
+                "Sorry, user bob is not allowed to execute '/bin/sh' as root on web.\n",
+                Kind::NotAllowed,
+                "sudo does not let this user",
+            ),
             (&sudo, 1, "sudo: unknown user nobdy\nsudo: error initializing audit plugin\n", Kind::Other, "sudo knows no user root"),
             (&sudo, 1, "sudo: sorry, you must have a tty to run sudo\n", Kind::Other, "sudo wants a terminal"),
-            (&sudo, 1, "Sorry, try again.\nsudo: 1 incorrect password attempt\n", Kind::Wrong(Tool::Sudo), "sudo does not take the password"),
-            (&sudo, 1, "sudo: Account or password is expired, reset your password\n", Kind::Other, "sudo says that the account or its password has"),
+            (
+                &sudo,
+                1,
+                "Sorry, try again.\nsudo: 1 incorrect password attempt\n",
+                Kind::Wrong(Tool::Sudo),
+                "sudo does not take the password",
+            ),
+            (
+                &sudo,
+                1,
+                "sudo: Account or password is expired, reset your password\n",
+                Kind::Other,
+                "sudo says that the account or its password has",
+            ),
             (&sudo, 1, "sudo: sorry, you are not allowed to preserve the environment\n", Kind::Other, "sudo does not let this user keep"),
             (&sudo, 1, "something\nsudo: new trouble\n", Kind::Other, "sudo could not become root (exit status 1): sudo: new trouble"),
             (&sudo, 3, "", Kind::Other, "sudo could not become root (exit status 3)"),
             (&su, 1, "Password: su: Authentication failure\n", Kind::Wrong(Tool::Su), "su does not take the password"),
-            (&su, 1, "su: user three does not exist or the user entry does not contain all the required fields\n", Kind::Other, "su knows no user three"),
+            (
+                &su,
+                1,
+                "su: user three does not exist or the user entry does not contain all the required fields\n",
+                Kind::Other,
+                "su knows no user three",
+            ),
             (&su, 1, "su: Permission denied\n", Kind::Other, "su does not let this user become three; look at pam_wheel"),
             (&su, 1, "This account is currently not available.\n", Kind::Other, "three may not log in on the host"),
             (&su, 127, "sh: 1: su: not found\n", Kind::Other, "there is no su on the host"),
             (&doas, 1, "doas: Authentication required\n", Kind::Needed(Tool::Doas), "doas asks for a password to become one"),
             (&doas, 1, "doas: Authentication failed\n", Kind::Wrong(Tool::Doas), "doas does not take the password"),
             (&doas, 1, "doas: Operation not permitted\n", Kind::Other, "doas does not let this user become one"),
-            (&doas, 1, "doas: doas is not enabled, /etc/doas.conf: No such file or directory\n", Kind::Other, "doas does not let this user"),
+            (
+                &doas,
+                1,
+                "doas: doas is not enabled, /etc/doas.conf: No such file or directory\n",
+                Kind::Other,
+                "doas does not let this user",
+            ),
             (&doas, 127, "sh: 1: doas: not found\n", Kind::Other, "there is no doas on the host"),
         ] {
             let refused = refusal(privilege, status, printed);
@@ -291,10 +339,7 @@ mod tests {
     fn the_programs_stand_in_their_order_and_strange_names_stay_one_word() {
         let quiet = command(&all(), None, false);
         let boot = quote(&format!("exec sh -c {}", quote(BOOT)));
-        assert_eq!(
-            quiet.as_str(),
-            format!("LC_ALL=C doas -n -u one -- sudo -n -H -E -u two -- su -s /bin/sh -c {boot} -- three")
-        );
+        assert_eq!(quiet.as_str(), format!("LC_ALL=C doas -n -u one -- sudo -n -H -E -u two -- su -s /bin/sh -c {boot} -- three"));
         let strange = command(&Privilege::sudo("a b;reboot"), None, false);
         assert!(strange.as_str().starts_with("LC_ALL=C sudo -n -H -u 'a b;reboot' -- sh -c "), "{strange}");
         let mut login = Privilege::sudo("root");

@@ -1,7 +1,7 @@
 //! A host that was reached: everything above [`Spawn`].
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
@@ -15,9 +15,9 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::envelope::{self, Abilities, Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
-use crate::payload::Payload;
 use crate::opening::Doors;
 use crate::passwords::{HostPasswords, Passwords};
+use crate::payload::Payload;
 use crate::perform::Ear;
 use crate::privilege::Refused;
 use crate::receipts::{Marks, Piece, Tag};
@@ -217,6 +217,11 @@ impl Inner {
     pub(crate) fn command_goes_out(&self) {
         self.goes_out();
         self.commands.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A step that was sent went to nobody: no shell of its user came up to take it.
+    pub(crate) fn command_came_back(&self) {
+        self.commands.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a command as in flight.

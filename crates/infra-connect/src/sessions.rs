@@ -160,15 +160,7 @@ impl Sessions {
 
     fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&Privilege>, frames: i64) -> Session {
         let ends = process.ends;
-        Session {
-            sessions: self.clone(),
-            process: Some(process),
-            tag,
-            user: user.cloned(),
-            frame: frames + 1,
-            ends,
-            given_back: false,
-        }
+        Session { sessions: self.clone(), process: Some(process), tag, user: user.cloned(), frame: frames + 1, ends, given_back: false }
     }
 
     /// Where commands take shells along again and again, the next one is opened while this one runs.

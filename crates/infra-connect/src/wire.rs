@@ -24,7 +24,12 @@ impl Wire {
     /// A wire with these settings. Nothing is started or made before the first host is to be reached.
     pub fn new(settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Arc::new(Ssh::new(settings.clone())), containers: Containers::new(settings.clone()), passwords: Arc::default(), settings }
+        Self {
+            ssh: Arc::new(Ssh::new(settings.clone())),
+            containers: Containers::new(settings.clone()),
+            passwords: Arc::default(),
+            settings,
+        }
     }
 
     /// The same, asking here for the passwords of sudo, su and doas that neither the deploy nor the inventory gives. Without it, a host that wants one

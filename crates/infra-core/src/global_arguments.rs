@@ -218,11 +218,8 @@ impl GlobalArguments {
             ("_sudo_preserve_env", self.sudo_preserve_env.is_some()),
             ("_sudo_password", self.sudo_password.is_some()),
         ];
-        let of_su = [
-            ("_su_login", self.su_login.is_some()),
-            ("_su_shell", self.su_shell.is_some()),
-            ("_su_password", self.su_password.is_some()),
-        ];
+        let of_su =
+            [("_su_login", self.su_login.is_some()), ("_su_shell", self.su_shell.is_some()), ("_su_password", self.su_password.is_some())];
         let of_doas = [("_doas_user", self.doas_user.is_some())];
         let families: [(&[(&'static str, bool)], bool, &'static str, &'static str); 3] = [
             (&of_sudo, merged.sudo.is_some(), "_sudo", "_sudo = true"),
@@ -376,7 +373,9 @@ pub fn check_values(given: &crate::Map, mark: &str) -> Result<(), ArgumentError>
         let problem = match given.get(&name) {
             None | Some(crate::Value::Null) => continue,
             Some(crate::Value::String(text)) if text.is_empty() => "is empty",
-            Some(crate::Value::String(text)) if text.contains(['\n', '\r', '\0']) => "holds a line break or a NUL character, which nobody can type",
+            Some(crate::Value::String(text)) if text.contains(['\n', '\r', '\0']) => {
+                "holds a line break or a NUL character, which nobody can type"
+            }
             Some(crate::Value::String(_)) => continue,
             Some(_) => "takes a string",
         };

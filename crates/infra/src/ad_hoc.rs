@@ -241,7 +241,10 @@ mod tests {
         let request = Question::read(&registry, "files.file", &words).and_then(|question| question.of(&host));
         let request = request.map_err(|wrong| format!("{wrong} | {}", wrong.hint.as_deref().unwrap_or_default()))?;
         let context = serde_json::to_value(&request.context).expect("data");
-        Ok((request.fact.question()["path"].as_str().expect("a path").to_owned(), json!([context["privilege"]["sudo"]["user"], context["env"]])))
+        Ok((
+            request.fact.question()["path"].as_str().expect("a path").to_owned(),
+            json!([context["privilege"]["sudo"]["user"], context["env"]]),
+        ))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use infra_core::BoxFuture;
 use infra_core::diagnostic::Diagnostic;
@@ -13,16 +13,35 @@ use tokio::sync::{OnceCell, oneshot, watch};
 
 /// The longest password that is read.
 const LONGEST: usize = 4096;
+/// Clears the line that the cursor is on.
+const CLEAR: &str = "\r\x1b[2K";
 
 /// Keeps the screen off the terminal while something is asked there.
 #[derive(Clone, Default)]
-pub struct Stage(Arc<Mutex<()>>);
+pub struct Stage(Arc<(Mutex<bool>, Condvar)>);
 
 impl Stage {
-    /// Does something while nobody else writes to the terminal.
-    pub fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        act()
+    /// Waits until nothing is asked.
+    pub fn wait(&self) {
+        let (taken, free) = &*self.0;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(free.wait_while(taken, |taken| *taken));
+    }
+
+    fn take(&self) -> Taken {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        Taken(self.clone())
+    }
+}
+
+/// Something is asked until this is dropped.
+struct Taken(Stage);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let (taken, free) = &*self.0.0;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        free.notify_all();
     }
 }
 
@@ -30,13 +49,15 @@ impl Stage {
 pub struct AtTerminal {
     stage: Stage,
     interrupts: watch::Receiver<u32>,
+    /// One question after the other.
+    one: tokio::sync::Mutex<()>,
     answers: [OnceCell<Result<Secret, String>>; 3],
 }
 
 impl AtTerminal {
     /// Has nothing been asked yet.
     pub fn new(stage: Stage, interrupts: watch::Receiver<u32>) -> Self {
-        Self { stage, interrupts, answers: [const { OnceCell::const_new() }; 3] }
+        Self { stage, interrupts, one: tokio::sync::Mutex::default(), answers: [const { OnceCell::const_new() }; 3] }
     }
 
     /// Asks now, before there is a host that does: `--ask-sudo-password`. The terminal is that of the session, wherever standard input comes from.
@@ -45,9 +66,8 @@ impl AtTerminal {
     /// A misuse [`Diagnostic`] where there is no terminal, or no answer.
     pub async fn ask_now(&self, tool: Tool) -> Result<(), Diagnostic> {
         let option = format!("--ask-{tool}-password");
-        let terminal = terminal().ok_or_else(|| {
-            Diagnostic::misuse(format!("{option} asks at a terminal, and there is none")).hint(without_a_terminal(tool))
-        })?;
+        let terminal = terminal()
+            .ok_or_else(|| Diagnostic::misuse(format!("{option} asks at a terminal, and there is none")).hint(without_a_terminal(tool)))?;
         let prompt = format!("Password for {tool} on all hosts: ");
         let answer = self.read(terminal, prompt, false).await;
         let problem = answer.as_ref().err().cloned();
@@ -58,18 +78,22 @@ impl AtTerminal {
 
     async fn read(&self, terminal: File, prompt: String, again: bool) -> Result<Secret, String> {
         let mut interrupts = self.interrupts.clone();
+        let _one = self.one.lock().await;
+        // What the screen shows meanwhile comes afterwards.
+        let _taken = self.stage.take();
         let silence = Silence::begin(&terminal).map_err(|error| format!("the terminal cannot be made to show nothing: {error}"))?;
         let (sender, answer) = oneshot::channel();
-        let stage = self.stage.clone();
         // A thread of its own: a read that never ends must not hold up the end of the program.
         let asking = silence.terminal.try_clone().map_err(|error| format!("the terminal cannot be opened: {error}"))?;
         std::thread::spawn(move || {
-            // What the screen shows meanwhile comes afterwards.
-            let _ = sender.send(stage.alone(|| ask_at(asking, &prompt, again)));
+            let _ = sender.send(ask_at(asking, &prompt, again));
         });
         let answer = tokio::select! {
             answer = answer => answer.unwrap_or_else(|_| Err("nobody answered".to_owned())),
-            _ = interrupts.wait_for(|times| *times > 0) => Err("the run was interrupted before it was given".to_owned()),
+            _ = interrupts.wait_for(|times| *times > 0) => {
+                let _ = (&silence.terminal).write_all(if again { CLEAR } else { "\n" }.as_bytes());
+                Err("the run was interrupted before it was given".to_owned())
+            }
         };
         drop(silence);
         answer
@@ -133,7 +157,7 @@ impl Drop for Silence {
 /// Asks and reads one line. On a screen where something stands already, the line of the question is cleared afterwards.
 fn ask_at(mut terminal: impl Read + Write, prompt: &str, on_screen: bool) -> Result<Secret, String> {
     let failed = |error: io::Error| format!("the terminal cannot be read: {error}");
-    let (before, after) = if on_screen { ("\r\x1b[2K", "\r\x1b[2K") } else { ("", "\n") };
+    let (before, after) = if on_screen { (CLEAR, CLEAR) } else { ("", "\n") };
     write!(terminal, "{before}{prompt}").and_then(|()| terminal.flush()).map_err(failed)?;
     let answer = line(&mut terminal);
     let _ = write!(terminal, "{after}").and_then(|()| terminal.flush());

@@ -64,7 +64,7 @@ impl Results {
 }
 
 impl Quiet {
-    /// Silent from the moment on in which the flag is set, and waiting for whoever is alone on the stage.
+    /// Silent from the moment on in which the flag is set, and waiting while something is asked at the terminal.
     pub fn new(silent: Arc<AtomicBool>, stage: Stage) -> Self {
         Self { silent, stage }
     }
@@ -72,7 +72,11 @@ impl Quiet {
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { self.stage.alone(|| io::stderr().write(bytes)) }
+        if self.silent.load(Ordering::SeqCst) {
+            return Ok(bytes.len());
+        }
+        self.stage.wait();
+        io::stderr().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -114,11 +114,8 @@ impl Settings {
             return Err(Diagnostic::misuse("--dry and --prove exclude each other: a dry run leaves nothing that could be proved")
                 .hint("leave --prove away; a --dry run after the run tells the same as --prove"));
         }
-        let passwords = [
-            (arguments.ask_doas_password, Tool::Doas),
-            (arguments.ask_sudo_password, Tool::Sudo),
-            (arguments.ask_su_password, Tool::Su),
-        ];
+        let passwords =
+            [(arguments.ask_doas_password, Tool::Doas), (arguments.ask_sudo_password, Tool::Sudo), (arguments.ask_su_password, Tool::Su)];
         Ok(Self {
             passwords: passwords.into_iter().filter(|(asked, _)| *asked).map(|(_, tool)| tool).collect(),
             inventory,
@@ -205,8 +202,10 @@ fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
             return Err(Diagnostic::misuse(format!("--data {word} is no KEY=VALUE")).hint("--data version=1.2"));
         };
         if is_hidden(key) {
-            return Err(Diagnostic::misuse(format!("--data {key}=… stands on the command line, which every user of this machine can read"))
-                .hint(format!("have it asked for with --ask-{}", key.trim_start_matches('_').replace('_', "-"))));
+            return Err(Diagnostic::misuse(format!(
+                "--data {key}=… stands on the command line, which every user of this machine can read"
+            ))
+            .hint(format!("have it asked for with --ask-{}", key.trim_start_matches('_').replace('_', "-"))));
         }
         data.insert(key.to_owned(), data_value(text).map_err(|why| Diagnostic::misuse(format!("--data {word}: {why}")))?);
     }

@@ -104,8 +104,13 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
-    let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, passwords }).await;
+    let state = execute(
+        &settings,
+        kind,
+        work,
+        Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, passwords },
+    )
+    .await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
