@@ -281,7 +281,8 @@ mod tests {
         };
         assert_eq!(wrong("_timeout=-1"), "server.shell: `_timeout` takes seconds above 0, got -1");
         assert_eq!(wrong("_sudo_user=db"), "server.shell: `_sudo_user` is given without `_sudo`");
-        assert_eq!(wrong("_doas=true"), "server.shell: the global argument `_doas` is not available yet");
+        assert_eq!(wrong("_doas_user=db"), "server.shell: `_doas_user` is given without `_doas`");
+        assert!(wrong("_sudo_password=hunter2").starts_with("server.shell: `_sudo_password` stands on the command line"));
         assert_eq!(wrong("_if=true"), "`_if=true` has no meaning here: there is no earlier operation to ask about");
     }
 }
