@@ -20,6 +20,8 @@ use crate::spawn::BOOT;
 pub(crate) enum Mark {
     /// The shell that changes the user is there; its process id.
     Up,
+    /// The lock of the machine has answered; a number of [`crate::lock_script`].
+    Lock,
     /// The shell that serves the command takes it; its process id.
     Ready,
     /// The shell of the command is there; its process id, which is that of its process group.
@@ -96,11 +98,13 @@ fn serve(tag: &Tag) -> String {
 }
 
 /// The same as somebody else, where a privilege is given. Nothing in it asks for a password: what would, ends.
-pub(crate) fn open(marks: &mut Marks<Mark>, privilege: Option<&Privilege>, tag: &Tag) -> String {
+/// `lock` is what the shell of the user who is logged in does for the lock before it becomes that user's; it never keeps it from that.
+pub(crate) fn open(marks: &mut Marks<Mark>, privilege: Option<&Privilege>, tag: &Tag, lock: Option<&Shell>) -> String {
     let Some(privilege) = privilege else { return serve(tag) };
     let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
     let command = crate::privilege::command(privilege, None, false);
-    load(&format!("{up}\n{command}\n{down}")) + &enter(tag)
+    let locking = locking(marks, lock);
+    load(&format!("{up}\n{locking}unset infra_k\n{command}\n{down}")) + &enter(tag)
 }
 
 /// What a shell of another user is told once it is there.
@@ -152,17 +156,60 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
     )
 }
 
+/// What stands before a command in the shell that serves it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Before<'b> {
+    /// What concerns the lock, with its status in `infra_k`; unless that is 0, the command is not run.
+    pub(crate) lock: Option<&'b Shell>,
+    /// As whom this command alone runs.
+    pub(crate) privilege: Option<&'b Privilege>,
+}
+
+/// A script of the lock, and what tells its answer.
+fn locking(marks: &mut Marks<Mark>, lock: Option<&Shell>) -> String {
+    lock.map_or_else(String::new, |lock| format!("{lock}{}\n", marks.add(Mark::Lock).print("$infra_k")))
+}
+
+/// A frame that begins with this mark: `run`, which starts another shell, unless the lock is against it.
+fn guarded(marks: &mut Marks<Mark>, [first, last]: [Mark; 2], tag: &Tag, lock: Option<&Shell>, run: &str) -> String {
+    let first = marks.add(first).say("$$");
+    let locking = locking(marks, lock);
+    let run = if lock.is_some() { format!("case $infra_k in 0) unset infra_k\n{run}\n;; esac") } else { run.to_owned() };
+    let last = marks.add(last).say("$?");
+    // The lines of the other shell are let go where it was not started.
+    frame(tag, &format!("{first}\n{locking}{run}\n{last}"))
+}
+
+/// Everything to be written to a shell that serves frames with this tag to have a script of the lock run, and nothing else.
+pub(crate) fn lock_alone(marks: &mut Marks<Mark>, tag: &Tag, lock: &Shell) -> String {
+    guarded(marks, [Mark::Ready, Mark::End], tag, Some(lock), ":")
+}
+
 /// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, script: &str, dress: Dress<'_>) -> String {
-    let ready = marks.add(Mark::Ready).say("$$");
+pub(crate) fn command(
+    marks: &mut Marks<Mark>,
+    abilities: Abilities,
+    tag: &Tag,
+    before: Before<'_>,
+    dress: Dress<'_>,
+    script: &str,
+) -> String {
     let shell = dress.shell.unwrap_or("sh");
+    // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
+    // so the shell waits for the command itself, in the foreground, where no signal is ignored.
     let start = if abilities.setsid { sh!("setsid {} -c {}", shell, BOOT) } else { sh!("{} -c {}", shell, BOOT) };
     let start = if dress.terminal { on_a_terminal(shell) } else { start };
     let check = dress.shell.map_or_else(Shell::default, |shell| sh!("{} && ", shell_is_there(shell)));
-    let end = marks.add(Mark::End).say("$?");
-    // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
-    // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let mut text = frame(tag, &format!("{ready}\n{check}{start}\n{end}"));
+    let start = format!("{check}{start}");
+    let mut text = match before.privilege {
+        None => guarded(marks, [Mark::Ready, Mark::End], tag, before.lock, &start),
+        Some(privilege) => {
+            let change = crate::privilege::command(privilege, None, false);
+            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, change.as_str());
+            let (ready, end) = (marks.add(Mark::Ready).say("$$"), marks.add(Mark::End).say("$?"));
+            outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}"))
+        }
+    };
     let group = if abilities.setsid || dress.terminal { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
     text.push_str(&load(&format!("{group}{script}")));
     text

@@ -49,7 +49,7 @@ impl Doors {
     }
 
     /// Whether its shell comes by a conversation.
-    fn converses(&self, privilege: &Privilege) -> bool {
+    pub(crate) fn converses(&self, privilege: &Privilege) -> bool {
         let asks = self.of(privilege);
         privilege.su.is_some() || asks.sudo || asks.doas
     }

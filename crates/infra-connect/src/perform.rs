@@ -8,6 +8,7 @@ use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
 use infra_core::connection::{Ending, OutputSink, Perform};
 use infra_core::global_arguments::Context;
+use infra_core::lock::Locked;
 use infra_core::output::Stream;
 use infra_core::privilege::{Privilege, Tool};
 use tokio::time::Instant;
@@ -15,9 +16,10 @@ use tokio::time::Instant;
 use crate::download::Incoming;
 use crate::envelope::{Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::lock::Awaited;
 use crate::payload::Payload;
 use crate::privilege::{Kind, Refused};
-use crate::reached::{Inner, Refusal};
+use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
 use crate::{privilege, script, upload};
@@ -73,6 +75,12 @@ pub(crate) struct Ear {
     group: Option<u32>,
     end: Option<i32>,
     down: Option<i32>,
+    /// Who hears what the lock answers.
+    awaited: Option<Awaited>,
+    /// What the lock answered.
+    locked: Option<Option<Locked>>,
+    /// Whether a change of user is part of the command, so that the shell which serves it goes on where that ends.
+    within: bool,
 }
 
 fn side(stream: Stream) -> usize {
@@ -96,7 +104,21 @@ impl Ear {
             group: None,
             end: None,
             down: None,
+            awaited: None,
+            locked: None,
+            within: false,
         }
+    }
+
+    /// The same, which hands on what the lock answers.
+    pub(crate) fn guarded(self, awaited: Option<Awaited>) -> Self {
+        let within = awaited.as_ref().is_some_and(Awaited::is_of_a_step);
+        Self { awaited, within, ..self }
+    }
+
+    /// What the lock answered, once it has: why the command is not run.
+    pub(crate) fn locked(&self) -> Option<Option<&Locked>> {
+        self.locked.as_ref().map(Option::as_ref)
     }
 
     /// Whether nothing more is waited for.
@@ -181,6 +203,10 @@ impl Listener for Ear {
                 self.up = u32::try_from(pid).ok();
                 self.prelude[at].clear();
             }
+            Piece::Mark(Mark::Lock, number) => {
+                let said = String::from_utf8_lossy(&std::mem::take(&mut self.prelude[at])).into_owned();
+                self.locked = self.awaited.take().map(|awaited| awaited.answered(number, &said));
+            }
             Piece::Mark(Mark::Ready, pid) => {
                 self.ready = u32::try_from(pid).ok();
                 self.prelude[at].clear();
@@ -195,6 +221,7 @@ impl Listener for Ear {
             Piece::Mark(Mark::Down, status) => {
                 self.down = i32::try_from(status).ok();
                 self.over[at] = true;
+                self.ended[at] |= self.within;
             }
             // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
             Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
@@ -251,7 +278,9 @@ impl Inner {
         };
         let read = Action::Run(incoming.command());
         let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
-        let ending = self.perform_within(Perform { action: &read, ..step }, incoming.sink(sink), Some(limit)).await;
+        // It changes this machine and only reads the host, whose lock it does not need.
+        let reading = Perform { action: &read, as_of: None, ..step };
+        let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
         incoming.end(ending).await
     }
 
@@ -298,7 +327,7 @@ impl Inner {
         let action = Action::Run(Command { script: privilege::single(&sudo.user, &words), ..command.clone() });
         let check = infra_core::sh!("LC_ALL=C {} || infra_no {}\n", privilege::may_run(&sudo.user, &words), may_not());
         let unprivileged = Context { privilege: Privilege::default(), ..context.clone() };
-        let alone = Perform { action: &action, context: &unprivileged, timeout: step.timeout };
+        let alone = Perform { action: &action, context: &unprivileged, ..step.clone() };
         let task = match self.prepare(&alone).await {
             Ok(task) => Task { script: format!("{}{check}{}", script::refuse(), task.script), limit: limit.unwrap_or(task.limit), ..task },
             Err(reason) => return Some(Ending::Refused(reason)),
@@ -330,11 +359,35 @@ impl Inner {
         let dest = task.dest.as_deref();
         let mut kills = self.kills();
         let _flight = self.flight();
+        let interrupted = || Ok(Ending::Refused("the run was interrupted before it began".to_owned()));
+        let mut guarded = tokio::select! {
+            biased;
+            _ = kills.changed() => return interrupted(),
+            guarded = self.lock.before_step(self, step.as_of) => match guarded {
+                Ok(guarded) => guarded,
+                Err(locked) => return Ok(Ending::Locked(locked)),
+            },
+        };
+        // A shell that a password stands before is opened once and kept, so that the lock is asked by itself.
+        let by_itself = privilege.is_some_and(|privilege| self.doors.converses(privilege));
+        if let Some(alone) = guarded.take_if(|_| by_itself) {
+            let ending = tokio::select! {
+                biased;
+                _ = kills.changed() => return interrupted(),
+                ending = self.ask_lock(alone) => ending,
+            };
+            if ending != Ending::Exited(0) {
+                return Ok(ending);
+            }
+        }
+        let lock = guarded.as_ref().map(|guarded| &guarded.script);
+        // The lock is that of the user who is logged in, so that a shell of that user has a look at it and then changes the user, all in one round trip.
+        let serving = privilege.filter(|_| lock.is_none());
         let how = task.how();
         let session = tokio::select! {
             biased;
             _ = kills.changed() => return Ok(Ending::Refused("the run was interrupted before it began".to_owned())),
-            session = self.session(privilege, how) => session,
+            session = self.session(serving, how) => session,
         };
         let mut session = match session {
             Ok(session) => session,
@@ -345,8 +398,9 @@ impl Inner {
         let started = Instant::now();
         self.command_goes_out();
         let frame = session.frame;
-        let mut exchange = self.begin(&mut session, privilege, &task.script, dress(step), task.marks, task.payload, how);
-        let mut ear = Ear::new(Some(sink), frame);
+        let request = Request { privilege, lock, script: &task.script, dress: dress(step), marks: task.marks, payload: task.payload };
+        let mut exchange = self.begin(&mut session, request, how);
+        let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
@@ -362,7 +416,8 @@ impl Inner {
                 }
             });
         }
-        if let (Some((status, printed)), Some(privilege)) = (ear.refused_by(), privilege) {
+        let locked = matches!(ear.locked(), Some(Some(_)));
+        if let (Some((status, printed)), Some(privilege), false) = (ear.refused_by(), privilege, locked) {
             self.command_came_back();
             return Err(NotThere { refused: of_file(dest, privilege::refusal(privilege, status, &printed)), unasked: true });
         }
@@ -478,6 +533,9 @@ impl Inner {
     }
 
     async fn judge(&self, exchange: &mut Exchange, ear: &Ear, dest: Option<&str>) -> Ending {
+        if let Some(Some(locked)) = ear.locked() {
+            return Ending::Locked(locked.clone());
+        }
         let begun = exchange.progress().begun();
         let refused = |reason: String| {
             Ending::Refused(match dest {
