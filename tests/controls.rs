@@ -59,7 +59,7 @@ fn controls_on_a_real_machine() {
     assert_eq!(run("ls /tmp/never 2>/dev/null || echo none"), "none");
 
     let said = deploy(&fleet, "plain", "server.shell { commands = { 'true' }, _sudo = true }", 1);
-    says(&said, &["sudo asks for a password to become root; allow it without one (NOPASSWD in sudoers), or log in as root"]);
+    says(&said, &["sudo asks for a password to become root; there is no terminal to ask at: give it with --ask-sudo-password"]);
 
     // Past its time the whole group goes, under sudo too, also what takes no notice of TERM and what went into the background.
     for sudo in ["false", "true"] {

@@ -7,8 +7,11 @@
 //!
 //! A frame begins with the tag of its shell, which has 128 random bits. Lines that do not are let go: what a command left of its payload is never run.
 
-use infra_core::command::{Shell, quote};
+use infra_core::command::Shell;
+use infra_core::privilege::{Privilege, Tool};
+use infra_core::sh;
 
+use crate::privilege::{Door, at_a_terminal, shell_is_there};
 use crate::receipts::{Marks, Tag};
 use crate::spawn::BOOT;
 
@@ -33,6 +36,12 @@ pub(crate) enum Mark {
     Over,
     /// The change of user ended; its exit status. Without a [`Mark::Begin`] it never happened.
     Down,
+    /// sudo asks for a password: this is its prompt.
+    Asks,
+    /// What comes next on the second output, and ends within a line, is the prompt of this program.
+    Next(Tool),
+    /// The shell of another user is there.
+    Open,
 }
 
 /// What a host can do, told by its first shell.
@@ -69,21 +78,62 @@ fn load(script: &str) -> String {
     )
 }
 
-/// What makes a shell that runs `BOOT` serve frames with this tag until its input ends, as `user` where given.
-/// `lock` is what the shell of the user who is logged in does for the lock before it becomes that user's; it never keeps it from that.
-pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag, lock: Option<&Shell>) -> String {
+/// How the shell of a command differs from any other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dress<'d> {
+    /// Which shell it is; `sh` where not given.
+    pub(crate) shell: Option<&'d str>,
+    /// Whether it has a terminal of its own.
+    pub(crate) terminal: bool,
+}
+
+/// What makes a shell that runs `BOOT` serve frames with this tag until its input ends.
+fn serve(tag: &Tag) -> String {
     let over = tag.say("$infra_k");
     let tag = tag.as_str();
     // Each frame has a subshell: what it sets, and where it ends, is its own.
-    let serve = format!(
+    format!(
         "infra_k=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_k=$((infra_k+1));{over};;esac;done\n"
-    );
-    let Some(user) = user else { return serve };
+    )
+}
+
+/// The same as somebody else, where a privilege is given. Nothing in it asks for a password: what would, ends.
+/// `lock` is what the shell of the user who is logged in does for the lock before it becomes that user's; it never keeps it from that.
+pub(crate) fn open(marks: &mut Marks<Mark>, privilege: Option<&Privilege>, tag: &Tag, lock: Option<&Shell>) -> String {
+    let Some(privilege) = privilege else { return serve(tag) };
     let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
+    let command = crate::privilege::command(privilege, None, false);
     let locking = locking(marks, lock);
-    let (sudo, boot) = (crate::privilege::sudo(user), quote(BOOT));
-    // The locale is for sudo's own messages, which are read.
-    load(&format!("{up}\n{locking}unset infra_k\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + "unset LC_ALL;" + &serve
+    load(&format!("{up}\n{locking}unset infra_k\n{command}\n{down}")) + &enter(tag)
+}
+
+/// What a shell of another user is told once it is there.
+pub(crate) fn enter(tag: &Tag) -> String {
+    format!("unset LC_ALL;{}", serve(tag))
+}
+
+/// What makes a shell that runs `BOOT` start one of somebody else, with the marks that tell what is asked meanwhile. That shell waits for
+/// [`enter`], which is not sent before it has said that it is there.
+pub(crate) fn knock(marks: &mut Marks<Mark>, privilege: &Privilege, doas_asks: bool) -> String {
+    let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
+    let (asks, su, open) = (marks.add(Mark::Asks), marks.add(Mark::Next(Tool::Su)), marks.add(Mark::Open));
+    let mut command = crate::privilege::command(privilege, Some(&Door { asks: &asks, su: &su, open: &open }), doas_asks);
+    if doas_asks {
+        command = at_a_terminal(&command, &marks.add(Mark::Next(Tool::Doas)));
+    }
+    load(&format!("{up}\n{command}\n{down}"))
+}
+
+/// Starts a shell on a terminal of its own, whose script and payload come from where those of any other shell do.
+fn on_a_terminal(shell: &str) -> Shell {
+    // Marks are lines, which a terminal would end in its own way; and it would show what we send.
+    let inner = sh!("stty -onlcr -echo && exec {} -c {} <&3 3<&-", shell, BOOT);
+    let message = "there is no script(1) on the host, which `_get_pty` needs";
+    sh!(
+        "{ command -v script >/dev/null 2>&1 || { printf '%s\\n' {}; false; }; } && SHELL=/bin/sh script -q -e -c {} /dev/null 3<&0 </dev/null",
+        message,
+        inner.as_str()
+    )
 }
 
 /// A frame. What the one before left of a line is ended first.
@@ -111,8 +161,8 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
 pub(crate) struct Before<'b> {
     /// What concerns the lock, with its status in `infra_k`; unless that is 0, the command is not run.
     pub(crate) lock: Option<&'b Shell>,
-    /// The user that is changed to for this command alone.
-    pub(crate) user: Option<&'b str>,
+    /// As whom this command alone runs.
+    pub(crate) privilege: Option<&'b Privilege>,
 }
 
 /// A script of the lock, and what tells its answer.
@@ -136,22 +186,31 @@ pub(crate) fn lock_alone(marks: &mut Marks<Mark>, tag: &Tag, lock: &Shell) -> St
 }
 
 /// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, before: Before<'_>, script: &str) -> String {
-    let boot = quote(BOOT);
-    let start = if abilities.setsid { "setsid sh" } else { "sh" };
+pub(crate) fn command(
+    marks: &mut Marks<Mark>,
+    abilities: Abilities,
+    tag: &Tag,
+    before: Before<'_>,
+    dress: Dress<'_>,
+    script: &str,
+) -> String {
+    let shell = dress.shell.unwrap_or("sh");
     // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
     // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let start = format!("{start} -c {boot}");
-    let mut text = match before.user {
+    let start = if abilities.setsid { sh!("setsid {} -c {}", shell, BOOT) } else { sh!("{} -c {}", shell, BOOT) };
+    let start = if dress.terminal { on_a_terminal(shell) } else { start };
+    let check = dress.shell.map_or_else(Shell::default, |shell| sh!("{} && ", shell_is_there(shell)));
+    let start = format!("{check}{start}");
+    let mut text = match before.privilege {
         None => guarded(marks, [Mark::Ready, Mark::End], tag, before.lock, &start),
-        Some(user) => {
-            let sudo = format!("LC_ALL=C {} sh -c {boot}", crate::privilege::sudo(user));
-            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, &sudo);
+        Some(privilege) => {
+            let change = crate::privilege::command(privilege, None, false);
+            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, change.as_str());
             let (ready, end) = (marks.add(Mark::Ready).say("$$"), marks.add(Mark::End).say("$?"));
             outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}"))
         }
     };
-    let group = if abilities.setsid { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
+    let group = if abilities.setsid || dress.terminal { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
     text.push_str(&load(&format!("{group}{script}")));
     text
 }

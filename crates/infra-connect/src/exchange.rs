@@ -88,6 +88,18 @@ impl Exchange {
         }
     }
 
+    /// Whether all was sent and the input is kept, so that more can be.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Sends more, where [`has_sent`](Self::has_sent) says that it may.
+    pub(crate) fn send_more(&mut self, text: String) {
+        if let Some(input) = self.input.take() {
+            self.writing = Some(Box::pin(send(input, text, Payload::none(), self.progress.clone(), true)));
+        }
+    }
+
     /// How far the sending is.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use infra_core::connection::{Lost, Question};
 use infra_core::output::{Output, Stream};
+use infra_core::privilege::Privilege;
 use infra_core::sh;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::envelope::Mark;
+use crate::envelope::{Dress, Mark};
 use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
 use crate::perform::{Ear, until};
+use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
@@ -75,27 +77,35 @@ impl Listener for Answers {
     }
 }
 
+/// As whom questions are asked, and by which shell.
+#[derive(Clone, PartialEq, Eq)]
+struct As {
+    privilege: Privilege,
+    shell: Option<String>,
+}
+
 /// What came of one request: answers by place, as far as it got.
 struct Round {
     answers: Vec<Option<Answer>>,
 }
 
 impl Inner {
-    /// Answers all questions, in one request for each user among them; the requests run at once.
+    /// Answers all questions, in one request for each user and shell among them; the requests run at once.
     pub(crate) async fn gather(self: &Arc<Self>, questions: Vec<Question>) -> Result<Vec<Answer>, Lost> {
-        let mut groups: Vec<(Option<String>, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(As, Vec<usize>)> = Vec::new();
         for (place, question) in questions.iter().enumerate() {
-            match groups.iter_mut().find(|(user, _)| *user == question.context.sudo) {
+            let asked = As { privilege: question.context.privilege.clone(), shell: question.context.shell.clone() };
+            match groups.iter_mut().find(|(of, _)| *of == asked) {
                 Some((_, places)) => places.push(place),
-                None => groups.push((question.context.sudo.clone(), vec![place])),
+                None => groups.push((asked, vec![place])),
             }
         }
         let count = questions.len();
         let questions = Arc::new(questions);
         let mut requests = JoinSet::new();
-        for (user, places) in groups {
+        for (of, places) in groups {
             let (inner, questions) = (self.clone(), questions.clone());
-            requests.spawn(async move { inner.ask_all(user.as_deref(), &questions, places).await });
+            requests.spawn(async move { inner.ask_all(&of, &questions, places).await });
         }
         let mut answers: Vec<Option<Answer>> = vec![None; count];
         while let Some(request) = requests.join_next().await {
@@ -110,17 +120,12 @@ impl Inner {
         Ok(answers.into_iter().map(|answer| answer.expect("each question is in one group")).collect())
     }
 
-    /// Answers the questions of one user. What one question spoils is asked again for the others, in a new request.
-    async fn ask_all(
-        self: &Arc<Self>,
-        user: Option<&str>,
-        questions: &[Question],
-        places: Vec<usize>,
-    ) -> Result<Vec<(usize, Answer)>, Lost> {
+    /// Answers the questions of one user and shell. What one question spoils is asked again for the others, in a new request.
+    async fn ask_all(self: &Arc<Self>, of: &As, questions: &[Question], places: Vec<usize>) -> Result<Vec<(usize, Answer)>, Lost> {
         let mut answered = Vec::new();
         let mut open = Vec::new();
         for place in places {
-            match ask(&questions[place]) {
+            match text_of(&questions[place]) {
                 Ok(text) => open.push((place, text, questions[place].command.patience)),
                 Err(reason) => answered.push((place, Err(reason))),
             }
@@ -129,7 +134,7 @@ impl Inner {
         let _flight = self.flight();
         while !open.is_empty() {
             let texts: Vec<(&str, Option<u32>)> = open.iter().map(|(_, text, patience)| (text.as_str(), *patience)).collect();
-            let round = self.ask_once(user, &texts, &mut kills).await?;
+            let round = self.ask(of, &texts, &mut kills).await?;
             let mut left = Vec::new();
             for (question, answer) in open.into_iter().zip(round.answers) {
                 match answer {
@@ -142,13 +147,32 @@ impl Inner {
         Ok(answered)
     }
 
-    /// One request. At least one of its questions is answered.
-    async fn ask_once(
+    /// One request, made again where it turns out that a password is needed. At least one of its questions is answered.
+    async fn ask(
         self: &Arc<Self>,
-        user: Option<&str>,
+        of: &As,
         texts: &[(&str, Option<u32>)],
         kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Result<Round, Lost> {
+        let again = |refused: &Refused| matches!(refused.kind, Kind::Needed(_));
+        match self.ask_once(of, texts, kills).await? {
+            Ok(round) => Ok(round),
+            Err(refused) if again(&refused) => {
+                self.doors.learn(&of.privilege, &refused);
+                let all = |refused: Refused| Round { answers: vec![Some(Err(refused.message)); texts.len()] };
+                Ok(self.ask_once(of, texts, kills).await?.unwrap_or_else(all))
+            }
+            Err(refused) => Ok(Round { answers: vec![Some(Err(refused.message)); texts.len()] }),
+        }
+    }
+
+    async fn ask_once(
+        self: &Arc<Self>,
+        of: &As,
+        texts: &[(&str, Option<u32>)],
+        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
+    ) -> Result<Result<Round, Refused>, Lost> {
+        let privilege = of.privilege.some();
         let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
         let killed = "it was not asked to its end, as the run was interrupted";
         let mut marks = Marks::new();
@@ -160,17 +184,20 @@ impl Inner {
         }
         let guarded = self.lock.before_facts(self);
         let session = tokio::select! {
-            session = self.session(user, Use::Again) => session,
-            _ = kills.changed() => return Ok(all(killed)),
+            session = self.session(privilege, Use::Again) => session,
+            _ = kills.changed() => return Ok(Ok(all(killed))),
         };
         let mut session = match session {
             Ok(session) => session,
-            Err(Refusal::Refused(reason)) => return Ok(all(&reason)),
+            Err(Refusal::Refused(reason)) => return Ok(Ok(all(&reason))),
+            // All that can be known about passwords is known by now.
+            Err(Refusal::Privilege(refused)) => return Ok(Ok(all(&refused.message))),
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
         self.goes_out();
         let lock = guarded.as_ref().map(|guarded| &guarded.script);
-        let request = Request { user, lock, script: &text, marks, payload: Payload::none() };
+        let dress = Dress { shell: of.shell.as_deref(), terminal: false };
+        let request = Request { privilege, lock, script: &text, dress, marks, payload: Payload::none() };
         let mut exchange = self.begin(&mut session, request, Use::Again);
         let mut answers = Answers {
             ear: Ear::new(None, session.frame).guarded(guarded.map(|guarded| guarded.answer)),
@@ -220,7 +247,7 @@ impl Inner {
             // Nobody reads its outputs any more; and the questions that are left need the place.
             drop(exchange);
             drop(session);
-            self.kill_group(group, user.filter(|_| privileged), &sh!(":")).await;
+            self.kill_group(group, privilege.filter(|_| privileged), &sh!(":")).await;
         } else if spoilt.is_some() && !answers.ear.taken() {
             return Err(Lost { reason: format!("the host did not start a shell within {} s", deadline.as_secs_f64()) });
         } else if spoilt.is_none() && !interrupted && answers.ear.end().is_none() && answers.ear.refused_by().is_none() {
@@ -232,13 +259,13 @@ impl Inner {
             spoilt = Some(killed.to_owned());
         }
         if !answers.ear.has_begun(Stream::Stdout) {
-            let reason = match answers.ear.refused_by() {
-                Some((status, printed)) => privilege::refusal(user.unwrap_or("root"), status, &printed),
-                None => spoilt.unwrap_or_else(|| answers.ear.prelude()),
-            };
-            return Ok(all(&reason));
+            if let (Some((status, printed)), Some(privilege)) = (answers.ear.refused_by(), privilege) {
+                return Ok(Err(privilege::refusal(privilege, status, &printed)));
+            }
+            let reason = spoilt.unwrap_or_else(|| answers.ear.prelude());
+            return Ok(Ok(all(&reason)));
         }
-        Ok(answers.sort(spoilt, interrupted))
+        Ok(Ok(answers.sort(spoilt, interrupted)))
     }
 }
 
@@ -264,7 +291,7 @@ impl Answers {
 }
 
 /// What stands in the subshell of a question.
-fn ask(question: &Question) -> Result<String, String> {
+fn text_of(question: &Question) -> Result<String, String> {
     let environment = script::environment(&question.context.env)?;
     let text = format!("{}{environment}{}", script::directory(&question.context), script::evaluate(&question.command.script));
     if text.contains('\0') { Err("a command cannot hold a NUL character".to_owned()) } else { Ok(text) }

@@ -53,6 +53,8 @@ mod gather;
 mod local;
 mod lock;
 mod lock_script;
+mod opening;
+mod passwords;
 mod payload;
 mod perform;
 mod privilege;

@@ -296,11 +296,14 @@ impl Inner {
         match self.lock.before_step(self, Some(self.lock.moves())).await {
             Err(locked) => Ending::Locked(locked),
             Ok(None) => Ending::Exited(0),
-            Ok(Some(guarded)) => {
-                let taken = tokio::time::timeout(DEADLINE, self.on_its_own(guarded)).await;
-                taken.unwrap_or_else(|_| Ending::Lost { reason: "the host did not answer for its lock".to_owned(), begun: false })
-            }
+            Ok(Some(guarded)) => self.ask_lock(guarded).await,
         }
+    }
+
+    /// Does what stands before a step, by itself.
+    pub(crate) async fn ask_lock(self: &Arc<Self>, guarded: Guarded) -> Ending {
+        let asked = tokio::time::timeout(DEADLINE, self.on_its_own(guarded)).await;
+        asked.unwrap_or_else(|_| Ending::Lost { reason: "the host did not answer for its lock".to_owned(), begun: false })
     }
 
     /// Gives the lock back, where it was taken.

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use infra_core::BoxFuture;
 use infra_core::change::Action;
-use infra_core::command::Shell;
+use infra_core::command::{Command, Shell};
 use infra_core::connection::{Ending, OutputSink, Perform};
+use infra_core::global_arguments::Context;
 use infra_core::lock::Locked;
 use infra_core::output::Stream;
+use infra_core::privilege::{Privilege, Tool};
 use tokio::time::Instant;
 
 use crate::download::Incoming;
-use crate::envelope::Mark;
+use crate::envelope::{Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::lock::Awaited;
 use crate::payload::Payload;
+use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
@@ -228,7 +231,7 @@ impl Listener for Ear {
             }
             // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
             Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
-            Piece::Mark(Mark::Answer(_), _) => {}
+            Piece::Mark(Mark::Answer(_) | Mark::Asks | Mark::Next(_) | Mark::Open, _) => {}
         }
     }
 
@@ -238,6 +241,29 @@ impl Listener for Ear {
 
     fn room(&self) -> BoxFuture<'static, ()> {
         self.sink.as_ref().map_or_else(|| Box::pin(std::future::ready(())) as BoxFuture<'static, ()>, |sink| sink.room())
+    }
+}
+
+/// What a step comes to that got no shell of its user.
+struct NotThere {
+    refused: Refused,
+    /// Whether it was asked for in the way in which nothing asks back.
+    unasked: bool,
+}
+
+/// The refusal of a step that was to write a file.
+fn of_file(dest: Option<&str>, refused: Refused) -> Refused {
+    match dest {
+        Some(dest) => Refused { message: format!("{dest} was not written: {}", refused.message), ..refused },
+        None => refused,
+    }
+}
+
+/// The shell of a step: what a person wrote is read by the shell that they asked for.
+fn dress<'c>(step: &Perform<'c>) -> Dress<'c> {
+    match step.action {
+        Action::Run(_) => Dress { shell: step.context.shell.as_deref(), terminal: step.context.get_pty },
+        _ => Dress::default(),
     }
 }
 
@@ -280,39 +306,119 @@ impl Inner {
 
     /// Does one step; `limit` in place of the one that steps of its kind have.
     async fn perform_within(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink, limit: Option<Limit>) -> Ending {
-        let user = step.context.sudo.as_deref();
-        let task = match self.prepare(&step).await {
-            Ok(task) => Task { limit: limit.unwrap_or(task.limit), ..task },
-            Err(reason) => return Ending::Refused(reason),
+        let privilege = step.context.privilege.some();
+        let mut refused = match self.perform_once(&step, privilege, sink.clone(), limit).await {
+            Ok(ending) => return ending,
+            Err(refused) => refused,
         };
+        if let (Some(privilege), Kind::Needed(_), true) = (privilege, refused.refused.kind, refused.unasked) {
+            self.doors.learn(privilege, &refused.refused);
+            refused = match self.perform_once(&step, Some(privilege), sink.clone(), limit).await {
+                Ok(ending) => return ending,
+                Err(refused) => refused,
+            };
+        }
+        match self.perform_singly(&step, &refused.refused, sink, limit).await {
+            Some(ending) => ending,
+            None => Ending::Refused(refused.refused.message),
+        }
+    }
+
+    /// Does one command under sudo by itself, where the user may have no shell there but that command.
+    async fn perform_singly(
+        self: &Arc<Self>,
+        step: &Perform<'_>,
+        refused: &Refused,
+        sink: OutputSink,
+        limit: Option<Limit>,
+    ) -> Option<Ending> {
+        let context = step.context;
+        let only_sudo = context.privilege.doas.is_none() && context.privilege.su.is_none();
+        let sudo = context.privilege.sudo.as_ref().filter(|_| only_sudo)?;
+        let (Action::Run(command), Kind::Needed(Tool::Sudo) | Kind::NotAllowed) = (step.action, refused.kind) else { return None };
+        let may_not = || {
+            format!(
+                "{}; where it lets this user run single commands only, infra runs those that are a program and its words",
+                refused.message
+            )
+        };
+        let words = privilege::simple(command.script.as_str()).filter(|_| context.shell.is_none() && context.env.is_empty());
+        let Some(words) = words.filter(|_| !sudo.login && !sudo.preserve_env) else { return Some(Ending::Refused(may_not())) };
+        let action = Action::Run(Command { script: privilege::single(&sudo.user, &words), ..command.clone() });
+        let check = infra_core::sh!("LC_ALL=C {} || infra_no {}\n", privilege::may_run(&sudo.user, &words), may_not());
+        let unprivileged = Context { privilege: Privilege::default(), ..context.clone() };
+        let alone = Perform { action: &action, context: &unprivileged, ..step.clone() };
+        let task = match self.prepare(&alone).await {
+            Ok(task) => Task { script: format!("{}{check}{}", script::refuse(), task.script), limit: limit.unwrap_or(task.limit), ..task },
+            Err(reason) => return Some(Ending::Refused(reason)),
+        };
+        Some(self.perform_task(task, &alone, None, sink).await.unwrap_or_else(|refused| Ending::Refused(refused.refused.message)))
+    }
+
+    /// Does one step as it is.
+    async fn perform_once(
+        self: &Arc<Self>,
+        step: &Perform<'_>,
+        privilege: Option<&Privilege>,
+        sink: OutputSink,
+        limit: Option<Limit>,
+    ) -> Result<Ending, NotThere> {
+        match self.prepare(step).await {
+            Ok(task) => self.perform_task(Task { limit: limit.unwrap_or(task.limit), ..task }, step, privilege, sink).await,
+            Err(reason) => Ok(Ending::Refused(reason)),
+        }
+    }
+
+    async fn perform_task(
+        self: &Arc<Self>,
+        task: Task,
+        step: &Perform<'_>,
+        privilege: Option<&Privilege>,
+        sink: OutputSink,
+    ) -> Result<Ending, NotThere> {
+        let dest = task.dest.as_deref();
         let mut kills = self.kills();
         let _flight = self.flight();
-        let guarded = tokio::select! {
+        let interrupted = || Ok(Ending::Refused("the run was interrupted before it began".to_owned()));
+        let mut guarded = tokio::select! {
             biased;
-            _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
+            _ = kills.changed() => return interrupted(),
             guarded = self.lock.before_step(self, step.as_of) => match guarded {
                 Ok(guarded) => guarded,
-                Err(locked) => return Ending::Locked(locked),
+                Err(locked) => return Ok(Ending::Locked(locked)),
             },
         };
+        // A shell that a password stands before is opened once and kept, so that the lock is asked by itself.
+        let by_itself = privilege.is_some_and(|privilege| self.doors.converses(privilege));
+        if let Some(alone) = guarded.take_if(|_| by_itself) {
+            let ending = tokio::select! {
+                biased;
+                _ = kills.changed() => return interrupted(),
+                ending = self.ask_lock(alone) => ending,
+            };
+            if ending != Ending::Exited(0) {
+                return Ok(ending);
+            }
+        }
         let lock = guarded.as_ref().map(|guarded| &guarded.script);
         // The lock is that of the user who is logged in, so that a shell of that user has a look at it and then changes the user, all in one round trip.
-        let serving = user.filter(|_| lock.is_none());
+        let serving = privilege.filter(|_| lock.is_none());
         let how = task.how();
         let session = tokio::select! {
             biased;
-            _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
+            _ = kills.changed() => return Ok(Ending::Refused("the run was interrupted before it began".to_owned())),
             session = self.session(serving, how) => session,
         };
         let mut session = match session {
             Ok(session) => session,
-            Err(Refusal::Refused(reason)) => return Ending::Refused(reason),
-            Err(Refusal::Lost(reason)) => return Ending::Lost { reason, begun: false },
+            Err(Refusal::Refused(reason)) => return Ok(Ending::Refused(reason)),
+            Err(Refusal::Privilege(refused)) => return Err(NotThere { refused: of_file(dest, refused), unasked: false }),
+            Err(Refusal::Lost(reason)) => return Ok(Ending::Lost { reason, begun: false }),
         };
         let started = Instant::now();
         self.command_goes_out();
         let frame = session.frame;
-        let request = Request { user, lock, script: &task.script, marks: task.marks, payload: task.payload };
+        let request = Request { privilege, lock, script: &task.script, dress: dress(step), marks: task.marks, payload: task.payload };
         let mut exchange = self.begin(&mut session, request, how);
         exchange.progress().tell(sink.clone());
         let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
@@ -320,20 +426,25 @@ impl Inner {
         if let Some(stopped) = stopped {
             let after = started.elapsed();
             self.settle(&mut exchange, &mut ear, Ear::settled).await;
-            let killing = self.stop(ear.target(), user, &task.cleanup);
+            let killing = self.stop(ear.target(), privilege, &task.cleanup);
             let still_running = hear_out(&mut exchange, &mut ear, killing).await;
-            return match (stopped, ear.target()) {
+            return Ok(match (stopped, ear.target()) {
                 (Stopped::Killed, _) => Ending::Killed,
                 (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after, still_running },
                 (Stopped::TimedOut, None) => {
                     let reason = format!("the host did not start a shell within {} s", after.as_secs());
                     Ending::Lost { reason, begun: exchange.progress().begun() }
                 }
-            };
+            });
         }
-        let ending = self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await;
+        let locked = matches!(ear.locked(), Some(Some(_)));
+        if let (Some((status, printed)), Some(privilege), false) = (ear.refused_by(), privilege, locked) {
+            self.command_came_back();
+            return Err(NotThere { refused: of_file(dest, privilege::refusal(privilege, status, &printed)), unasked: true });
+        }
+        let ending = self.judge(&mut exchange, &ear, dest).await;
         self.end(session, exchange, &ear, how).await;
-        ending
+        Ok(ending)
     }
 
     async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
@@ -341,9 +452,11 @@ impl Inner {
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
         let name = temporary_name();
         let afterwards = |bytes: u64| Duration::from_secs(bytes / SLOWEST_DISK);
-        let task = match step.action {
+        let mut task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
+                let stdin = command.stdin.clone().or_else(|| step.context.stdin.clone().map(String::into_bytes));
+                let command = &Command { stdin, ..command.clone() };
                 let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;
@@ -357,6 +470,9 @@ impl Inner {
                     dest: None,
                     leaves_processes,
                 }
+            }
+            Action::Script(_) if step.context.stdin.is_some() || step.context.get_pty => {
+                return Err("a script that is sent to the host takes no `_stdin` and no `_get_pty`: run it as a command".to_owned());
             }
             Action::Script(run) => {
                 let interpreter = script::interpreter(&script::first_bytes(&run.content).await?)?;
@@ -401,6 +517,9 @@ impl Inner {
             }
             Action::Download(_) | Action::DownloadTree(_) | Action::Controller(_) => return Err("it is no step of a host".to_owned()),
         };
+        if let Some(umask) = step.context.umask {
+            task.script.insert_str(0, &format!("umask {umask:03o}\n"));
+        }
         if task.script.contains('\0') {
             return Err("a command cannot hold a NUL character".to_owned());
         }
@@ -459,13 +578,13 @@ impl Inner {
     }
 
     /// Kills a command. Gives the process group that is still there.
-    async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, user: Option<&str>, cleanup: &Shell) -> Option<u32> {
+    async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, privilege: Option<&Privilege>, cleanup: &Shell) -> Option<u32> {
         let (group, privileged) = target?;
-        let gone = self.kill_group(group, user.filter(|_| privileged), cleanup).await;
+        let gone = self.kill_group(group, privilege.filter(|_| privileged), cleanup).await;
         (!gone).then_some(group)
     }
 
-    async fn judge(&self, exchange: &mut Exchange, ear: &Ear, user: Option<&str>, dest: Option<&str>) -> Ending {
+    async fn judge(&self, exchange: &mut Exchange, ear: &Ear, dest: Option<&str>) -> Ending {
         if let Some(Some(locked)) = ear.locked() {
             return Ending::Locked(locked.clone());
         }
@@ -476,9 +595,6 @@ impl Inner {
                 None => reason,
             })
         };
-        if let Some((status, printed)) = ear.refused_by() {
-            return refused(privilege::refusal(user.unwrap_or("root"), status, &printed));
-        }
         match ear.end {
             Some(status) if ear.begun[0] => Ending::Exited(status),
             Some(0) if dest.is_some() => Ending::Exited(0),

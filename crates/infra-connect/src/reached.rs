@@ -1,7 +1,7 @@
 //! A host that was reached: everything above [`Spawn`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use infra_core::BoxFuture;
@@ -11,14 +11,18 @@ use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perf
 use infra_core::global_arguments::Context;
 use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
+use infra_core::privilege::Privilege;
 use infra_core::resources::{Resource, Resources};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
-use crate::envelope::{self, Abilities, Before, Mark};
+use crate::envelope::{self, Abilities, Before, Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::lock::Lock;
+use crate::opening::Doors;
+use crate::passwords::{HostPasswords, Passwords};
 use crate::payload::Payload;
 use crate::perform::Ear;
+use crate::privilege::Refused;
 use crate::receipts::{Marks, Piece, Tag};
 use crate::sessions::{Outdated, Session, Sessions, Use};
 use crate::settings::Settings;
@@ -42,7 +46,9 @@ pub(crate) struct Inner {
     spawner: Arc<dyn Spawn>,
     pub(crate) abilities: Abilities,
     pub(crate) settings: Arc<Settings>,
-    sessions: Arc<Sessions>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) doors: Doors,
+    passwords: OnceLock<HostPasswords>,
     /// One session of each connection is kept for killing what runs in the others.
     control: Semaphore,
     kills: watch::Sender<Kills>,
@@ -56,16 +62,19 @@ pub(crate) struct Inner {
 /// Why a command was not started.
 pub(crate) enum Refusal {
     Refused(String),
+    /// The user could not be had.
+    Privilege(Refused),
     Lost(String),
 }
 
 /// What a shell is to do.
 pub(crate) struct Request<'r> {
     /// As whom; where the shell that serves it is another user's, the user is changed for this alone.
-    pub(crate) user: Option<&'r str>,
+    pub(crate) privilege: Option<&'r Privilege>,
     /// What concerns the lock of the user who is logged in, before it. A shell of another user does it when it is opened, and never again.
     pub(crate) lock: Option<&'r Shell>,
     pub(crate) script: &'r str,
+    pub(crate) dress: Dress<'r>,
     pub(crate) marks: Marks<Mark>,
     pub(crate) payload: Payload,
 }
@@ -142,6 +151,8 @@ impl Reached {
             abilities,
             settings,
             sessions,
+            doors: Doors::default(),
+            passwords: OnceLock::new(),
             control: Semaphore::new(1),
             kills: watch::Sender::new(Kills::default()),
             flights: watch::Sender::new(0),
@@ -151,6 +162,13 @@ impl Reached {
             lock: Lock::default(),
         };
         Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
+    }
+
+    /// Has the passwords of this run for it, under the name of the host.
+    pub(crate) fn asking(self, passwords: &Arc<Passwords>, name: &str) -> Self {
+        // Nobody else has had it yet.
+        let _ = self.inner.passwords.set(HostPasswords::new(passwords.clone(), name));
+        self
     }
 
     async fn kill_everywhere(&self, for_good: bool) {
@@ -218,30 +236,35 @@ impl Inner {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A step that was sent went to nobody: no shell of its user came up to take it.
+    pub(crate) fn command_came_back(&self) {
+        self.commands.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts a command as in flight.
     pub(crate) fn flight(&self) -> Flight<'_> {
         self.flights.send_modify(|flights| *flights += 1);
         Flight(self)
     }
 
-    /// A shell that serves `user`, once there is one.
-    pub(crate) async fn session(&self, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
-        self.sessions.take(user, how).await
+    /// The passwords for this host.
+    pub(crate) fn passwords(&self) -> &HostPasswords {
+        self.passwords.get_or_init(|| HostPasswords::new(Arc::default(), &self.spawner.address()))
     }
 
     /// Begins to have a script run by a shell. The shell is kept where it is to be used again.
     pub(crate) fn begin(&self, session: &mut Session, request: Request<'_>, how: Use) -> Exchange {
-        let Request { user, lock, script, mut marks, payload } = request;
+        let Request { privilege, lock, script, dress, mut marks, payload } = request;
         let mut text = String::new();
-        let serving = session.user.as_deref();
+        let serving = session.user.as_ref();
         let tag = session.tag.get_or_insert_with(|| {
             let tag = Tag::random();
             text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
             tag
         });
         marks.know(tag, Mark::Over);
-        let before = Before { lock: lock.filter(|_| serving.is_none()), user: user.filter(|_| serving != user) };
-        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, script));
+        let before = Before { lock: lock.filter(|_| serving.is_none()), privilege: privilege.filter(|_| serving != privilege) };
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, dress, script));
         let process = session.process.take().expect("a session that was just taken has its process");
         Exchange::new(process, marks, text, payload, self.keeps(how))
     }
@@ -279,17 +302,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Kills a process group by a shell of `user`. Says whether it is gone.
-    pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
+    /// Kills a process group by a shell of a privilege. Says whether it is gone.
+    pub(crate) async fn kill_group(&self, group: u32, privilege: Option<&Privilege>, cleanup: &Shell) -> bool {
         let killing = async {
             let (process, _permit) = self.aside().await?;
             self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
-            let tag = Tag::random();
-            let open = envelope::open(&mut marks, user, &tag, None);
+            let (process, served) = self.serving(process, privilege).await?;
+            let (tag, open) = match served {
+                Some(tag) => (tag, String::new()),
+                None => {
+                    let tag = Tag::random();
+                    let open = envelope::open(&mut marks, privilege, &tag, None);
+                    (tag, open)
+                }
+            };
             marks.know(&tag, Mark::Over);
-            let text = open + &envelope::command(&mut marks, self.abilities, &tag, Before::default(), script.as_str());
+            let text = open + &envelope::command(&mut marks, self.abilities, &tag, Before::default(), Dress::default(), script.as_str());
             let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
             let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}

@@ -33,6 +33,11 @@ impl Tag {
         format!("infra_r={number};{print};{print} >&2")
     }
 
+    /// The mark itself with the number 0, without the end of its line: for what is no shell text.
+    pub(crate) fn line(&self) -> String {
+        format!("{}{}:0", char::from(PREFIX), self.0)
+    }
+
     /// Shell text that prints the mark on standard output alone.
     pub(crate) fn print(&self, number: &str) -> String {
         format!("echo '{}{}:'\"{number}\"", char::from(PREFIX), self.0)

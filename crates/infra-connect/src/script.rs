@@ -76,7 +76,11 @@ pub(crate) fn directory(context: &Context) -> Shell {
 /// What cannot be said to a shell, as a sentence fragment.
 pub(crate) fn run(command: &Command, context: &Context, begin: &Tag) -> Result<String, String> {
     let environment = environment(&context.env)?;
-    let input = if command.stdin.is_none() { "exec </dev/null\n" } else { "" };
+    let input = match (&command.stdin, context.get_pty) {
+        (Some(_), _) => "",
+        (None, true) => "exec </dev/tty\n",
+        (None, false) => "exec </dev/null\n",
+    };
     Ok(format!(
         "{}{}unset -f infra_no\n{input}{};unset infra_r\n{environment}{}",
         refuse(),

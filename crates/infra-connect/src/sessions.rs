@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use infra_core::connection::Crowded;
+use infra_core::privilege::Privilege;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -36,8 +37,8 @@ pub(crate) enum Outdated {
 }
 
 impl Outdated {
-    fn includes(self, user: Option<&str>) -> bool {
-        self == Self::All || user.is_some_and(|user| user != "root")
+    fn includes(self, user: Option<&Privilege>) -> bool {
+        self == Self::All || user.is_some_and(|privilege| privilege.user() != Some("root"))
     }
 }
 
@@ -78,7 +79,7 @@ struct Renewed {
 }
 
 impl Renewed {
-    fn outdates(self, taken: Self, user: Option<&str>) -> bool {
+    fn outdates(self, taken: Self, user: Option<&Privilege>) -> bool {
         self.all > taken.all || (self.of_users > taken.of_users && Outdated::OfUsers.includes(user))
     }
 }
@@ -86,7 +87,7 @@ impl Renewed {
 /// A shell that nobody uses. Without a tag it has not been told anything yet, and so has no user either.
 struct Idle {
     process: Process,
-    serves: Option<(Tag, Option<String>)>,
+    serves: Option<(Tag, Option<Privilege>)>,
     /// How many frames it was given.
     frames: i64,
     /// Whether it has what was changed as it was before: it is of use only where there is no other.
@@ -108,7 +109,7 @@ pub(crate) struct Session {
     /// What its frames begin with; none where it was not opened yet.
     pub(crate) tag: Option<Tag>,
     /// Whose shell it is; none for the user who is logged in.
-    pub(crate) user: Option<String>,
+    pub(crate) user: Option<Privilege>,
     /// How many frames it was given, the one to come included.
     pub(crate) frame: i64,
     /// Whether its place is free once it has ended.
@@ -195,7 +196,7 @@ impl Sessions {
     }
 
     /// A shell that serves `user`, or one that was told nothing yet, once there is one or a place for one.
-    pub(crate) async fn take(self: &Arc<Self>, user: Option<&str>, how: Use) -> Result<Session, Refusal> {
+    pub(crate) async fn take(self: &Arc<Self>, user: Option<&Privilege>, how: Use) -> Result<Session, Refusal> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -236,13 +237,13 @@ impl Sessions {
         Some(self.session(idle, None))
     }
 
-    fn session(self: &Arc<Self>, idle: Idle, user: Option<&str>) -> Session {
+    fn session(self: &Arc<Self>, idle: Idle, user: Option<&Privilege>) -> Session {
         Session {
             sessions: self.clone(),
             ends: idle.process.ends,
             process: Some(idle.process),
             tag: idle.serves.map(|(tag, _)| tag),
-            user: user.map(str::to_owned),
+            user: user.cloned(),
             frame: idle.frames + 1,
             given_back: false,
             taken: self.state().renewed,
@@ -260,7 +261,7 @@ impl Sessions {
         }
         let before = state.idle.len();
         for idle in &mut state.idle {
-            idle.outdated |= outdated.includes(idle.serves.as_ref().and_then(|(_, user)| user.as_deref()));
+            idle.outdated |= outdated.includes(idle.serves.as_ref().and_then(|(_, user)| user.as_ref()));
         }
         state.idle.retain(|idle| !(idle.outdated && idle.process.ends));
         state.open -= before - state.idle.len();
@@ -375,11 +376,11 @@ impl Sessions {
 }
 
 impl State {
-    fn take(&mut self, user: Option<&str>, how: Use) -> Take {
+    fn take(&mut self, user: Option<&Privilege>, how: Use) -> Take {
         if self.closed {
             return Take::Never(Refusal::Lost("the connection was closed".to_owned()));
         }
-        let serves = |idle: &Idle| idle.serves.as_ref().is_none_or(|(_, of)| of.as_deref() == user);
+        let serves = |idle: &Idle| idle.serves.as_ref().is_none_or(|(_, of)| of.as_ref() == user);
         // One that serves this user already is better than one that was told nothing yet.
         let best = |kind: &dyn Fn(&Idle) -> bool| {
             let all = || self.idle.iter().enumerate().filter(|(_, idle)| serves(idle) && kind(idle));
@@ -427,7 +428,7 @@ impl Session {
     pub(crate) fn give_back(mut self, process: Process) {
         let tag = self.tag.take();
         let mut state = self.sessions.state();
-        let outdated = self.outdated || state.renewed.outdates(self.taken, self.user.as_deref());
+        let outdated = self.outdated || state.renewed.outdates(self.taken, self.user.as_ref());
         if let Some(tag) = tag
             && !state.closed
             && !(process.ends && outdated)

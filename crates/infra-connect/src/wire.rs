@@ -5,9 +5,11 @@ use std::sync::Arc;
 use infra_core::BoxFuture;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::host::{Connector, Host};
+use infra_core::privilege::AskPassword;
 
 use crate::askpass::Person;
 use crate::container::Containers;
+use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::ssh::Ssh;
 
@@ -16,6 +18,7 @@ pub struct Wire {
     settings: Arc<Settings>,
     ssh: Arc<Ssh>,
     containers: Containers,
+    passwords: Arc<Passwords>,
 }
 
 impl Wire {
@@ -28,7 +31,18 @@ impl Wire {
     /// [`Settings::askpass`].
     pub fn with_person(settings: Settings, person: Option<Arc<dyn Person>>) -> Self {
         let settings = Arc::new(settings);
-        Self { ssh: Arc::new(Ssh::new(settings.clone(), person)), containers: Containers::new(settings.clone()), settings }
+        Self {
+            ssh: Arc::new(Ssh::new(settings.clone(), person)),
+            containers: Containers::new(settings.clone()),
+            passwords: Arc::default(),
+            settings,
+        }
+    }
+
+    /// The same, asking here for the passwords of sudo, su and doas that neither the deploy nor the inventory gives. Without it, a host that wants one
+    /// refuses what was to be done there.
+    pub fn asking(self, asker: Arc<dyn AskPassword>) -> Self {
+        Self { passwords: Arc::new(Passwords::new(asker)), ..self }
     }
 
     /// Ends connections that earlier runs have kept (`ssh_persist`): those of these hosts, or all of this user's. Gives the names of the hosts whose
@@ -41,13 +55,14 @@ impl Wire {
     }
 
     async fn reach(&self, host: &Host) -> Result<Arc<dyn Connection>, ConnectError> {
-        match host.connector {
-            Connector::Local => Ok(Arc::new(crate::local::connect(self.settings.clone()).await?)),
-            Connector::Ssh => Ok(Arc::new(self.ssh.connect(host).await?)),
-            Connector::Docker => Ok(Arc::new(self.containers.connect("docker", host).await?)),
-            Connector::Podman => Ok(Arc::new(self.containers.connect("podman", host).await?)),
-            Connector::Chroot => Ok(Arc::new(crate::chroot::connect(self.settings.clone(), host).await?)),
-        }
+        let reached = match host.connector {
+            Connector::Local => crate::local::connect(self.settings.clone()).await?,
+            Connector::Ssh => self.ssh.connect(host).await?,
+            Connector::Docker => self.containers.connect("docker", host).await?,
+            Connector::Podman => self.containers.connect("podman", host).await?,
+            Connector::Chroot => crate::chroot::connect(self.settings.clone(), host).await?,
+        };
+        Ok(Arc::new(reached.asking(&self.passwords, &host.name)))
     }
 }
 

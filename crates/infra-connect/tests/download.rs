@@ -142,7 +142,11 @@ async fn over_ssh_and_for_a_host_on_this_machine() {
 
     // A command for the host that runs here knows where the host is; it needs no privilege and no folder of the host.
     let controller = |script: &str| Action::Controller(Command::new(Shell::verbatim(script)));
-    let mut context = Context { sudo: Some("nobody-there".to_owned()), chdir: Some("/nowhere".to_owned()), ..Context::default() };
+    let mut context = Context {
+        privilege: infra_core::privilege::Privilege::sudo("nobody-there"),
+        chdir: Some("/nowhere".to_owned()),
+        ..Context::default()
+    };
     context.env.insert("GREETING".to_owned(), "hello".to_owned());
     let (ending, heard) =
         perform_in(&connection, &controller("echo \"$GREETING $INFRA_ADDRESS\"; exit 3"), &context, Some(Duration::from_secs(10))).await;

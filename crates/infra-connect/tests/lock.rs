@@ -378,7 +378,7 @@ async fn the_lock_is_that_of_who_is_logged_in_whoever_a_command_runs_as() {
         let asked = || std::fs::read_to_string(machine.path("bin/asked")).unwrap_or_default().lines().count();
         let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
         let (action, heard) = (run("echo done"), Arc::new(Heard::default()));
-        let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+        let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
         let privileged = |host: &Arc<dyn Connection>| {
             let (host, action, context, heard) = (host.clone(), action.clone(), context.clone(), heard.clone());
             async move { host.perform(Perform { action: &action, context: &context, timeout: None, as_of: Some(0) }, heard.sink()).await }
@@ -399,7 +399,7 @@ async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
         machine.program("sudo", OBLIGING);
         let first = Run::new("first");
         let host = first.reach(&machine).await;
-        let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+        let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
         let does = |host: &Arc<dyn Connection>, action: Action| {
             let (host, context, heard) = (host.clone(), context.clone(), Arc::new(Heard::default()));
             async move {
@@ -441,7 +441,7 @@ async fn facts_of_another_user_alone_tell_whether_the_host_has_moved() {
     let machine = Machine::new("/bin/sh");
     machine.program("sudo", OBLIGING);
     let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
-    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
     let fact = infra_core::connection::Question { context, ..question("echo fact") };
     assert_eq!(second.gather(vec![fact]).await.unwrap()[0], Ok(Output::of("fact\n")));
     assert_eq!(touch(&first, &machine.path("file")).await, DONE);

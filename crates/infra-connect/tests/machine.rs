@@ -27,7 +27,7 @@ fn host(fleet: &Fleet, user: &str) -> Arc<Host> {
 }
 
 fn as_root() -> Context {
-    Context { sudo: Some("root".to_owned()), ..Context::default() }
+    Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() }
 }
 
 #[tokio::test]
@@ -46,9 +46,9 @@ async fn sudo_and_a_pulled_cable() {
     let (ending, heard) = perform_in(&admin, &run("echo \"$(id -un) $HOME $GREETING\""), &context, None).await;
     assert_eq!((ending, heard.stdout().as_str(), heard.stderr().as_str()), (Ending::Exited(0), "root /root hello\n", ""));
     let mut as_plain = question("id -un");
-    as_plain.context.sudo = Some("plain".to_owned());
+    as_plain.context.privilege = infra_core::privilege::Privilege::sudo("plain");
     let mut as_nobody_known = question("id -un");
-    as_nobody_known.context.sudo = Some("nobody-known".to_owned());
+    as_nobody_known.context.privilege = infra_core::privilege::Privilege::sudo("nobody-known");
     let answers = admin.gather(vec![question("id -un"), as_plain, as_nobody_known]).await.unwrap();
     assert_eq!(answers[0].as_ref().unwrap().text(), "admin\n");
     assert_eq!(answers[1].as_ref().unwrap().text(), "plain\n");

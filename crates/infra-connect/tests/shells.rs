@@ -213,7 +213,7 @@ const OBLIGING: &str = "#!/bin/sh\necho 'We trust you have received the usual le
 #[tokio::test]
 async fn a_change_of_user_is_asked_for_once_and_its_noise_is_no_output() {
     let (folder, _, host) = host_with("/bin/sh", &[("sudo", OBLIGING)]).await;
-    let context = Context { sudo: Some("web user".to_owned()), ..environment(&[("A", "b")]) };
+    let context = Context { privilege: infra_core::privilege::Privilege::sudo("web user"), ..environment(&[("A", "b")]) };
     let (ending, heard) = perform_in(&host, &run_with("printf \"$BECOME $A \"; cat; echo err >&2", "input"), &context, None).await;
     assert_eq!((ending, heard.stdout().as_str(), heard.stderr().as_str()), (Ending::Exited(0), "web user b input", "err\n"));
     let dest = folder.path().join("file");
@@ -222,7 +222,7 @@ async fn a_change_of_user_is_asked_for_once_and_its_noise_is_no_output() {
     // Users may be mixed in one gathering.
     let mut questions: Vec<_> = (0..6).map(|_| question("echo \"${BECOME-nobody}\"")).collect();
     for place in [1, 4] {
-        questions[place].context.sudo = Some("root".to_owned());
+        questions[place].context.privilege = infra_core::privilege::Privilege::sudo("root");
     }
     let answers: Vec<String> =
         host.gather(questions).await.unwrap().into_iter().map(|answer| answer.unwrap().text().into_owned()).collect();
@@ -234,7 +234,7 @@ async fn a_change_of_user_is_asked_for_once_and_its_noise_is_no_output() {
 
 #[tokio::test]
 async fn a_change_of_user_that_is_refused_changes_nothing_and_says_why() {
-    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
     for (program, words) in [
         ("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n", "sudo asks for a password to become root"),
         ("#!/bin/sh\necho 'bob is not in the sudoers file.' >&2\nexit 1\n", "sudo does not let this user become root"),
@@ -268,7 +268,7 @@ async fn a_host_without_sudo_says_so() {
     let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
     symlink("/bin/cat", folder.path().join("cat")).unwrap();
     let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
-    let context = Context { sudo: Some("root".to_owned()), ..Context::default() };
+    let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
     let (ending, _) = perform_in(&host, &run("true"), &context, None).await;
     assert!(matches!(&ending, Ending::Refused(reason) if reason.starts_with("there is no sudo on the host")), "{ending:?}");
 }

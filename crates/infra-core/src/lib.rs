@@ -39,6 +39,7 @@ pub mod nodeset;
 pub mod operation;
 pub mod output;
 pub mod plan;
+pub mod privilege;
 pub mod registry;
 pub mod resources;
 pub mod run_state;

@@ -195,10 +195,7 @@ fn digest(inventory: &Inventory, call: &OperationCall, identities: &[String]) ->
         "late": late,
         "until": call.late.until.is_some(),
         "on": on,
-        "sudo": globals.sudo.unwrap_or(false),
-        "sudo_user": globals.sudo_user,
-        "env": globals.env,
-        "chdir": globals.chdir,
+        "context": globals.context(),
         "success_exit_codes": globals.success_exit_codes,
         "run_once": globals.run_once.unwrap_or(false),
     }))

@@ -6,6 +6,7 @@ use infra_core::Map;
 use infra_core::condition::Condition;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::global_arguments::GlobalArguments;
+use infra_core::secret::Secret;
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 
 use crate::convert::{to_lua, to_value, type_name};
@@ -297,7 +298,10 @@ fn unset(config: &mut GlobalArguments, key: &str) {
     if let Some(map) = all.as_object_mut() {
         map.remove(key);
     }
-    if let Ok(rest) = serde_json::from_value(all) {
-        *config = rest;
+    if let Ok(rest) = serde_json::from_value::<GlobalArguments>(all) {
+        // Passwords are in no JSON.
+        let kept = |name: &str, password: &Option<Secret>| password.clone().filter(|_| key != name);
+        let (sudo_password, su_password) = (kept("sudo_password", &config.sudo_password), kept("su_password", &config.su_password));
+        *config = GlobalArguments { sudo_password, su_password, ..rest };
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use infra_core::arguments::{self, ArgumentError, LOCAL_DESTINATION, LOCAL_PATH, TEMPLATE_SCOPE};
 use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location, did_you_mean};
-use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, NOT_YET};
+use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, check_values};
 use infra_core::late::{FunctionId, Late, Place};
 use infra_core::registry::OperationDefinition;
 use infra_core::script::OperationCall;
@@ -50,7 +50,7 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
     let schema = if marked { &GLOBALS.1 } else { &GLOBALS.0 };
     for name in given.keys() {
         let plain = if marked { name.strip_prefix('_').unwrap_or(name) } else { name };
-        if NOT_YET.contains(&plain) || (!marked && CONFIG_NOT_YET.contains(&plain)) {
+        if !marked && CONFIG_NOT_YET.contains(&plain) {
             let instead = match plain {
                 "parallel" => Some("give --parallel N on the command line, or _parallel = N to operations"),
                 "fail_percent" => Some("give --fail-percent P on the command line"),
@@ -67,11 +67,12 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
     }
     let mark = if marked { "_" } else { "" };
     strategies::check_sizes(&given, mark).map_err(Diagnostic::misuse)?;
+    check_values(&given, mark).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     let checked = arguments::check(schema, given).map_err(|ArgumentError { argument, message, hint }| {
         let unknown = argument.as_deref().filter(|name| !name.contains(['.', '[']) && arguments::property(schema, name).is_none());
         let hint = match unknown {
             Some(name) => {
-                let later = NOT_YET.iter().chain(DEPLOY_ONLY).map(|later| if marked { format!("_{later}") } else { (*later).to_owned() });
+                let later = DEPLOY_ONLY.iter().map(|later| if marked { format!("_{later}") } else { (*later).to_owned() });
                 let known: Vec<String> = arguments::names(schema).into_iter().map(str::to_owned).chain(later).collect();
                 did_you_mean(name, known.iter().map(String::as_str)).or(hint)
             }
@@ -376,8 +377,8 @@ pub(crate) fn all_globals(evaluation: &Evaluation, kind: &str, own: GlobalArgume
         performing::check_globals(kind, &globals)?;
     }
     strategies::check_call(&state, &own, &globals)?;
-    if own.sudo_user.is_some() && globals.sudo.is_none() {
-        return Err(Diagnostic::misuse("`_sudo_user` is given without `_sudo`").hint("write _sudo = true beside it"));
+    if let Some((name, needs, write)) = own.lonely(&globals) {
+        return Err(Diagnostic::misuse(format!("`{name}` is given without `{needs}`")).hint(format!("write {write} beside it")));
     }
     Ok(globals)
 }
@@ -499,7 +500,7 @@ fn global_hint(schema: &Value, message: &str) -> Option<String> {
 
 /// Whether every operation takes it, by its name without the `_`.
 pub(crate) fn is_global_argument(name: &str) -> bool {
-    name == "if" || arguments::property(&GLOBALS.0, name).is_some() || NOT_YET.contains(&name) || DEPLOY_ONLY.contains(&name)
+    name == "if" || arguments::property(&GLOBALS.0, name).is_some() || DEPLOY_ONLY.contains(&name)
 }
 
 /// The names of the arguments that every operation takes.

@@ -53,7 +53,7 @@ server.shell { commands = { name, all.conf.path, wrapped() } }
     assert_eq!(ran.failed, None);
     assert_eq!(ran.calls[0].arguments["commands"], json!(["web-1", "/etc/x", "web-1"]));
     assert_eq!(ran.asked[1], [r#"files.file {"path":"/etc/x"}"#, r#"files.file {"path":"/missing"}"#]);
-    assert_eq!((ran.asked.len(), ran.contexts[2].sudo.as_deref()), (3, Some("root")));
+    assert_eq!((ran.asked.len(), ran.contexts[2].privilege.user()), (3, Some("root")));
 }
 
 #[tokio::test]

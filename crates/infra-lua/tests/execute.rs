@@ -338,7 +338,7 @@ assert(other.name == "web-1" and other.file.size == 12)
         vec!["server.hostname {}".to_owned()],
     ];
     assert_eq!(ran.asked, asked);
-    let sudo: Vec<Option<&str>> = ran.contexts.iter().map(|context| context.sudo.as_deref()).collect();
+    let sudo: Vec<Option<&str>> = ran.contexts.iter().map(|context| context.privilege.user()).collect();
     assert_eq!(sudo, [Some("root"), Some("root"), None]);
     let mut functions = functions.expect("a body");
     let mut trace = Vec::new();

@@ -1,5 +1,6 @@
 //! The hosts of an inventory: names, groups and data.
 
+use infra_core::global_arguments::is_hidden;
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::{Map, Value};
@@ -17,7 +18,7 @@ pub fn render_hosts(inventory: &Inventory, hosts: &[HostId]) -> String {
         .map(|id| {
             let host = inventory.by_id(*id);
             let groups = if host.groups.is_empty() { "-".to_owned() } else { host.groups.join(",") };
-            let data: Vec<_> = host.data.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let data: Vec<_> = shown(&host.data).iter().map(|(key, value)| format!("{key}={value}")).collect();
             [one_line(&host.name), one_line(&groups), one_line(&data.join(" "))]
         })
         .collect();
@@ -39,10 +40,16 @@ pub fn hosts_document(inventory: &Inventory, hosts: &[HostId]) -> String {
         .iter()
         .map(|id| {
             let host = inventory.by_id(*id);
-            (host.name.clone(), json!({ "connector": host.connector, "groups": host.groups, "data": host.data }))
+            (host.name.clone(), json!({ "connector": host.connector, "groups": host.groups, "data": shown(&host.data) }))
         })
         .collect();
     serde_json::to_string_pretty(&Value::Object(hosts)).expect("a value is JSON") + "\n"
+}
+
+/// Data without the values that are shown nowhere.
+fn shown(data: &Map) -> Map {
+    let one = |(key, value): (&String, &Value)| (key.clone(), if is_hidden(key) { json!("(hidden)") } else { value.clone() });
+    data.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -66,7 +73,7 @@ mod tests {
         let hosts = vec![
             host(0, "web-01.example.com", &["web_servers", "staging"], json!({ "role": "canary\n", "ports": [80, 443] })),
             host(1, "@local", &[], json!({})),
-            host(2, "db", &["db_servers"], json!({ "_sudo": true })),
+            host(2, "db", &["db_servers"], json!({ "_sudo": true, "_sudo_password": "canary" })),
         ];
         Inventory { hosts: hosts.into_iter().map(Arc::new).collect(), ..Inventory::default() }
     }
@@ -76,7 +83,7 @@ mod tests {
         assert_snapshot!(render_hosts(&inventory(), &[HostId(0), HostId(1), HostId(2)]), @r#"
         web-01.example.com  web_servers,staging  role="canary\n" ports=[80,443]
         @local              -
-        db                  db_servers           _sudo=true
+        db                  db_servers           _sudo=true _sudo_password="(hidden)"
         "#);
         assert_eq!(render_hosts(&inventory(), &[]), "");
     }
@@ -96,7 +103,8 @@ mod tests {
               "db_servers"
             ],
             "data": {
-              "_sudo": true
+              "_sudo": true,
+              "_sudo_password": "(hidden)"
             }
           }
         }

@@ -132,8 +132,9 @@ fn globals_from(what: &str, words: &[&String]) -> Result<GlobalArguments, Diagno
         return Err(Diagnostic::misuse(format!("`{word}` has no meaning here: there is no earlier operation to ask about")));
     }
     let globals = GlobalArguments::from_words(words).map_err(|error| blame(what, error))?;
-    if globals.sudo_user.is_some() && globals.sudo.is_none() {
-        return Err(Diagnostic::misuse(format!("{what}: `_sudo_user` is given without `_sudo`")).hint("write _sudo=true beside it"));
+    if let Some((name, needs, write)) = globals.lonely(&globals) {
+        let write = write.replace(" = ", "=").replace('"', "");
+        return Err(Diagnostic::misuse(format!("{what}: `{name}` is given without `{needs}`")).hint(format!("write {write} beside it")));
     }
     Ok(globals)
 }
@@ -146,7 +147,20 @@ pub struct Question<'r> {
 }
 
 /// The global arguments that mean something to a fact.
-const OF_FACTS: &[&str] = &["_sudo", "_sudo_user", "_env", "_chdir"];
+const OF_FACTS: &[&str] = &[
+    "_sudo",
+    "_sudo_user",
+    "_sudo_login",
+    "_sudo_preserve_env",
+    "_su_user",
+    "_su_login",
+    "_su_shell",
+    "_doas",
+    "_doas_user",
+    "_shell",
+    "_env",
+    "_chdir",
+];
 
 impl<'r> Question<'r> {
     /// A fact and the words of its question. Words that start with `_` are global arguments.
@@ -249,7 +263,10 @@ mod tests {
         let request = Question::read(&registry, "files.file", &words).and_then(|question| question.of(&host));
         let request = request.map_err(|wrong| format!("{wrong} | {}", wrong.hint.as_deref().unwrap_or_default()))?;
         let context = serde_json::to_value(&request.context).expect("data");
-        Ok((request.fact.question()["path"].as_str().expect("a path").to_owned(), json!([context["sudo"], context["env"]])))
+        Ok((
+            request.fact.question()["path"].as_str().expect("a path").to_owned(),
+            json!([context["privilege"]["sudo"]["user"], context["env"]]),
+        ))
     }
 
     #[test]
@@ -269,7 +286,7 @@ mod tests {
         assert_eq!(wrong(&["path=x", "_sudo_user=db"]), "files.file: `_sudo_user` is given without `_sudo` | write _sudo=true beside it");
         assert_eq!(
             wrong(&["path=x", "_timeout=5"]),
-            "files.file: `_timeout` means nothing to a fact | a fact takes _sudo, _sudo_user, _env, _chdir"
+            "files.file: `_timeout` means nothing to a fact | a fact takes _sudo, _sudo_user, _sudo_login, _sudo_preserve_env, _su_user, _su_login, _su_shell, _doas, _doas_user, _shell, _env, _chdir"
         );
         assert_eq!(wrong(&["path=x", "_suod=true"]), "files.file: there is no argument `_suod` | did you mean `_sudo`?");
         assert_eq!(wrong(&["pth=x"]), "files.file: there is no argument `pth` | did you mean `path`?");
@@ -286,7 +303,8 @@ mod tests {
         };
         assert_eq!(wrong("_timeout=-1"), "server.shell: `_timeout` takes seconds above 0, got -1");
         assert_eq!(wrong("_sudo_user=db"), "server.shell: `_sudo_user` is given without `_sudo`");
-        assert_eq!(wrong("_doas=true"), "server.shell: the global argument `_doas` is not available yet");
+        assert_eq!(wrong("_doas_user=db"), "server.shell: `_doas_user` is given without `_doas`");
+        assert!(wrong("_sudo_password=hunter2").starts_with("server.shell: `_sudo_password` stands on the command line"));
         assert_eq!(wrong("_if=true"), "`_if=true` has no meaning here: there is no earlier operation to ask about");
     }
 }

@@ -149,6 +149,18 @@ pub struct Options {
     #[arg(long)]
     pub sudo: bool,
 
+    /// Ask for the password of sudo before the run, once for all hosts. Without it, it is asked for when a host wants one.
+    #[arg(long)]
+    pub ask_sudo_password: bool,
+
+    /// The same for su.
+    #[arg(long)]
+    pub ask_su_password: bool,
+
+    /// The same for doas.
+    #[arg(long)]
+    pub ask_doas_password: bool,
+
     /// Log in as this user.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -371,6 +383,9 @@ impl Options {
             // The later one wins.
             data: [earlier.data, self.data].concat(),
             sudo: self.sudo || earlier.sudo,
+            ask_sudo_password: self.ask_sudo_password || earlier.ask_sudo_password,
+            ask_su_password: self.ask_su_password || earlier.ask_su_password,
+            ask_doas_password: self.ask_doas_password || earlier.ask_doas_password,
             user: self.user.or(earlier.user),
             port: self.port.or(earlier.port),
             key: self.key.or(earlier.key),

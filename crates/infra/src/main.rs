@@ -10,6 +10,7 @@ mod earlier_hosts;
 mod interrupts;
 mod journal;
 mod outcome;
+mod passwords;
 mod remembered;
 mod reporting;
 mod results;

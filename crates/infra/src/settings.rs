@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::global_arguments::is_hidden;
+use infra_core::privilege::Tool;
 use infra_core::waves::Share;
 use infra_core::{Map, Value};
 use infra_engine::Proving;
@@ -93,6 +95,8 @@ pub struct Settings {
     pub exclude: Vec<String>,
     /// Data that is laid over all hosts'.
     pub overrides: Map,
+    /// The programs whose passwords are asked for before the run.
+    pub passwords: Vec<Tool>,
     /// Print one JSON document.
     pub json: bool,
 }
@@ -150,7 +154,10 @@ impl Settings {
         }
         // Like cp(1): who says what goes where is not asked whether it shall; with what is removed it is another matter.
         let says_enough = matches!(&task, Task::Copy(words) | Task::Fetch(words) if !words.removes());
+        let passwords =
+            [(arguments.ask_doas_password, Tool::Doas), (arguments.ask_sudo_password, Tool::Sudo), (arguments.ask_su_password, Tool::Su)];
         Ok(Self {
+            passwords: passwords.into_iter().filter(|(asked, _)| *asked).map(|(_, tool)| tool).collect(),
             inventory,
             source,
             task,
@@ -242,6 +249,12 @@ fn overrides(arguments: &Options) -> Result<Map, Diagnostic> {
         let Some((key, text)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return Err(Diagnostic::misuse(format!("--data {word} is no KEY=VALUE")).hint("--data version=1.2"));
         };
+        if is_hidden(key) {
+            return Err(Diagnostic::misuse(format!(
+                "--data {key}=… stands on the command line, which every user of this machine can read"
+            ))
+            .hint(format!("have it asked for with --ask-{}", key.trim_start_matches('_').replace('_', "-"))));
+        }
         data.insert(key.to_owned(), data_value(text).map_err(|why| Diagnostic::misuse(format!("--data {word}: {why}")))?);
     }
     if arguments.sudo {

@@ -25,10 +25,25 @@ impl Hold {
         free.wait_while(guard, |held| *held).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Holds the screen up until the value is dropped.
+    pub fn take(&self) -> Taken {
+        self.set(true);
+        Taken(self.clone())
+    }
+
     fn set(&self, held: bool) {
         let (flag, free) = &*self.0;
         *flag.lock().unwrap_or_else(PoisonError::into_inner) = held;
         free.notify_all();
+    }
+}
+
+/// Something is asked until this is dropped.
+pub struct Taken(Hold);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 

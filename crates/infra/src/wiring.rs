@@ -25,6 +25,7 @@ use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
+use crate::passwords::AtTerminal as Passwords;
 use crate::remembered::Recording;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
@@ -121,6 +122,11 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
+    let hold = Hold::default();
+    let passwords = Arc::new(Passwords::new(hold.clone(), interrupts.clone()));
+    for tool in &settings.passwords {
+        passwords.ask_now(*tool).await?;
+    }
     let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
     let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
@@ -134,7 +140,6 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
             interrupter.kill();
         });
     }
-    let hold = Hold::default();
     let screen = Box::new(Quiet::new(silent.clone(), hold.clone()));
     let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
     // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
@@ -146,7 +151,8 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     let saved = saved.map(|saved| Arc::new(saved.plan.basis));
     let lock = settings.lock.zip(journal.as_ref()).map(|(lock, journal)| claims(lock, journal));
     let engine = infra_engine::Settings { earlier, record: record.clone(), saved, lock, ..Default::default() };
-    let wires = Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, hold };
+    let wires =
+        Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, hold, passwords };
     let state = execute(&settings, kind, work, wires).await;
     drop((world, controller));
     reporting.finish();
@@ -189,6 +195,7 @@ struct Wires<'r> {
     /// What the engine is told besides what the settings say.
     engine: infra_engine::Settings,
     hold: Hold,
+    passwords: Arc<Passwords>,
 }
 
 /// What is done on the hosts.
@@ -215,7 +222,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.hold))),
+        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.hold)).asking(wires.passwords)),
         settings: infra_engine::Settings {
             kind,
             parallel: settings.parallel,

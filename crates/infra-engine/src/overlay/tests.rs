@@ -189,7 +189,7 @@ fn what_was_looked_at_and_touched_is_remembered() {
 
 #[test]
 fn answers_are_kept_apart_by_who_asks_and_dropped_when_touched() {
-    let sudo = Context { sudo: Some("root".into()), ..Context::default() };
+    let sudo = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
     let fact = |path: &str| erase(KindAt { path: path.to_owned() });
     let mut store = FactStore::default();
     store.keep(&Asked::new(fact("/a"), &sudo), Ok(json!("root's")));

@@ -189,6 +189,6 @@ async fn commands_and_facts_run_as_the_operation_says() {
     let contexts = fleet.machines["a"].contexts.lock().unwrap().clone();
     let [(asked, None), (performed, Some(timeout))] = &contexts[..] else { panic!("one question and one command: {contexts:?}") };
     assert_eq!(*timeout, std::time::Duration::from_millis(2500));
-    assert_eq!((performed.sudo.as_deref(), performed.chdir.as_deref()), (Some("root"), Some("/srv")));
+    assert_eq!((performed.privilege.user(), performed.chdir.as_deref()), (Some("root"), Some("/srv")));
     assert_eq!(*asked, performed.for_facts(), "facts inherit all but the directory");
 }

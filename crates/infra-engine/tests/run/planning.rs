@@ -279,10 +279,13 @@ async fn facts_are_answered_host_by_host() {
 #[tokio::test]
 async fn each_host_is_asked_as_whom_it_says() {
     let fleet = Fleet::new(&["a", "b"], |_| Vec::new()).text("a", "/x", "1").text("b", "/x", "2").kind(RunKind::Fact);
-    let as_whom = |host: HostId| Context { sudo: (host == HostId(1)).then(|| "www".to_owned()), ..Context::default() };
+    let as_whom = |host: HostId| Context {
+        privilege: (host == HostId(1)).then(|| infra_core::privilege::Privilege::sudo("www")).unwrap_or_default(),
+        ..Context::default()
+    };
     assert_eq!(fleet.facts_as(&["/x"], as_whom).await.buckets(), [Bucket::Ok; 2]);
     let users = |name: &str| -> Vec<Option<String>> {
-        fleet.machines[name].contexts.lock().unwrap().iter().map(|(context, _)| context.sudo.clone()).collect()
+        fleet.machines[name].contexts.lock().unwrap().iter().map(|(context, _)| context.privilege.user().map(str::to_owned)).collect()
     };
     assert_eq!((users("a"), users("b")), (vec![None], vec![Some("www".to_owned())]));
 }
