@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use infra_core::waves::Share;
 use infra_engine::Proving;
 
@@ -256,6 +256,20 @@ pub enum RunsVerb {
         #[arg(long, short = 'v', action = clap::ArgAction::Count)]
         verbose: u8,
     },
+}
+
+/// What `infra apply` refuses, since it was decided with the plan: its help does not show it.
+const DECIDED: &[&str] = &["dry", "plan", "data", "sudo", "user", "port", "key"];
+
+impl Arguments {
+    /// Reads the command line; help, the version and what is not understood end the program here.
+    pub fn typed() -> Self {
+        let hide = |hidden: &'static [&'static str]| {
+            move |verb: clap::Command| verb.mut_args(|arg| if hidden.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
+        };
+        let command = Self::command().mut_subcommand("apply", hide(DECIDED)).mut_subcommand("resume", hide(&["plan"]));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 impl Options {

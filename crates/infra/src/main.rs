@@ -20,15 +20,13 @@ mod world;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
 use crate::arguments::{Arguments, Verb};
 use crate::outcome::Trouble;
 use crate::settings::Settings;
 use crate::wiring::Origin;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::parse();
+    let mut arguments = Arguments::typed();
     if let Some(Verb::Runs(asked)) = &arguments.verb {
         let json = asked.json();
         return runs::tell(asked).map_or_else(|trouble| trouble.report(0, json), |()| ExitCode::SUCCESS);

@@ -1,0 +1,1 @@
+files.line { name = "Greet", path = "notes", line = "hello" }
