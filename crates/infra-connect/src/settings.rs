@@ -24,6 +24,8 @@ pub struct Settings {
     pub open_files: Option<u64>,
     /// A folder of this user's alone for sockets; see [`runtime_folder`]. It is made when it is first needed.
     pub runtime_folder: PathBuf,
+    /// What tells this run from every other one where it claims a machine: 128 random bits, the same for all its hosts.
+    pub run_key: String,
 }
 
 impl Settings {
@@ -39,6 +41,7 @@ impl Settings {
             upload_stall: Duration::from_secs(60),
             open_files: None,
             runtime_folder: runtime_folder.into(),
+            run_key: format!("{:032x}", rand::random::<u128>()),
         }
     }
 }

@@ -126,8 +126,8 @@ async fn all_together(connection: &Arc<dyn Connection>, folder: &Path, commands:
 async fn many_commands_at_the_same_time_go_over_several_connections() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
     let (wire, connection) = reach(&sshd).await;
-    connection.prepare_for(6).await.unwrap();
-    assert_eq!(sshd.logins(), 1, "one connection bears six commands beside its own shell and a kill");
+    connection.prepare_for(7).await.unwrap();
+    assert_eq!(sshd.logins(), 1, "one connection bears seven commands beside a kill");
     connection.prepare_for(12).await.unwrap();
     assert_eq!(sshd.logins(), 2);
     all_together(&connection, sshd.folder(), 12).await;
@@ -145,16 +145,16 @@ async fn many_commands_at_the_same_time_go_over_several_connections() {
 async fn a_kill_reaches_the_commands_of_all_connections() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
     let (wire, connection) = reach(&sshd).await;
-    connection.prepare_for(13).await.unwrap();
+    connection.prepare_for(14).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..13 {
+    for n in 0..14 {
         let connection = connection.clone();
         // Each of them must be killed in the hard way.
         let script = format!("trap '' TERM; echo >{}/pid.{n}; while :; do sleep 0.1; done", sshd.folder().display());
         tasks.spawn(async move { perform(&connection, &run(&script)).await.0 });
     }
     let folder = sshd.folder().to_owned();
-    eventually("all commands", || (0..13).all(|n| folder.join(format!("pid.{n}")).exists())).await;
+    eventually("all commands", || (0..14).all(|n| folder.join(format!("pid.{n}")).exists())).await;
     assert_eq!(sshd.logins(), 3);
     connection.kill().await;
     while let Some(done) = tasks.join_next().await {
@@ -171,7 +171,7 @@ async fn a_host_that_does_not_bear_so_many_says_so_before_anything_runs() {
     let (wire, connection) = reach(&sshd).await;
     let error = connection.prepare_for(12).await.unwrap_err();
     assert!(
-        error.message.starts_with("12 commands at once are needed on the host, and over 2 connections it started 6 shells: "),
+        error.message.starts_with("12 commands at once are needed on the host, and over 2 connections there are 7 shells: "),
         "{error}"
     );
     assert!(error.hint.unwrap().contains("MaxSessions"));
@@ -188,7 +188,7 @@ async fn a_connection_that_cannot_be_opened_again_says_so_before_anything_runs()
     let (wire, connection) = reach(&sshd).await;
     std::fs::rename(sshd.user_key(), sshd.folder().join("put-away")).unwrap();
     let error = connection.prepare_for(12).await.unwrap_err();
-    let beginning = "12 commands at once need 2 connections to the host, with up to 6 each, and not all of them could be opened: ";
+    let beginning = "12 commands at once need 2 connections to the host, and not all of them could be opened: ";
     assert!(error.message.starts_with(beginning), "{error}");
     assert!(error.hint.is_some());
     assert_eq!(perform(&connection, &run("true")).await.0, Ending::Exited(0));
@@ -241,7 +241,7 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_command_is_lost() {
     let heard = Arc::new(Heard::default());
     let action = run("echo begun; sleep 606");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let cutting = async {
         eventually("it has begun", || heard.stdout() == "begun\n").await;
         sshd.cut_connections();
@@ -317,7 +317,7 @@ async fn kill_reaches_the_host() {
     let heard = Arc::new(Heard::default());
     let action = run("echo $$; exec sleep 609");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let killing = async {
         eventually("it has begun", || heard.stdout().ends_with('\n')).await;
         connection.kill().await;

@@ -30,7 +30,7 @@ use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::saved_plans::{self, Saved};
-use crate::settings::{Settings, Source, Task};
+use crate::settings::{Lock, Settings, Source, Task};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
 
@@ -221,6 +221,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             max_fail: settings.max_fail,
             prove: settings.prove,
             detailed_exit_code: settings.detailed_exit_code,
+            lock: settings.lock.zip(wires.journal.as_ref()).map(|(lock, journal)| claims(lock, journal)),
             ..wires.engine
         },
         approve: Arc::new(Question {
@@ -239,6 +240,15 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         Work::Operations(_) => run.deploy().await,
         Work::Facts(questions) => run.facts(questions).await,
     }
+}
+
+/// What this run tells another one that wants the same machine.
+fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let controller = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+    let Lock { wait, required, lease } = lock;
+    infra_engine::LockSettings { run: journal.run.clone(), user, controller, lease, wait, required }
 }
 
 /// The hosts that an earlier run left so, as its journal tells.
