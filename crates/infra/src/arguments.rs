@@ -329,6 +329,20 @@ pub enum RunsVerb {
     },
 }
 
+/// What `infra apply` refuses, since it was decided with the plan: its help does not show it.
+const DECIDED: &[&str] = &["dry", "plan", "data", "sudo", "user", "port", "key"];
+
+impl Arguments {
+    /// Reads the command line; help, the version and what is not understood end the program here.
+    pub fn typed() -> Self {
+        let hide = |hidden: &'static [&'static str]| {
+            move |verb: clap::Command| verb.mut_args(|arg| if hidden.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
+        };
+        let command = Self::command().mut_subcommand("apply", hide(DECIDED)).mut_subcommand("resume", hide(&["plan"]));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// A time in seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim().parse().map_err(|_| "expected a number of seconds such as 300".to_owned())?;
