@@ -173,7 +173,7 @@ impl Worker {
                 let inside =
                     |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
                 let new = self.socket_folders().into_iter().filter(|path| !stood(path));
-                left.extend(new.map(|path| format!("folder {} with {:?}", path.display(), inside(path))));
+                left.extend(new.map(|path| format!("folder {} with {:?}", path.display(), inside(&path))));
             }
             left
         };

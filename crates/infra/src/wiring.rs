@@ -28,7 +28,7 @@ use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::settings::{Settings, Source, Task};
-use crate::terminal_questions::{AtTerminal, Hold};
+use crate::terminal_questions::{AtTerminal, Gate};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
 
@@ -95,13 +95,13 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
             interrupter.kill();
         });
     }
-    let hold = Hold::default();
-    let screen = Box::new(Quiet::new(silent.clone(), hold.clone()));
+    let gate = Gate::default();
+    let screen = Box::new(Quiet::new(silent.clone(), gate.clone()));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, hold })
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, gate })
             .await;
     drop(world);
     reporting.finish();
@@ -134,7 +134,7 @@ struct Wires<'r> {
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
     earlier: Option<Arc<Earlier>>,
-    hold: Hold,
+    gate: Gate,
 }
 
 /// What is done on the hosts.
@@ -161,7 +161,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.hold))),
+        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.gate))),
         settings: infra_engine::Settings {
             kind,
             parallel: settings.parallel,
