@@ -11,11 +11,15 @@ fn sessions() {
     // The journal of the runs goes there, and with it.
     let home = tempfile::tempdir().expect("a folder");
     let home_path = home.path().to_str().expect("a path in UTF-8");
-    let cases = trycmd::TestCases::new();
-    cases.env("HOME", home_path).env("XDG_STATE_HOME", format!("{home_path}/state"));
-    cases.case("../../tests/command_line/*.trycmd");
-    cases.register_bin("infra", std::path::Path::new(env!("CARGO_BIN_EXE_infra")));
-    cases.run();
+    let folder = std::fs::read_dir(common::repository().join("tests/command_line")).expect("the sessions");
+    // One after the other and not at once, as all of them change this machine, which has one lock.
+    for session in folder.flatten().filter(|file| file.path().extension().is_some_and(|extension| extension == "trycmd")) {
+        let cases = trycmd::TestCases::new();
+        cases.env("HOME", home_path).env("XDG_STATE_HOME", format!("{home_path}/state")).env("INFRA_LOCK_FOLDER", home_path);
+        cases.case(session.path());
+        cases.register_bin("infra", std::path::Path::new(env!("CARGO_BIN_EXE_infra")));
+        cases.run();
+    }
 }
 
 /// Sessions in which the last run matters: each has a journal of its own.

@@ -24,7 +24,7 @@ fn infra(sshd: &Sshd, prefix: &str, words: &[&str]) -> common::Ran {
     // Before the words: what stands behind `--` is the command's.
     command.arg("--data").arg(format!("ssh_config_file={}", sshd.ssh_config().display())).args(words);
     command.current_dir(sshd.folder()).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH")).env("HOME", sshd.folder());
-    command.env("XDG_RUNTIME_DIR", sshd.folder().join("r")).stdin(Stdio::null());
+    command.env("XDG_RUNTIME_DIR", sshd.folder().join("r")).env("INFRA_LOCK_FOLDER", sshd.folder()).stdin(Stdio::null());
     let ran = process::run(&mut command, Duration::from_secs(300)).expect("infra ends");
     let left = sshd.leftovers_after(Duration::from_secs(10));
     assert!(left.is_empty(), "{left:#?}");

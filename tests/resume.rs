@@ -213,6 +213,8 @@ fn begin(stage: &Stage) -> Terminal {
     let mut command = infra(stage.folder.path());
     command.args(["a", "deploy.lua", "--yes", "--data", &format!("ssh_config_file={}", stage.sshd.ssh_config().display())]);
     command.args(["--data", &format!("folder={}", stage.folder.path().display())]);
+    // What a killed run holds, who goes on waits for.
+    command.args(["--lock-lease", "2"]);
     let terminal = Terminal::start(command, Elsewhere::default());
     let begun = process::wait_for(DEADLINE, || stage.path("begun").exists().then_some(()));
     assert!(begun.is_some(), "{}", terminal.screen());

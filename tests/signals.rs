@@ -154,7 +154,9 @@ fn sigterm_is_as_control_c() {
 #[test]
 fn after_a_kill_masters_end_with_the_commands_in_flight() {
     let stage = Stage::new();
-    let terminal = Terminal::start(deploy(&stage), Elsewhere::default());
+    let mut killed = deploy(&stage);
+    killed.args(["--lock-lease", "5"]);
+    let terminal = Terminal::start(killed, Elsewhere::default());
     stage.wait_until_at("gate", 2, &terminal);
     kill(Pid::from_raw(terminal.pid()), Signal::SIGKILL).expect("it runs");
     let ended = terminal.end();
@@ -165,8 +167,10 @@ fn after_a_kill_masters_end_with_the_commands_in_flight() {
     let masters = || process::all().into_iter().filter(|process| process.mentions(stage.path("r").as_os_str())).collect::<Vec<Process>>();
     let gone = process::wait_for(Duration::from_secs(10), || masters().iter().all(|one| !one.command.starts_with("ssh")).then_some(()));
     assert!(gone.is_some(), "{:#?}", masters());
-    // The next run converges, and sweeps what the killed one could not.
-    let next = Terminal::start(deploy(&stage), Elsewhere::default());
+    // The next run converges once the lock of the killed one is free, and sweeps what that could not.
+    let mut next = deploy(&stage);
+    next.args(["--lock-wait", "30"]);
+    let next = Terminal::start(next, Elsewhere::default());
     assert!(self::ended(next, 0).screen.contains("2 hosts: 2 changed"));
     stage.nothing_left();
 }

@@ -120,7 +120,7 @@ impl Worker {
         let mut command: Command = common::infra(self.sshd.folder());
         command.env("XDG_RUNTIME_DIR", self.sshd.folder().join("r")).env("XDG_STATE_HOME", folder.join("state"));
         command.env("TMPDIR", self.sshd.folder().join("tmp"));
-        command.arg(HOSTS.join(",")).args(["deploy.lua", "--yes", "-vvv", "--json"]);
+        command.arg(HOSTS.join(",")).args(["deploy.lua", "--yes", "--lock-lease", "2", "--lock-wait", "60", "-vvv", "--json"]);
         command.arg("--data").arg(format!("here={}", folder.display()));
         command.arg("--data").arg(format!("ssh_config_file={}", self.sshd.ssh_config().display()));
         let mut elsewhere = Elsewhere::default();

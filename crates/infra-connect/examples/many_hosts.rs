@@ -43,7 +43,7 @@ async fn perform(
         }
     });
     let context = Context::default();
-    let ending = connection.perform(Perform { action: &action, context: &context, timeout: None }, sink).await;
+    let ending = connection.perform(Perform { action: &action, context: &context, timeout: None, as_of: None }, sink).await;
     for line in lines.lock().expect("no holder panics").iter_mut().filter(|line| !line.is_empty()) {
         line.push(b'\n');
         write_line(out, &host.name, line);
@@ -54,6 +54,8 @@ async fn perform(
         Ending::Refused(reason) => Err(reason),
         Ending::TimedOut { after, .. } => Err(format!("took longer than {} s", after.as_secs())),
         Ending::Killed => Err("was killed".to_owned()),
+        // Without a claim (`Connection::claim`) nobody asks for a lock.
+        Ending::Locked(locked) => Err(format!("found the host locked: {locked:?}")),
         Ending::Lost { reason, begun } => Err(format!("was lost{}: {reason}", if begun { ", and may have been done" } else { "" })),
     }
 }

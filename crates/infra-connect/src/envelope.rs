@@ -7,7 +7,7 @@
 //!
 //! A frame begins with the tag of its shell, which has 128 random bits. Lines that do not are let go: what a command left of its payload is never run.
 
-use infra_core::command::quote;
+use infra_core::command::{Shell, quote};
 
 use crate::receipts::{Marks, Tag};
 use crate::spawn::BOOT;
@@ -17,6 +17,8 @@ use crate::spawn::BOOT;
 pub(crate) enum Mark {
     /// The shell that changes the user is there; its process id.
     Up,
+    /// The lock of the machine has answered; a number of [`crate::lock_script`].
+    Lock,
     /// The shell that serves the command takes it; its process id.
     Ready,
     /// The shell of the command is there; its process id, which is that of its process group.
@@ -68,7 +70,8 @@ fn load(script: &str) -> String {
 }
 
 /// What makes a shell that runs `BOOT` serve frames with this tag until its input ends, as `user` where given.
-pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag) -> String {
+/// `lock` is what the shell of the user who is logged in does for the lock before it becomes that user's; it never keeps it from that.
+pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag, lock: Option<&Shell>) -> String {
     let over = tag.say("$infra_k");
     let tag = tag.as_str();
     // Each frame has a subshell: what it sets, and where it ends, is its own.
@@ -77,9 +80,10 @@ pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag) -> St
     );
     let Some(user) = user else { return serve };
     let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
+    let locking = locking(marks, lock);
     let (sudo, boot) = (crate::privilege::sudo(user), quote(BOOT));
     // The locale is for sudo's own messages, which are read.
-    load(&format!("{up}\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + "unset LC_ALL;" + &serve
+    load(&format!("{up}\n{locking}unset infra_k\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + "unset LC_ALL;" + &serve
 }
 
 /// A frame. What the one before left of a line is ended first.
@@ -102,15 +106,51 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
     )
 }
 
+/// What stands before a command in the shell that serves it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Before<'b> {
+    /// What concerns the lock, with its status in `infra_k`; unless that is 0, the command is not run.
+    pub(crate) lock: Option<&'b Shell>,
+    /// The user that is changed to for this command alone.
+    pub(crate) user: Option<&'b str>,
+}
+
+/// A script of the lock, and what tells its answer.
+fn locking(marks: &mut Marks<Mark>, lock: Option<&Shell>) -> String {
+    lock.map_or_else(String::new, |lock| format!("{lock}{}\n", marks.add(Mark::Lock).print("$infra_k")))
+}
+
+/// A frame that begins with this mark: `run`, which starts another shell, unless the lock is against it.
+fn guarded(marks: &mut Marks<Mark>, [first, last]: [Mark; 2], tag: &Tag, lock: Option<&Shell>, run: &str) -> String {
+    let first = marks.add(first).say("$$");
+    let locking = locking(marks, lock);
+    let run = if lock.is_some() { format!("case $infra_k in 0) unset infra_k\n{run}\n;; esac") } else { run.to_owned() };
+    let last = marks.add(last).say("$?");
+    // The lines of the other shell are let go where it was not started.
+    frame(tag, &format!("{first}\n{locking}{run}\n{last}"))
+}
+
+/// Everything to be written to a shell that serves frames with this tag to have a script of the lock run, and nothing else.
+pub(crate) fn lock_alone(marks: &mut Marks<Mark>, tag: &Tag, lock: &Shell) -> String {
+    guarded(marks, [Mark::Ready, Mark::End], tag, Some(lock), ":")
+}
+
 /// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, script: &str) -> String {
-    let ready = marks.add(Mark::Ready).say("$$");
+pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, before: Before<'_>, script: &str) -> String {
     let boot = quote(BOOT);
     let start = if abilities.setsid { "setsid sh" } else { "sh" };
-    let end = marks.add(Mark::End).say("$?");
     // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
     // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let mut text = frame(tag, &format!("{ready}\n{start} -c {boot}\n{end}"));
+    let start = format!("{start} -c {boot}");
+    let mut text = match before.user {
+        None => guarded(marks, [Mark::Ready, Mark::End], tag, before.lock, &start),
+        Some(user) => {
+            let sudo = format!("LC_ALL=C {} sh -c {boot}", crate::privilege::sudo(user));
+            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, &sudo);
+            let (ready, end) = (marks.add(Mark::Ready).say("$$"), marks.add(Mark::End).say("$?"));
+            outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}"))
+        }
+    };
     let group = if abilities.setsid { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
     text.push_str(&load(&format!("{group}{script}")));
     text

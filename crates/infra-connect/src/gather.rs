@@ -12,7 +12,7 @@ use crate::envelope::Mark;
 use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
 use crate::perform::{Ear, until};
-use crate::reached::{Inner, Refusal};
+use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
 use crate::{privilege, script};
@@ -158,6 +158,7 @@ impl Inner {
         for (place, question) in texts.iter().enumerate() {
             text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
         }
+        let guarded = self.lock.before_facts(self);
         let session = tokio::select! {
             session = self.session(user, Use::Again) => session,
             _ = kills.changed() => return Ok(all(killed)),
@@ -168,9 +169,11 @@ impl Inner {
             Err(Refusal::Lost(reason)) => return Err(Lost { reason }),
         };
         self.goes_out();
-        let mut exchange = self.begin(&mut session, user, &text, marks, Payload::none(), Use::Again);
+        let lock = guarded.as_ref().map(|guarded| &guarded.script);
+        let request = Request { user, lock, script: &text, marks, payload: Payload::none() };
+        let mut exchange = self.begin(&mut session, request, Use::Again);
         let mut answers = Answers {
-            ear: Ear::new(None, session.frame),
+            ear: Ear::new(None, session.frame).guarded(guarded.map(|guarded| guarded.answer)),
             limit: self.settings.fact_limit,
             current: [0; 2],
             partial: vec![Output::default(); texts.len()],

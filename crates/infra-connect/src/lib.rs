@@ -51,6 +51,8 @@ mod envelope;
 mod exchange;
 mod gather;
 mod local;
+mod lock;
+mod lock_script;
 mod payload;
 mod perform;
 mod privilege;

@@ -7,14 +7,16 @@ use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::Shell;
 use infra_core::connection::{Ending, OutputSink, Perform};
+use infra_core::lock::Locked;
 use infra_core::output::Stream;
 use tokio::time::Instant;
 
 use crate::download::Incoming;
 use crate::envelope::Mark;
 use crate::exchange::{Exchange, Listener, Step};
+use crate::lock::Awaited;
 use crate::payload::Payload;
-use crate::reached::{Inner, Refusal};
+use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
 use crate::{privilege, script, upload};
@@ -70,6 +72,12 @@ pub(crate) struct Ear {
     group: Option<u32>,
     end: Option<i32>,
     down: Option<i32>,
+    /// Who hears what the lock answers.
+    awaited: Option<Awaited>,
+    /// What the lock answered.
+    locked: Option<Option<Locked>>,
+    /// Whether a change of user is part of the command, so that the shell which serves it goes on where that ends.
+    within: bool,
 }
 
 fn side(stream: Stream) -> usize {
@@ -93,7 +101,21 @@ impl Ear {
             group: None,
             end: None,
             down: None,
+            awaited: None,
+            locked: None,
+            within: false,
         }
+    }
+
+    /// The same, which hands on what the lock answers.
+    pub(crate) fn guarded(self, awaited: Option<Awaited>) -> Self {
+        let within = awaited.as_ref().is_some_and(Awaited::is_of_a_step);
+        Self { awaited, within, ..self }
+    }
+
+    /// What the lock answered, once it has: why the command is not run.
+    pub(crate) fn locked(&self) -> Option<Option<&Locked>> {
+        self.locked.as_ref().map(Option::as_ref)
     }
 
     /// Whether nothing more is waited for.
@@ -178,6 +200,10 @@ impl Listener for Ear {
                 self.up = u32::try_from(pid).ok();
                 self.prelude[at].clear();
             }
+            Piece::Mark(Mark::Lock, number) => {
+                let said = String::from_utf8_lossy(&std::mem::take(&mut self.prelude[at])).into_owned();
+                self.locked = self.awaited.take().map(|awaited| awaited.answered(number, &said));
+            }
             Piece::Mark(Mark::Ready, pid) => {
                 self.ready = u32::try_from(pid).ok();
                 self.prelude[at].clear();
@@ -192,6 +218,7 @@ impl Listener for Ear {
             Piece::Mark(Mark::Down, status) => {
                 self.down = i32::try_from(status).ok();
                 self.over[at] = true;
+                self.ended[at] |= self.within;
             }
             // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
             Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
@@ -225,7 +252,9 @@ impl Inner {
         };
         let read = Action::Run(incoming.command());
         let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
-        let ending = self.perform_within(Perform { action: &read, ..step }, incoming.sink(sink), Some(limit)).await;
+        // It changes this machine and only reads the host, whose lock it does not need.
+        let reading = Perform { action: &read, as_of: None, ..step };
+        let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
         incoming.end(ending).await
     }
 
@@ -238,11 +267,22 @@ impl Inner {
         };
         let mut kills = self.kills();
         let _flight = self.flight();
+        let guarded = tokio::select! {
+            biased;
+            _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
+            guarded = self.lock.before_step(self, step.as_of) => match guarded {
+                Ok(guarded) => guarded,
+                Err(locked) => return Ending::Locked(locked),
+            },
+        };
+        let lock = guarded.as_ref().map(|guarded| &guarded.script);
+        // The lock is that of the user who is logged in, so that a shell of that user has a look at it and then changes the user, all in one round trip.
+        let serving = user.filter(|_| lock.is_none());
         let how = task.how();
         let session = tokio::select! {
             biased;
             _ = kills.changed() => return Ending::Refused("the run was interrupted before it began".to_owned()),
-            session = self.session(user, how) => session,
+            session = self.session(serving, how) => session,
         };
         let mut session = match session {
             Ok(session) => session,
@@ -252,8 +292,9 @@ impl Inner {
         let started = Instant::now();
         self.command_goes_out();
         let frame = session.frame;
-        let mut exchange = self.begin(&mut session, user, &task.script, task.marks, task.payload, how);
-        let mut ear = Ear::new(Some(sink), frame);
+        let request = Request { user, lock, script: &task.script, marks: task.marks, payload: task.payload };
+        let mut exchange = self.begin(&mut session, request, how);
+        let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
         let stopped = self.listen(&mut exchange, &mut ear, task.limit, &mut kills).await;
         if let Some(stopped) = stopped {
             let after = started.elapsed();
@@ -373,6 +414,9 @@ impl Inner {
     }
 
     async fn judge(&self, exchange: &mut Exchange, ear: &Ear, user: Option<&str>, dest: Option<&str>) -> Ending {
+        if let Some(Some(locked)) = ear.locked() {
+            return Ending::Locked(locked.clone());
+        }
         let begun = exchange.progress().begun();
         let refused = |reason: String| {
             Ending::Refused(match dest {

@@ -9,11 +9,13 @@ use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::global_arguments::Context;
+use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
-use crate::envelope::{self, Abilities, Mark};
+use crate::envelope::{self, Abilities, Before, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::lock::Lock;
 use crate::payload::Payload;
 use crate::perform::Ear;
 use crate::receipts::{Marks, Piece, Tag};
@@ -47,12 +49,24 @@ pub(crate) struct Inner {
     closed: watch::Sender<bool>,
     round_trips: AtomicU64,
     commands: AtomicU64,
+    pub(crate) lock: Lock,
 }
 
 /// Why a command was not started.
 pub(crate) enum Refusal {
     Refused(String),
     Lost(String),
+}
+
+/// What a shell is to do.
+pub(crate) struct Request<'r> {
+    /// As whom; where the shell that serves it is another user's, the user is changed for this alone.
+    pub(crate) user: Option<&'r str>,
+    /// What concerns the lock of the user who is logged in, before it. A shell of another user does it when it is opened, and never again.
+    pub(crate) lock: Option<&'r Shell>,
+    pub(crate) script: &'r str,
+    pub(crate) marks: Marks<Mark>,
+    pub(crate) payload: Payload,
 }
 
 /// What was said about killing what is in flight.
@@ -101,7 +115,7 @@ impl Reached {
     pub async fn meet(settings: Arc<Settings>, spawner: Arc<dyn Spawn>, first: Process) -> Result<Self, String> {
         let mut marks = Marks::new();
         let tag = Tag::random();
-        let text = envelope::open(&mut marks, None, &tag) + &envelope::hello(&mut marks, &tag);
+        let text = envelope::open(&mut marks, None, &tag, None) + &envelope::hello(&mut marks, &tag);
         let mut exchange = Exchange::new(first, marks, text, Payload::none(), true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
@@ -133,6 +147,7 @@ impl Reached {
             closed: watch::Sender::new(false),
             round_trips: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            lock: Lock::default(),
         };
         Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
     }
@@ -160,7 +175,7 @@ impl Reached {
         env.insert("INFRA_ADDRESS".to_owned(), self.inner.spawner.address());
         let context = Context { env, ..Context::default() };
         let action = Action::Run(command.clone());
-        controller.inner.perform(Perform { action: &action, context: &context, timeout: step.timeout }, sink).await
+        controller.inner.perform(Perform { action: &action, context: &context, timeout: step.timeout, as_of: None }, sink).await
     }
 }
 
@@ -213,25 +228,19 @@ impl Inner {
         self.sessions.take(user, how).await
     }
 
-    /// Begins to have `script` run by a shell as `user`. The shell is kept where it is to be used again.
-    pub(crate) fn begin(
-        &self,
-        session: &mut Session,
-        user: Option<&str>,
-        script: &str,
-        marks: Marks<Mark>,
-        payload: Payload,
-        how: Use,
-    ) -> Exchange {
-        let mut marks = marks;
+    /// Begins to have a script run by a shell. The shell is kept where it is to be used again.
+    pub(crate) fn begin(&self, session: &mut Session, request: Request<'_>, how: Use) -> Exchange {
+        let Request { user, lock, script, mut marks, payload } = request;
         let mut text = String::new();
+        let serving = session.user.as_deref();
         let tag = session.tag.get_or_insert_with(|| {
             let tag = Tag::random();
-            text = envelope::open(&mut marks, user, &tag);
+            text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
             tag
         });
         marks.know(tag, Mark::Over);
-        text.push_str(&envelope::command(&mut marks, self.abilities, tag, script));
+        let before = Before { lock: lock.filter(|_| serving.is_none()), user: user.filter(|_| serving != user) };
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, script));
         let process = session.process.take().expect("a session that was just taken has its process");
         Exchange::new(process, marks, text, payload, self.keeps(how))
     }
@@ -250,6 +259,18 @@ impl Inner {
         }
     }
 
+    /// A shell in the session that is kept aside, for what must be done while all others are at work.
+    pub(crate) async fn aside(&self) -> Option<(Process, SemaphorePermit<'_>)> {
+        let permit = self.control.acquire().await.ok()?;
+        self.goes_out();
+        Some((self.spawner.spawn().await.ok()?, permit))
+    }
+
+    /// A shell of the user who is logged in that nobody uses, if there is one.
+    pub(crate) fn idle_session(&self) -> Option<Session> {
+        self.sessions.take_idle()
+    }
+
     /// Opens as many shells as there are to be commands at once, on as many connections as that takes: what a host does not bear shows before anything ran.
     async fn prepare_for(&self, commands: usize) -> Result<(), Crowded> {
         let opened = self.sessions.prepare_for(commands).await?;
@@ -260,16 +281,14 @@ impl Inner {
     /// Kills a process group by a shell of `user`. Says whether it is gone.
     pub(crate) async fn kill_group(&self, group: u32, user: Option<&str>, cleanup: &Shell) -> bool {
         let killing = async {
-            let _permit = self.control.acquire().await.ok()?;
-            self.goes_out();
-            let process = self.spawner.spawn().await.ok()?;
+            let (process, _permit) = self.aside().await?;
             self.goes_out();
             let mut marks = Marks::new();
             let script = crate::process_group::kill(group, cleanup);
             let tag = Tag::random();
-            let open = envelope::open(&mut marks, user, &tag);
+            let open = envelope::open(&mut marks, user, &tag, None);
             marks.know(&tag, Mark::Over);
-            let text = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str());
+            let text = open + &envelope::command(&mut marks, self.abilities, &tag, Before::default(), script.as_str());
             let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
             let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
@@ -315,6 +334,28 @@ impl Connection for Reached {
         })
     }
 
+    fn claim(&self, claim: Option<Claim>) {
+        self.inner.lock.claim(claim, &self.inner.settings.run_key);
+    }
+
+    fn moves(&self) -> u64 {
+        self.inner.lock.moves()
+    }
+
+    fn take_lock(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                ending = self.inner.take_lock() => ending,
+                () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: false },
+            }
+        })
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.inner.release())
+    }
+
     fn end(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.kill_everywhere(false))
     }
@@ -325,7 +366,7 @@ impl Connection for Reached {
 
     fn traffic(&self) -> Traffic {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Traffic { round_trips: of(&self.inner.round_trips), commands: of(&self.inner.commands) }
+        Traffic { round_trips: of(&self.inner.round_trips) + self.inner.sessions.asked(), commands: of(&self.inner.commands) }
     }
 
     fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {

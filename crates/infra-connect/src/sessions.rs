@@ -4,6 +4,7 @@
 //! commands find one open and cost a single round trip. What may leave processes behind, and what reads its input to the end, takes a shell with
 //! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others can be had.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use infra_core::connection::Crowded;
@@ -31,6 +32,8 @@ pub(crate) struct Sessions {
     state: Mutex<State>,
     changed: Notify,
     widening: tokio::sync::Mutex<()>,
+    /// How many were asked for.
+    asked: AtomicU64,
 }
 
 struct State {
@@ -66,7 +69,8 @@ pub(crate) struct Session {
     pub(crate) process: Option<Process>,
     /// What its frames begin with; none where it was not opened yet.
     pub(crate) tag: Option<Tag>,
-    user: Option<String>,
+    /// Whose shell it is; none for the user who is logged in.
+    pub(crate) user: Option<String>,
     /// How many frames it was given, the one to come included.
     pub(crate) frame: i64,
     /// Whether its place is free once it has ended.
@@ -100,11 +104,27 @@ impl Sessions {
     pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
         let state =
             State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, closed: false };
-        Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new(), widening: tokio::sync::Mutex::new(()) })
+        Arc::new(Self {
+            spawner,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            widening: tokio::sync::Mutex::new(()),
+            asked: AtomicU64::new(0),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// How many shells were asked for.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    async fn spawn(&self) -> Result<Process, SpawnError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.spawner.spawn().await
     }
 
     /// Takes over a shell that was started elsewhere, serves frames with this tag, and was given one.
@@ -135,7 +155,7 @@ impl Sessions {
                     let tag = serves.map(|(tag, _)| tag);
                     return Ok(self.session(process, tag, user, frames));
                 }
-                Take::Spawn => match self.spawner.spawn().await {
+                Take::Spawn => match self.spawn().await {
                     Ok(process) => {
                         self.spare(how);
                         return Ok(self.session(process, None, user, 0));
@@ -155,6 +175,15 @@ impl Sessions {
                 Take::Never(refusal) => return Err(refusal),
             }
         }
+    }
+
+    /// A shell of the user who is logged in that serves already, if nobody uses it.
+    pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Session> {
+        let mut state = self.state();
+        let at = state.idle.iter().position(|idle| matches!(idle.serves, Some((_, None))))?;
+        let Idle { process, serves, frames } = state.idle.remove(at);
+        drop(state);
+        Some(self.session(process, serves.map(|(tag, _)| tag), None, frames))
     }
 
     fn session(self: &Arc<Self>, process: Process, tag: Option<Tag>, user: Option<&str>, frames: i64) -> Session {
@@ -186,7 +215,7 @@ impl Sessions {
         }
         let sessions = self.clone();
         tokio::spawn(async move {
-            let spawned = sessions.spawner.spawn().await;
+            let spawned = sessions.spawn().await;
             let mut state = sessions.state();
             match spawned {
                 Ok(process) if !state.closed => state.idle.push(Idle { process, serves: None, frames: 0 }),
@@ -234,6 +263,7 @@ impl Sessions {
             missing
         };
         let mut starting = JoinSet::new();
+        self.asked.fetch_add(missing as u64, Ordering::Relaxed);
         for _ in 0..missing {
             let spawner = self.spawner.clone();
             starting.spawn(async move { spawner.spawn().await });

@@ -27,6 +27,8 @@ pub struct Settings {
     /// The program that ssh starts to ask a question; see [`askpass`](crate::askpass). Without one ssh asks nothing, and a host whose data has a
     /// password cannot be reached.
     pub askpass: Option<PathBuf>,
+    /// What tells this run from every other one where it claims a machine: 128 random bits, the same for all its hosts.
+    pub run_key: String,
 }
 
 impl Settings {
@@ -43,6 +45,7 @@ impl Settings {
             open_files: None,
             runtime_folder: runtime_folder.into(),
             askpass: None,
+            run_key: format!("{:032x}", rand::random::<u128>()),
         }
     }
 }

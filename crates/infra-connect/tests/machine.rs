@@ -94,7 +94,7 @@ async fn sudo_and_a_pulled_cable() {
     // A cable that is pulled in the middle of a command.
     let heard = Arc::new(Heard::default());
     let (action, context) = (run("echo begun; sleep 618"), Context::default());
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let pulling = async {
         eventually("it has begun", || heard.stdout() == "begun\n").await;
         machine.plug(false).unwrap();

@@ -193,7 +193,8 @@ async fn what_may_not_be_killed_is_named() {
     let (_folder, other, host) = host_with("/bin/sh", &[]).await;
     let heard = Arc::new(Heard::default());
     let (action, context) = (run("echo $$; exec sleep 614"), Context::default());
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(500)) };
+    let step =
+        infra_core::connection::Perform { action: &action, context: &context, timeout: Some(Duration::from_millis(500)), as_of: Some(0) };
     let weakening = async {
         eventually("it has begun", || heard.stdout().ends_with('\n')).await;
         other.powerless.store(true, Ordering::SeqCst);

@@ -126,8 +126,8 @@ async fn all_together(connection: &Arc<dyn Connection>, folder: &Path, commands:
 async fn many_commands_at_the_same_time_go_over_several_connections() {
     let sshd = Sshd::start(SshdOptions::default()).unwrap();
     let (wire, connection) = reach(&sshd).await;
-    connection.prepare_for(6).await.unwrap();
-    assert_eq!(sshd.logins(), 1, "one connection bears six commands beside its own shell and a kill");
+    connection.prepare_for(7).await.unwrap();
+    assert_eq!(sshd.logins(), 1, "one connection bears seven commands beside a kill");
     connection.prepare_for(12).await.unwrap();
     assert_eq!(sshd.logins(), 2);
     all_together(&connection, sshd.folder(), 12).await;
@@ -241,7 +241,7 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_command_is_lost() {
     let heard = Arc::new(Heard::default());
     let action = run("echo begun; sleep 606");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let cutting = async {
         eventually("it has begun", || heard.stdout() == "begun\n").await;
         sshd.cut_connections();
@@ -317,7 +317,7 @@ async fn kill_reaches_the_host() {
     let heard = Arc::new(Heard::default());
     let action = run("echo $$; exec sleep 609");
     let context = Context::default();
-    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None };
+    let step = infra_core::connection::Perform { action: &action, context: &context, timeout: None, as_of: Some(0) };
     let killing = async {
         eventually("it has begun", || heard.stdout().ends_with('\n')).await;
         connection.kill().await;

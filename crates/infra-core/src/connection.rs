@@ -10,6 +10,7 @@ use crate::change::Action;
 use crate::command::Command;
 use crate::global_arguments::Context;
 use crate::host::Host;
+use crate::lock::{Claim, Locked};
 use crate::output::{Output, Stream};
 
 /// Makes connections.
@@ -108,6 +109,28 @@ pub trait Connection: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// From now on changes are made under the lock of the machine, as this claim says; with `None`, which is how a connection begins, without one.
+    ///
+    /// The first [`gather`](Self::gather) after that reads in passing how the lock stands. The first step that changes something takes it, in the same round
+    /// trip; each step after that makes sure that it is still held. It is kept alive until it is [released](Self::release).
+    fn claim(&self, _claim: Option<Claim>) {}
+
+    /// How often it has turned out that something may have changed the host after its facts were read. Who diffs reads it before the first fact that the
+    /// diff rests on, and says it in [`Perform::as_of`].
+    fn moves(&self) -> u64 {
+        0
+    }
+
+    /// Takes the lock and changes nothing else: for who waits for it. It ends as a step would that does nothing.
+    fn take_lock(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(std::future::ready(Ending::Exited(0)))
+    }
+
+    /// Gives the lock back, where it was taken.
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Does one step of a change, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it.
     fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending>;
 
@@ -164,6 +187,9 @@ pub struct Perform<'a> {
     pub context: &'a Context,
     /// When its process group is killed; an upload counts from its last progress.
     pub timeout: Option<Duration>,
+    /// What [`Connection::moves`] said when the facts were read on which the step rests: where it says something else by now, the step is not done and
+    /// ends as [`Locked::Moved`]. None for a step that changes nothing, such as waiting: it needs no lock.
+    pub as_of: Option<u64>,
 }
 
 /// The connection broke.
@@ -201,6 +227,8 @@ pub enum Ending {
     Killed,
     /// It could not be done, and nothing was changed; why, as a sentence fragment.
     Refused(String),
+    /// It was not done because of the lock of the machine, and nothing was changed.
+    Locked(Locked),
     /// The connection broke before its ending was known.
     Lost {
         /// Why, as a sentence fragment.

@@ -11,7 +11,7 @@
 //! execute  = Executing operation*
 //! keep     = Log | HostFailed                                                                                  of a container that was to be kept
 //! operation= OperationStarted host-op* OperationEnded
-//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
+//! host-op  = HostOperationStarted (CommandStarted | Output | Log | Lock | Retrying | WithinCall | TextsChanged)* HostOperationEnded      one such sequence per host, interleaved
 //! prove    = Proving (HostPrepared | HostFailed | Log)* Proved
 //! ```
 //!
@@ -32,6 +32,7 @@ use crate::change::TextChange;
 use crate::connection::{ConnectError, Ending, Traffic};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::host::HostId;
+use crate::lock::LockNews;
 use crate::output::Stream;
 use crate::plan::{BlockId, OpId, Plan};
 
@@ -210,6 +211,17 @@ pub enum Event {
         waves: usize,
         /// The hosts that enter it.
         hosts: Vec<HostId>,
+    },
+    /// There is something to say about the lock of a host; each thing is said once.
+    Lock {
+        /// The operation that wants to change it.
+        op: OpId,
+        /// Which host.
+        host: HostId,
+        /// The machine that the operation runs on for that host, where it is another one (`_on`); the lock is that of this machine.
+        on: Option<String>,
+        /// What there is to say.
+        news: LockNews,
     },
     /// A failed operation will be tried again on a host.
     Retrying {

@@ -8,7 +8,7 @@
 //! - the machines: [`host`], [`inventory`], made by [`inventory_builder`] from spellings ([`address`], [`nodeset`]);
 //! - what is asked of them and what is done to them: [`fact`], [`operation`], [`change`], [`command`], [`resources`], [`node`];
 //! - how a deploy reaches the engine: [`script`], [`late`], [`condition`], [`global_arguments`], [`registry`], [`arguments`];
-//! - how the engine reaches a host: [`connection`];
+//! - how the engine reaches a host: [`connection`], one run at a time: [`lock`];
 //! - what came of it: [`plan`], [`event`], [`run_state`], whether the plan was [kept to](kept_to), and of the runs before: [`earlier`];
 //! - what a person reads when something is wrong: [`diagnostic`].
 
@@ -31,6 +31,7 @@ pub mod inventory;
 pub mod inventory_builder;
 pub mod kept_to;
 pub mod late;
+pub mod lock;
 pub mod mode;
 pub mod node;
 pub mod nodeset;

@@ -194,6 +194,7 @@ impl RunState {
             | Event::Output { .. }
             | Event::OperationEnded { .. }
             | Event::WaveStarted { .. }
+            | Event::Lock { .. }
             | Event::Retrying { .. }
             | Event::WithinCall { .. }
             | Event::TextsChanged { .. }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use infra_core::change::{Action, Change, Content, Download, ScriptRun, Upload};
 use infra_core::connection::Ending;
+use infra_core::lock::Locked;
 use infra_core::plan::Outlook;
 
 /// A step as it is shown to a person: the command's text, or `upload 1.2 KiB to PATH`.
@@ -84,9 +85,38 @@ pub(crate) fn ending(ending: &Ending) -> String {
         }
         Ending::Killed => "was killed because the run was interrupted".to_owned(),
         Ending::Refused(reason) => reason.clone(),
+        Ending::Locked(locked) => self::locked(locked),
         Ending::Lost { reason, begun: true } => format!("the connection was lost while it ran, so its outcome is not known: {reason}"),
         Ending::Lost { reason, begun: false } => format!("the connection was lost before it began: {reason}"),
     }
+}
+
+/// Why the lock of a host kept a step from being done, as a sentence fragment.
+fn locked(locked: &Locked) -> String {
+    match locked {
+        Locked::Held { holder } => format!("another run changes this host, so nothing was done: {holder}"),
+        Locked::Moved { .. } => "the host may have changed since its facts were read, so nothing was done".to_owned(),
+        Locked::TakenOver { holder: Some(holder) } => {
+            format!("another run took this host over while this one gave no sign of life, so nothing more is done: {holder}")
+        }
+        Locked::TakenOver { holder: None } => "the lock of this host is gone, so nothing more is done".to_owned(),
+        Locked::Unavailable { reason } => format!("no lock can be kept on this host, so nothing was done: {reason}"),
+    }
+}
+
+/// What to do about an ending.
+pub(crate) fn hint(ending: &Ending) -> Option<String> {
+    let Ending::Locked(locked) = ending else { return None };
+    Some(match locked {
+        Locked::Held { .. } => {
+            "wait for it with --lock-wait SECONDS; the lock of a run that was killed is free when its lease has run out".to_owned()
+        }
+        Locked::Moved { .. } | Locked::TakenOver { .. } => "run it again: what is done already is found done".to_owned(),
+        Locked::Unavailable { .. } => {
+            "name a folder of the user's own in INFRA_LOCK_FOLDER in the environment of its sessions, or leave `--lock required` out"
+                .to_owned()
+        }
+    })
 }
 
 /// An exit code; above 128 with the signal it may stand for, which a shell cannot tell apart.

@@ -44,6 +44,7 @@ impl EventStream {
             // What a worker still had to say when it was left behind comes too late.
             Event::CommandStarted { op, host, .. }
             | Event::Output { op, host, .. }
+            | Event::Lock { op, host, .. }
             | Event::Retrying { op, host, .. }
             | Event::WithinCall { op, host, .. }
             | Event::TextsChanged { op, host, .. }

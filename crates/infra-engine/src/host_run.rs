@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
-use infra_core::host::Host;
+use infra_core::host::{Connector, Host};
 use infra_core::operation::Idempotence;
 use infra_core::registry::Registry;
+use infra_core::resources::Resources;
 use infra_core::template::InventoryScope;
 
 use crate::fact_store::{Asked, FactStore, Since};
 use crate::local_files::LocalFiles;
+use crate::locking::HostLock;
 
 /// How often facts are read that are changed while they are read.
 const AGAIN: usize = 10;
@@ -27,11 +29,26 @@ pub(crate) struct HostRun {
     pub(crate) facts: Mutex<FactStore>,
     /// Whether operations that are not idempotent by nature are planned as if they left the host alone, so that it is seen as it stands.
     pub(crate) overlooks: AtomicBool,
+    pub(crate) lock: HostLock,
 }
 
 impl HostRun {
     pub(crate) fn store(&self) -> MutexGuard<'_, FactStore> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often it has turned out that the host may have changed behind what is known of it; what was known before the last time is dropped. What is diffed
+    /// after that rests on facts that are as old as this, at most.
+    pub(crate) fn as_of(&self) -> u64 {
+        let mut store = self.store();
+        let moves = self.connection.moves();
+        if self.lock.has_moved(moves) {
+            store.drop_touched(&Resources::everything());
+            if self.host.connector == Connector::Local {
+                self.locals.forget(&Resources::everything());
+            }
+        }
+        moves
     }
 
     /// Forgets all answers, so that the host is looked at afresh.

@@ -17,6 +17,9 @@ use crate::operation_run::{ROUNDS, bind, diff_once, read};
 use crate::places::Sites;
 use crate::setback::Setback;
 
+/// An operation and what it is to do, or why it cannot; and on how old facts that rests, as [`HostRun::as_of`] counts.
+pub(crate) type DiffedAsOf = (u64, Diffed);
+
 /// An operation and what it is to do, or why it cannot.
 pub(crate) type Diffed = Result<(SharedOperation, Change), Setback>;
 
@@ -34,7 +37,7 @@ pub(crate) struct JointDiff {
 enum State {
     /// The calls that take part.
     Waiting(Vec<CallIndex>),
-    Diffed(BTreeMap<CallIndex, Diffed>),
+    Diffed(BTreeMap<CallIndex, DiffedAsOf>),
     /// The host does not bear so many commands at the same time: none of the block is started on it.
     Crowded(Setback),
 }
@@ -50,7 +53,7 @@ impl JointDiff {
     ///
     /// # Errors
     /// When a connection broke, or a host does not bear as many commands at once as the block has.
-    pub(crate) async fn take(&self, sites: &Sites, calls: &[OperationCall], call: CallIndex) -> Result<Option<Diffed>, Setback> {
+    pub(crate) async fn take(&self, sites: &Sites, calls: &[OperationCall], call: CallIndex) -> Result<Option<DiffedAsOf>, Setback> {
         let mut state = self.state.lock().await;
         if let State::Waiting(waiting) = &*state {
             let diffed = self.diff_all(sites, calls, waiting).await?;
@@ -67,8 +70,9 @@ impl JointDiff {
     }
 
     /// Has each place made ready for as many commands at once as the block may have there, before the first of them.
-    async fn make_room(&self, sites: &Sites, calls: &[OperationCall], diffed: &BTreeMap<CallIndex, Diffed>) -> Result<(), Crowded> {
-        let something = diffed.iter().filter(|(_, one)| one.as_ref().is_ok_and(|(_, change)| !change.is_none())).map(|(call, _)| *call);
+    async fn make_room(&self, sites: &Sites, calls: &[OperationCall], diffed: &BTreeMap<CallIndex, DiffedAsOf>) -> Result<(), Crowded> {
+        let something =
+            diffed.iter().filter(|(_, (_, one))| one.as_ref().is_ok_and(|(_, change)| !change.is_none())).map(|(call, _)| *call);
         let mut places: Vec<(&Arc<HostRun>, usize)> = Vec::new();
         for call in something.chain(self.later.iter().copied()) {
             let run = sites.of(&calls[call as usize]);
@@ -90,13 +94,14 @@ impl JointDiff {
         sites: &Sites,
         calls: &[OperationCall],
         waiting: &[CallIndex],
-    ) -> Result<BTreeMap<CallIndex, Diffed>, Setback> {
+    ) -> Result<BTreeMap<CallIndex, DiffedAsOf>, Setback> {
         let mut diffed = BTreeMap::new();
+        let as_of: BTreeMap<CallIndex, u64> = waiting.iter().map(|at| (*at, sites.of(&calls[*at as usize]).as_of())).collect();
         let mut open: BTreeMap<CallIndex, SharedOperation> = BTreeMap::new();
         for at in waiting {
             match bind(sites.own(), &calls[*at as usize], &self.earlier.lay_over(&self.known, *at)) {
                 Ok(operation) => drop(open.insert(*at, operation)),
-                Err(setback) => drop(diffed.insert(*at, Err(setback))),
+                Err(setback) => drop(diffed.insert(*at, (as_of[at], Err(setback)))),
             }
         }
         for _ in 0..ROUNDS {
@@ -105,7 +110,7 @@ impl JointDiff {
             for (at, operation) in open {
                 let run = sites.of(&calls[at as usize]);
                 match diff_once(run, &operation, &calls[at as usize]).await {
-                    Ok(settled) => drop(diffed.insert(at, settled.map(|change| (operation, change)))),
+                    Ok(settled) => drop(diffed.insert(at, (as_of[&at], settled.map(|change| (operation, change))))),
                     Err(missing) => {
                         match wanted.iter_mut().find(|(known, _)| Arc::ptr_eq(known, run)) {
                             Some((_, all)) => all.add(missing),

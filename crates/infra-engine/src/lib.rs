@@ -16,7 +16,7 @@
 //! - `graph`, `any_host`, `plan_building`: one order over all hosts;
 //! - `earlier`: what runs before this one have done, where it goes on from them;
 //! - `policy`: who may start, and when to stop;
-//! - `execute`, `host_execution`, `operation_run`, `steps`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
+//! - `execute`, `host_execution`, `operation_run`, `steps`, `locking`, `joint_diff`, `output_lines`: one dispatcher that owns the state, and workers that own nothing;
 //! - `late_values`, `call_body`: what a script does in execute: arguments, conditions, and the bodies of `call`;
 //! - `describe`: the words for steps and endings.
 
@@ -35,6 +35,7 @@ mod judgement;
 mod late_values;
 mod layers;
 mod local_files;
+mod locking;
 mod operation_run;
 mod output_lines;
 mod overlay;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub handshakes: usize,
     /// How many hosts are prepared at once.
     pub preparing: usize,
+    /// How machines are kept to one run at a time; not at all where not given.
+    pub lock: Option<LockSettings>,
     /// How long closing all connections may take, and how long killed commands may take to end.
     pub closing: Duration,
     /// What the runs have done from which this one goes on.
@@ -115,6 +118,7 @@ impl Default for Settings {
             no_wait: false,
             handshakes: 64,
             preparing: 256,
+            lock: None,
             closing: Duration::from_secs(10),
             earlier: None,
             facts_age: Duration::from_secs(60),
@@ -122,6 +126,23 @@ impl Default for Settings {
             detailed_exit_code: false,
         }
     }
+}
+
+/// How machines are kept to one run at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockSettings {
+    /// The name of this run, which another one is told.
+    pub run: String,
+    /// Who started it.
+    pub user: String,
+    /// The name of this machine.
+    pub controller: String,
+    /// How long a lock holds after the last sign of life of its run.
+    pub lease: Duration,
+    /// How long a host waits for another run to end there, once.
+    pub wait: Duration,
+    /// Whether a host on which no lock can be kept fails.
+    pub required: bool,
 }
 
 /// A run that has not begun.

@@ -118,6 +118,10 @@ impl OperationRun {
             let last_exit = done.exit_code.take();
             done = Done { kept: Kept::default(), tried: false, has_change: false, ..done };
             let tried = self.attempt(&mut done).await;
+            if let Err(Setback { kind: SetbackKind::Moved, .. }) = &tried {
+                done.exit_code = done.exit_code.or(last_exit);
+                continue;
+            }
             let judged = self.accepted(tried, &mut done).await;
             done.exit_code = done.exit_code.or(last_exit);
             match judged {
@@ -263,13 +267,15 @@ impl OperationRun {
     }
 
     async fn diff_and_perform(&self, done: &mut Done) -> Result<Outcome, Setback> {
+        let mut as_of = self.at.as_of();
         let joint = match (&self.joint, &self.sites) {
             (Some(joint), Some(sites)) => joint.take(sites, &self.calls, self.call).await?,
             _ => None,
         };
         let (operation, change) = match joint {
-            Some(diffed) => {
+            Some((joint_as_of, diffed)) => {
                 done.tried = true;
+                as_of = joint_as_of;
                 diffed?
             }
             None => {
@@ -285,7 +291,7 @@ impl OperationRun {
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;
         done.has_change = change.changes;
-        let performed = self.perform(&change, done).await;
+        let performed = self.perform(&change, change.changes.then_some(as_of), done).await;
         done.changed |= change.changes && done.steps > steps;
         self.drop_touched(&touches);
         for action in &change.actions {

@@ -18,10 +18,12 @@ use infra_core::script::{Answer, FactRequest, OperationCall};
 use infra_core::template::InventoryScope;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::LockSettings;
 use crate::fact_store::Asked;
 use crate::host_run::HostRun;
 use crate::judgement::placed;
 use crate::local_files::LocalFiles;
+use crate::locking::HostLock;
 
 type Reached = Result<Arc<HostRun>, ConnectError>;
 
@@ -41,6 +43,7 @@ pub(crate) struct Places {
     /// The hosts of the run that are a place of others.
     shared: Mutex<BTreeMap<HostId, Arc<dyn Connection>>>,
     handshakes: Semaphore,
+    lock: Option<LockSettings>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,8 +51,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Places {
-    /// Nothing is connected to yet; at most `handshakes` are later, at once.
-    pub(crate) fn new(connect: Arc<dyn Connect>, inventory: Arc<Inventory>, registry: Arc<Registry>, handshakes: usize) -> Self {
+    /// Nothing is connected to yet; at most `handshakes` are later, at once. What changes a place does so under its lock, as `lock` says.
+    pub(crate) fn new(
+        connect: Arc<dyn Connect>,
+        inventory: Arc<Inventory>,
+        registry: Arc<Registry>,
+        handshakes: usize,
+        lock: Option<LockSettings>,
+    ) -> Self {
         Self {
             connect,
             scope: InventoryScope::new(inventory.clone()),
@@ -61,6 +70,7 @@ impl Places {
             opened: Mutex::default(),
             shared: Mutex::default(),
             handshakes: Semaphore::new(handshakes.max(1)),
+            lock,
         }
     }
 
@@ -69,12 +79,18 @@ impl Places {
         Arc::new(HostRun {
             host,
             connection,
+            lock: HostLock::new(self.lock.clone()),
             registry: self.registry.clone(),
             locals: self.locals.clone(),
             inventory: self.scope.clone(),
             facts: Mutex::default(),
             overlooks: AtomicBool::new(false),
         })
+    }
+
+    /// Tells a connection with what the run claims the host that it leads to.
+    pub(crate) fn claim(&self, host: &Host, connection: &dyn Connection) {
+        connection.claim(self.lock.as_ref().map(|lock| HostLock::claim(lock, host)));
     }
 
     /// All hosts of the run were connected to: these are they, and why others could not be reached.
@@ -152,6 +168,7 @@ impl Places {
     pub(crate) async fn open(&self, host: &Arc<Host>) -> Result<Arc<dyn Connection>, ConnectError> {
         let _permit = self.handshakes.acquire().await;
         let connection = self.connect.connect(host).await?;
+        self.claim(host, &*connection);
         locked(&self.opened).push(connection.clone());
         Ok(connection)
     }

@@ -124,7 +124,10 @@ impl<T: Send + 'static> Tasks<T> {
 
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
-        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), run.settings.handshakes);
+        let settings = &run.settings;
+        // What only looks takes no lock.
+        let lock = settings.lock.clone().filter(|_| matches!(settings.kind, RunKind::Deploy | RunKind::Exec));
+        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), settings.handshakes, lock);
         Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0, look: Look::First }
     }
 
@@ -229,6 +232,7 @@ impl Ongoing {
             };
             let error = match result {
                 Ok((Ok(connection), took)) => {
+                    self.places.claim(self.run.inventory.by_id(host), &*connection);
                     self.connections.push((host, connection.clone()));
                     reached.insert(host, self.places.reached(self.run.inventory.by_id(host).clone(), connection));
                     self.events.emit(Event::HostConnected { host, took }).await;
@@ -494,13 +498,16 @@ impl Ongoing {
         }
     }
 
-    /// Ends all connections at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
+    /// Gives the locks back and ends all connections, all at once. Who does not end in time, or is left behind by a third interrupt, is dropped.
     async fn close(mut self) {
         self.count().await;
         let mut closing = JoinSet::new();
         let connections = self.connections.drain(..).map(|(_, connection)| connection);
         for connection in connections.chain(self.places.opened()) {
-            closing.spawn(async move { connection.close().await });
+            closing.spawn(async move {
+                connection.release().await;
+                connection.close().await;
+            });
         }
         let all = async { while closing.join_next().await.is_some() {} };
         let mut watching = self.watching;

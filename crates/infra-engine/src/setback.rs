@@ -17,6 +17,8 @@ pub(crate) enum SetbackKind {
     Failed,
     /// It cannot go on, and neither can its host: there is no connection any more, or the run was interrupted.
     Final,
+    /// The facts on which it rests may be old, and nothing was done: it is diffed again.
+    Moved,
     /// What came of it is not known.
     Indeterminate,
 }
@@ -51,7 +53,7 @@ impl Setback {
         let Self { failure, kind } = self;
         match kind {
             SetbackKind::Failed => Outcome::Failed { failure, ignored: ignores_errors },
-            SetbackKind::Final => Outcome::Failed { failure, ignored: false },
+            SetbackKind::Final | SetbackKind::Moved => Outcome::Failed { failure, ignored: false },
             SetbackKind::Indeterminate => Outcome::Indeterminate { failure },
         }
     }

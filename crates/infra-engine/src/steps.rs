@@ -6,6 +6,7 @@ use std::time::Duration;
 use infra_core::change::{Action, Change};
 use infra_core::connection::{Connection, Ending, OutputSink, Perform};
 use infra_core::event::{Event, Failure};
+use infra_core::lock::Locked;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -15,15 +16,16 @@ use crate::output_lines::{Kept, OutputLines};
 use crate::setback::{Setback, SetbackKind};
 
 impl OperationRun {
-    pub(crate) async fn perform(&self, change: &Change, done: &mut Done) -> Result<(), Setback> {
+    pub(crate) async fn perform(&self, change: &Change, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let wire = self.wire().await?;
+        let as_of = self.beside(&wire, as_of).await?;
         let mut first: Option<Setback> = None;
         for action in &change.actions {
             if *self.ending.borrow() {
                 break;
             }
-            let Err(setback) = self.step(action, &*wire, done).await else { continue };
+            let Err(setback) = self.step(action, &*wire, as_of, done).await else { continue };
             if setback.kind != SetbackKind::Failed || !globals.continue_on_error.unwrap_or(false) {
                 return Err(first.unwrap_or(setback));
             }
@@ -43,7 +45,7 @@ impl OperationRun {
         opened.map_err(|error| Setback::hinted(format!("a connection of its own to {}: {error}", self.at.host.name), error.hint))
     }
 
-    async fn step(&self, action: &Action, wire: &dyn Connection, done: &mut Done) -> Result<(), Setback> {
+    async fn step(&self, action: &Action, wire: &dyn Connection, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
         let context = globals.context();
         let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -55,7 +57,7 @@ impl OperationRun {
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());
-        let ending = self.until_ended(Perform { action, context: &context, timeout }, wire, sink).await;
+        let ending = self.under_lock(Perform { action, context: &context, timeout, as_of }, wire, sink).await;
         end.end().await;
         done.kept = match splitting.join_next().await {
             Some(Ok(kept)) => kept,
@@ -74,6 +76,7 @@ impl OperationRun {
                 done.steps += 1;
                 return Ok(());
             }
+            Ending::Locked(Locked::Moved { .. }) => SetbackKind::Moved,
             _ if ended_by_us => {
                 done.steps += 1;
                 return Ok(());
@@ -81,12 +84,14 @@ impl OperationRun {
             Ending::Exited(_) | Ending::TimedOut { .. } | Ending::Refused(_) => SetbackKind::Failed,
             // The host itself can go on without the other one.
             Ending::Lost { begun: false, .. } if self.is_elsewhere() => SetbackKind::Failed,
-            Ending::Lost { begun: false, .. } => SetbackKind::Final,
+            Ending::Locked(_) if self.is_elsewhere() => SetbackKind::Failed,
+            // It is not the operation that failed: what it would have is of no use to a host that another run changes.
+            Ending::Lost { begun: false, .. } | Ending::Locked(_) => SetbackKind::Final,
             Ending::Lost { begun: true, .. } | Ending::Killed => SetbackKind::Indeterminate,
         };
         let failure = Failure {
-            message: describe::ending(&ending),
-            hint: None,
+            message: self.told(&ending),
+            hint: describe::hint(&ending),
             step: Some(text),
             ending: Some(ending),
             last_output: done.kept.last_lines(),
@@ -95,7 +100,7 @@ impl OperationRun {
     }
 
     /// Waits for the end of a step, and kills it when it is to be ended. A kill that came before the command had a process to kill is sent again.
-    async fn until_ended(&self, perform: Perform<'_>, wire: &dyn Connection, sink: OutputSink) -> Ending {
+    pub(crate) async fn until_ended(&self, perform: Perform<'_>, wire: &dyn Connection, sink: OutputSink) -> Ending {
         let mut performing = wire.perform(perform, sink);
         let mut ending = self.ending.clone();
         tokio::select! {

@@ -11,6 +11,7 @@ use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::earlier::EarlierNote;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::lock::LockNews;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::{BlockKind, Rolling};
@@ -33,6 +34,7 @@ pub struct Json {
     failed: BTreeMap<HostId, Diagnostic>,
     misuse: Vec<(Diagnostic, Vec<HostId>)>,
     facts: BTreeMap<HostId, Vec<Value>>,
+    locks: BTreeMap<HostId, Vec<Value>>,
     within: WithinCalls,
     /// What has changed in files, where that is asked for.
     texts: Option<Texts>,
@@ -80,6 +82,7 @@ impl Json {
             failed: BTreeMap::new(),
             misuse: Vec::new(),
             facts: BTreeMap::new(),
+            locks: BTreeMap::new(),
             within: BTreeMap::new(),
             texts,
         })
@@ -95,6 +98,7 @@ pub fn misuse_document(diagnostic: &Diagnostic) -> String {
         unreachable: &BTreeMap::new(),
         failed: &BTreeMap::new(),
         facts: &BTreeMap::new(),
+        locks: &BTreeMap::new(),
         within: &BTreeMap::new(),
         texts: None,
     };
@@ -111,7 +115,8 @@ pub(crate) fn text(document: &Value) -> String {
 /// The document of a run that is over, as far as its journal tells.
 pub(crate) fn of_record(record: &Record) -> Value {
     let Record { state, unreachable, failed_outside, within, .. } = record;
-    let document = Document { state, unreachable, failed: failed_outside, facts: &BTreeMap::new(), within, texts: None };
+    let (facts, locks) = (&BTreeMap::new(), &BTreeMap::new());
+    let document = Document { state, unreachable, failed: failed_outside, facts, locks, within, texts: None };
     document.value(&[], Some(record.took()))
 }
 
@@ -129,6 +134,7 @@ impl Reporter for Json {
                 Some((_, hosts)) => hosts.extend(host),
                 None => self.misuse.push(((**diagnostic).clone(), host.iter().copied().collect())),
             },
+            Event::Lock { host, on, news, .. } => self.locks.entry(*host).or_default().push(lock_news(on.as_deref(), news)),
             Event::FactAnswered { host, fact, question, answer } => {
                 let mut one = Map::new();
                 one.insert("fact".into(), json!(fact));
@@ -149,8 +155,8 @@ impl Reporter for Json {
                 }
             }
             Event::RunEnded => {
-                let Self { state, unreachable, failed, facts, within, texts, .. } = &*self;
-                let document = Document { state, unreachable, failed, facts, within, texts: texts.as_ref() };
+                let Self { state, unreachable, failed, facts, locks, within, texts, .. } = &*self;
+                let document = Document { state, unreachable, failed, facts, locks, within, texts: texts.as_ref() };
                 let document = text(&document.value(&self.misuse, self.started.map(|started| started.elapsed())));
                 // There is no other place to say that this one cannot be written to; the reader sees that the document is not whole.
                 let _ = self.writer.write_all(document.as_bytes()).and_then(|()| self.writer.flush());
@@ -165,6 +171,7 @@ struct Document<'r> {
     unreachable: &'r BTreeMap<HostId, ConnectError>,
     failed: &'r BTreeMap<HostId, Diagnostic>,
     facts: &'r BTreeMap<HostId, Vec<Value>>,
+    locks: &'r BTreeMap<HostId, Vec<Value>>,
     within: &'r WithinCalls,
     texts: Option<&'r Texts>,
 }
@@ -275,6 +282,9 @@ impl Document<'_> {
         }
         if let Some(diagnostic) = self.failed.get(&id) {
             value.insert("failed".into(), Value::Object(wrong(diagnostic)));
+        }
+        if let Some(news) = self.locks.get(&id) {
+            value.insert("lock".into(), json!(news));
         }
         if let Some(Traffic { round_trips, commands }) = host.traffic {
             value.insert("traffic".into(), json!({ "round_trips": round_trips, "commands": commands }));
@@ -394,6 +404,19 @@ fn outlook(host: &HostOutlook, bounds: Option<&mut Bounds>) -> Value {
     }
 }
 
+fn lock_news(on: Option<&str>, news: &LockNews) -> Value {
+    let mut value = match news {
+        LockNews::Waiting { holder, at_most } => json!({ "news": "waiting", "holder": holder, "at_most": seconds(*at_most) }),
+        LockNews::Moved => json!({ "news": "moved" }),
+        LockNews::SameMachine { other } => json!({ "news": "same-machine", "other": other }),
+        LockNews::Unavailable { reason } => json!({ "news": "unavailable", "reason": reason }),
+    };
+    if let Some(on) = on {
+        value["on"] = json!(on);
+    }
+    value
+}
+
 fn wrong(diagnostic: &Diagnostic) -> Map {
     let Diagnostic { message, location, source_line, hint, chain, .. } = diagnostic;
     let members = [
@@ -419,6 +442,7 @@ fn ending(ending: &Ending) -> Value {
         }
         Ending::Killed => json!({ "how": "killed" }),
         Ending::Refused(reason) => json!({ "how": "refused", "reason": reason }),
+        Ending::Locked(locked) => json!({ "how": "locked", "why": locked }),
         Ending::Lost { reason, begun } => json!({ "how": "lost", "reason": reason, "begun": begun }),
     }
 }

@@ -10,6 +10,7 @@ use infra_core::connection::ConnectError;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::event::{Event, Failure, HostResult, Outcome, Reporter, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::lock::LockNews;
 use infra_core::output::Stream;
 use infra_core::plan::{BlockId, OpId, Outlook, PlannedOperation};
 use infra_core::run_state::{HostState, RunState};
@@ -148,6 +149,7 @@ impl Reporter for Screen {
             }
             Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
+            Event::Lock { host, on, news, .. } => self.lock(*host, on.as_deref(), news),
             Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
             Event::WithinCall { op, host, title, result, .. } => self.within_call(*op, *host, title, result),
             Event::TextsChanged { op, host, texts } => self.texts_changed(*op, *host, texts),
@@ -355,6 +357,27 @@ impl Screen {
         let names = nodeset::fold_within(self.names(hosts), 60);
         let total = if hosts.len() > 2 { format!(" ({} hosts)", hosts.len()) } else { String::new() };
         self.stage(&format!("Wave {wave} of {waves} of {of}: {names}{total}"));
+    }
+
+    fn lock(&mut self, host: HostId, on: Option<&str>, news: &LockNews) {
+        let this = on.map_or_else(|| "this host".to_owned(), one_line);
+        let line = match news {
+            LockNews::Waiting { holder, at_most } => {
+                let word = self.page.change("waiting");
+                format!("{word} up to {} for another run to end on {this}: {}", time(*at_most), one_line(&holder.to_string()))
+            }
+            LockNews::Moved if self.page.verbosity == 0 => return,
+            LockNews::Moved => format!("another run may have changed {this} since its facts were read: they are read again"),
+            LockNews::SameMachine { other } => {
+                format!("{} {this} and {} are the same machine", self.page.change("warning:"), one_line(other))
+            }
+            LockNews::Unavailable { reason } => {
+                let word = self.page.change("warning:");
+                format!("{word} no lock can be kept on {this}, so another run could change it at the same time: {}", one_line(reason))
+            }
+        };
+        let text = format!("[{}] {line}\n", self.name(host));
+        self.surface.write(&text);
     }
 
     fn retrying(&mut self, op: OpId, host: HostId, (retry, retries): (u32, u32), after: Duration, failure: &Failure) {

@@ -172,6 +172,13 @@ impl Sshd {
                 ]
                 .map(ToString::to_string),
             );
+            // Each address is a machine of its own as far as its lock is concerned; so these lines stand last, where a `Match` has an end.
+            for (position, address) in addresses.iter().enumerate() {
+                let machine = folder.join(format!("machine-{position}"));
+                fs::create_dir_all(&machine).map_err(BenchError::file("create", &machine))?;
+                lines.push(format!("Match LocalAddress {}", address.ip()));
+                lines.push(format!("SetEnv {MARK}={mark} HOME={} INFRA_LOCK_FOLDER={}", home.display(), machine.display()));
+            }
             fs::write(&configuration, lines.join("\n") + "\n").map_err(BenchError::file("write", &configuration))?;
             let log = folder.join(format!("sshd-{attempt}.log"));
             let mut command = Command::new(&sshd);

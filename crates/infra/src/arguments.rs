@@ -105,6 +105,22 @@ pub struct Options {
     #[arg(long, value_name = "N|P%", value_parser = Share::parse)]
     pub max_fail: Option<Share>,
 
+    /// Seconds that a host waits for another run to end there before it fails [default: 0].
+    #[arg(long, value_name = "S", conflicts_with = "no_lock", value_parser = seconds)]
+    pub lock_wait: Option<f64>,
+
+    /// `required`: fail a host on which no lock can be kept, instead of going on without one.
+    #[arg(long, value_name = "MODE", value_parser = ["required"])]
+    pub lock: Option<String>,
+
+    /// Let another run change the same machines at the same time.
+    #[arg(long, conflicts_with = "lock")]
+    pub no_lock: bool,
+
+    /// Seconds that a lock holds after the last sign of life of its run [default: 60].
+    #[arg(long, value_name = "S", hide = true, value_parser = clap::value_parser!(u32).range(2..=86400))]
+    pub lock_lease: Option<u32>,
+
     /// Only these hosts: names, groups, globs, ranges, `!` for not; comma-separated, repeatable. @failed and @unreached are the hosts that the last run left so,
     /// @RUN:failed those of an earlier one.
     #[arg(long, value_name = "HOSTS")]
@@ -241,11 +257,22 @@ pub enum RunsVerb {
     },
 }
 
+/// A time in seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim().parse().map_err(|_| "expected a number of seconds such as 300".to_owned())?;
+    if (0.0..=31_536_000.0).contains(&number) { Ok(number) } else { Err("between nothing and a year of seconds".to_owned()) }
+}
+
+/// How long a lock holds without a sign of life, in seconds, where nothing else is said.
+pub const LEASE: u32 = 60;
+
 impl Options {
     /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
     /// how it shows what it does; and neither are the hosts, since those that are left are known.
     pub fn or(self, earlier: Self) -> Self {
         let strategy = self.serial || self.no_wait;
+        let lease = f64::from(self.lock_lease.or(earlier.lock_lease).unwrap_or(LEASE));
+        let locks = self.lock.is_some() || self.lock_wait.is_some();
         Self {
             dry: self.dry,
             diff: self.diff,
@@ -259,6 +286,11 @@ impl Options {
             fail_fast: self.fail_fast || earlier.fail_fast,
             fail_percent: self.fail_percent.or(earlier.fail_percent),
             max_fail: self.max_fail.or(earlier.max_fail),
+            // A run that was killed leaves its locks behind until their lease has run out: who goes on from it waits for that.
+            lock_wait: self.lock_wait.or(if self.no_lock { None } else { earlier.lock_wait.or(Some(lease + 5.0)) }),
+            lock: self.lock.or(if self.no_lock { None } else { earlier.lock }),
+            no_lock: self.no_lock || (earlier.no_lock && !locks),
+            lock_lease: self.lock_lease.or(earlier.lock_lease),
             limit: self.limit,
             exclude: self.exclude,
             // The later one wins.

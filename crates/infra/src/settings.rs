@@ -1,13 +1,14 @@
 //! From what was typed to what is meant: one pure step.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use infra_core::diagnostic::Diagnostic;
 use infra_core::waves::Share;
 use infra_core::{Map, Value};
 use infra_engine::Proving;
 
-use crate::arguments::{Arguments, Options};
+use crate::arguments::{Arguments, LEASE, Options};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,17 @@ pub enum Source {
     File(PathBuf),
     /// Hosts named on the command line.
     Names(String),
+}
+
+/// How a machine is kept to one run at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// How long a host waits for another run to end there.
+    pub wait: Duration,
+    /// Whether a host on which no lock can be kept fails.
+    pub required: bool,
+    /// How long a lock holds after the last sign of life of its run.
+    pub lease: Duration,
 }
 
 /// What is meant.
@@ -66,6 +78,8 @@ pub struct Settings {
     pub fail_percent: Option<f64>,
     /// How many hosts of a wave may be not ok.
     pub max_fail: Share,
+    /// How machines are kept to one run at a time.
+    pub lock: Option<Lock>,
     /// Patterns of `--limit`, one list for all of them.
     pub limit: Vec<String>,
     /// Patterns of `--exclude`.
@@ -134,6 +148,11 @@ impl Settings {
             fail_fast: arguments.fail_fast,
             fail_percent: arguments.fail_percent,
             max_fail: arguments.max_fail.unwrap_or(Share::NONE),
+            lock: (!arguments.no_lock).then(|| Lock {
+                wait: Duration::from_secs_f64(arguments.lock_wait.unwrap_or_default()),
+                required: arguments.lock.is_some(),
+                lease: Duration::from_secs(arguments.lock_lease.unwrap_or(LEASE).into()),
+            }),
             limit: arguments.limit,
             exclude: arguments.exclude,
             overrides,
@@ -286,6 +305,26 @@ mod tests {
             [&["--serial", "--no-wait"][..], &["--max-fail", "some"], &["--max-fail=101%"], &["--fail-percent=101"], &["--fail-percent=x"]]
         {
             assert!(resolve(&[&["@local", "a.lua"], wrong].concat()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn locks_are_typed() {
+        let lock = |words: &[&str]| resolve(&[&["@local", "a.lua"], words].concat()).map(|settings| settings.lock);
+        let usual = Lock { wait: Duration::ZERO, required: false, lease: Duration::from_secs(60) };
+        assert_eq!(lock(&[]), Ok(Some(usual)));
+        assert_eq!(lock(&["--no-lock"]), Ok(None));
+        let wait = Duration::from_millis(2500);
+        assert_eq!(lock(&["--lock-wait", "2.5", "--lock", "required"]), Ok(Some(Lock { wait, required: true, ..usual })));
+        assert_eq!(lock(&["--lock-lease=5"]), Ok(Some(Lock { lease: Duration::from_secs(5), ..usual })));
+        for wrong in [
+            &["--no-lock", "--lock", "required"][..],
+            &["--no-lock", "--lock-wait=1"],
+            &["--lock=none"],
+            &["--lock-wait=-1"],
+            &["--lock-wait=x"],
+        ] {
+            assert!(lock(wrong).is_err(), "{wrong:?}");
         }
     }
 

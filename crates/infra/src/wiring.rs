@@ -27,7 +27,7 @@ use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
-use crate::settings::{Settings, Source, Task};
+use crate::settings::{Lock, Settings, Source, Task};
 use crate::terminal_questions::{AtTerminal, Gate};
 use crate::world::Controller;
 use crate::{ad_hoc, earlier_hosts, interrupts};
@@ -173,6 +173,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             earlier: wires.earlier,
             prove: settings.prove,
             detailed_exit_code: settings.detailed_exit_code,
+            lock: settings.lock.zip(wires.journal.as_ref()).map(|(lock, journal)| claims(lock, journal)),
             ..Default::default()
         },
         approve: Arc::new(Question {
@@ -196,6 +197,15 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
 /// The folder for sockets of this user.
 pub fn runtime_folder() -> PathBuf {
     infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new))
+}
+
+/// What this run tells another one that wants the same machine.
+fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let controller = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
+    let Lock { wait, required, lease } = lock;
+    infra_engine::LockSettings { run: journal.run.clone(), user, controller, lease, wait, required }
 }
 
 /// The hosts that an earlier run left so, as its journal tells.

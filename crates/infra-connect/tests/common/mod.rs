@@ -110,7 +110,7 @@ pub async fn perform_in(
     timeout: Option<Duration>,
 ) -> (Ending, Arc<Heard>) {
     let heard = Arc::new(Heard::default());
-    let ending = connection.perform(Perform { action, context, timeout }, heard.sink()).await;
+    let ending = connection.perform(Perform { action, context, timeout, as_of: Some(0) }, heard.sink()).await;
     (ending, heard)
 }
 

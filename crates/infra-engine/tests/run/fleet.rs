@@ -1,14 +1,12 @@
 //! A fleet in memory: hosts whose commands do what the test says, scripts that are lists, and runs over them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use infra_core::change::Action;
 use infra_core::condition::{Condition, Did};
-use infra_core::connection::{
-    Connect, ConnectError, ConnectStep, Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic,
-};
+use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Journal, Outcome, RunKind, Waves};
 use infra_core::fact::{SharedFact, erase};
@@ -16,7 +14,7 @@ use infra_core::global_arguments::{Context, GlobalArguments};
 use infra_core::host::{Connector, Host, HostId};
 use infra_core::inventory::Inventory;
 use infra_core::late::{FunctionId, Functions, Late, Place};
-use infra_core::output::{Output, Stream};
+use infra_core::lock::{Claim, Locked};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::{Answer, Block, BlockKind, FactRequest, Language, Next, OperationCall, Script, Step};
@@ -27,6 +25,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::functions::{Made, MadeFunctions};
 use crate::library::{TextAt, registry};
+use crate::wire::Wire;
 
 /// What a command does on a host, where it is not simply done.
 #[derive(Clone)]
@@ -66,7 +65,7 @@ pub struct Machine {
     /// Questions of each request.
     pub gathers: Mutex<Vec<Vec<String>>>,
     pub performed: Mutex<Vec<String>>,
-    held: Mutex<bool>,
+    pub held: Mutex<bool>,
     pub opened: Mutex<u32>,
     pub closed: Mutex<u32>,
     /// How many connections to it were begun and never made, and how many of these have not let go of what they hold.
@@ -77,12 +76,31 @@ pub struct Machine {
     pub contexts: Mutex<Vec<(Context, Option<Duration>)>>,
     /// How often its commands in flight were killed.
     pub killed: watch::Sender<u32>,
-    releases: Mutex<HashMap<String, Arc<Notify>>>,
+    /// What its lock answers to the next steps; after that it is free, or held by the run.
+    pub locked: Mutex<VecDeque<Locked>>,
+    /// How often a claim was laid on it, or lifted, and how often its lock was given back.
+    pub claims: Mutex<Vec<Option<Claim>>>,
+    pub released: Mutex<u32>,
+    pub moves: AtomicU64,
+    pub releases: Mutex<HashMap<String, Arc<Notify>>>,
     /// For how many commands at once it was prepared.
     pub prepared: Mutex<Vec<usize>>,
 }
 
 impl Machine {
+    /// Whether the lock lets a step be done that rests on facts of that age.
+    pub fn under_lock(&self, as_of: Option<u64>) -> Option<Ending> {
+        let as_of = as_of?;
+        if !self.claims.lock().unwrap().last().is_some_and(Option::is_some) {
+            return None;
+        }
+        if let Some(locked) = self.locked.lock().unwrap().pop_front() {
+            self.moves.fetch_add(u64::from(matches!(locked, Locked::Moved { .. })), Ordering::SeqCst);
+            return Some(Ending::Locked(locked));
+        }
+        (as_of != self.moves.load(Ordering::SeqCst)).then_some(Ending::Locked(Locked::Moved { same_machine: None }))
+    }
+
     pub fn release(&self, command: &str) {
         self.releases.lock().unwrap().entry(command.to_owned()).or_default().notify_one();
     }
@@ -610,144 +628,14 @@ impl Connect for MadeUp {
             let hangs_on_close = self.hangs_on_close.contains(&host.name.as_str());
             let keeps = self.keeps.get(host.name.as_str()).cloned().unwrap_or(Some(Ok(Vec::new())));
             let machine = self.machines[&host.name].clone();
-            Ok(Arc::new(Wire { killed: watch::Sender::default(), machine, behaviours, hangs_on_close, keeps }) as Arc<dyn Connection>)
-        })
-    }
-}
-
-impl Wire {
-    /// Holds back the answer to a question that is to be held back.
-    async fn hold(&self, question: &str) {
-        let Some(Behaviour::HoldAfter(command)) = self.behaviours.get(question) else { return };
-        let after = self.machine.performed.lock().unwrap().iter().any(|one| one == command);
-        if after && !std::mem::replace(&mut *self.machine.held.lock().unwrap(), true) {
-            let release = self.machine.releases.lock().unwrap().entry(question.to_owned()).or_default().clone();
-            self.machine.release("go");
-            release.notified().await;
-        }
-    }
-}
-
-struct Wire {
-    killed: watch::Sender<u32>,
-    machine: Arc<Machine>,
-    behaviours: HashMap<String, Behaviour>,
-    hangs_on_close: bool,
-    keeps: Option<Result<Vec<String>, String>>,
-}
-
-impl Connection for Wire {
-    fn gather(&self, questions: Vec<Question>) -> BoxFuture<'_, Result<Vec<Result<Output, String>>, Lost>> {
-        Box::pin(async move {
-            let commands: Vec<String> = questions.iter().map(|question| question.command.script.as_str().to_owned()).collect();
-            self.machine.gathers.lock().unwrap().push(commands.clone());
-            self.machine.contexts.lock().unwrap().extend(questions.into_iter().map(|question| (question.context, None)));
-            let mut outputs = Vec::new();
-            for command in commands {
-                match self.behaviours.get(&command) {
-                    Some(Behaviour::Exit(status)) => outputs.push(Ok(Output { status: *status, ..Output::default() })),
-                    Some(Behaviour::Ending(Ending::Lost { reason, .. })) => return Err(Lost { reason: reason.clone() }),
-                    Some(Behaviour::Ending(_)) => outputs.push(Err("took longer than 30 s".into())),
-                    Some(Behaviour::Panic) => panic!("the wire broke"),
-                    Some(Behaviour::Block | Behaviour::BlockThen(_) | Behaviour::Immortal) => std::future::pending().await,
-                    Some(Behaviour::Print(..) | Behaviour::FailOnce | Behaviour::HoldAfter(_)) | None => {
-                        let path = command.strip_prefix("read ").expect("facts read paths");
-                        let text = self.machine.texts.lock().unwrap().get(path).cloned();
-                        self.hold(&command).await;
-                        outputs.push(Ok(text.map_or(Output { status: 1, ..Output::default() }, Output::of)));
-                    }
-                }
-            }
-            Ok(outputs)
-        })
-    }
-
-    /// A host that behaves with [`Behaviour::Exit`] to `parallel` bears so many commands at once.
-    fn prepare_for(&self, commands: usize) -> BoxFuture<'_, Result<(), Crowded>> {
-        self.machine.prepared.lock().unwrap().push(commands);
-        let crowded = matches!(self.behaviours.get("parallel"), Some(Behaviour::Exit(most)) if commands as i32 > *most);
-        let refused = || Crowded { message: format!("{commands} are too many"), hint: Some("take fewer".into()) };
-        Box::pin(std::future::ready(if crowded { Err(refused()) } else { Ok(()) }))
-    }
-
-    fn perform<'a>(&'a self, step: Perform<'a>, sink: OutputSink) -> BoxFuture<'a, Ending> {
-        Box::pin(async move {
-            let command = match step.action {
-                Action::Run(command) => command.script.as_str().to_owned(),
-                Action::Upload(upload) => format!("upload {}", upload.dest),
-                Action::Script(_) => "script".to_owned(),
-                Action::Download(download) => format!("download {}", download.dest),
-                Action::Controller(command) => format!("on the controller: {}", command.script),
-            };
-            self.machine.performed.lock().unwrap().push(command.clone());
-            self.machine.contexts.lock().unwrap().push((step.context.clone(), step.timeout));
-            let blocked = async {
-                let release = self.machine.releases.lock().unwrap().entry(command.clone()).or_default().clone();
-                let mut killed = self.killed.subscribe();
-                tokio::select! {
-                    () = release.notified() => Ending::Exited(0),
-                    Ok(()) = killed.changed() => Ending::Killed,
-                }
-            };
-            match self.behaviours.get(&command) {
-                Some(Behaviour::Exit(code)) => Ending::Exited(*code),
-                Some(Behaviour::Print(text, code)) => {
-                    sink.take(Stream::Stdout, text.as_bytes());
-                    Ending::Exited(*code)
-                }
-                Some(Behaviour::Ending(ending)) => ending.clone(),
-                Some(Behaviour::Panic) => panic!("the wire broke"),
-                Some(Behaviour::Block) => blocked.await,
-                Some(Behaviour::BlockThen(code)) => match blocked.await {
-                    Ending::Exited(_) => Ending::Exited(*code),
-                    other => other,
-                },
-                Some(Behaviour::FailOnce) => {
-                    let times = self.machine.performed.lock().unwrap().iter().filter(|one| **one == command).count();
-                    Ending::Exited(i32::from(times == 1))
-                }
-                Some(Behaviour::Immortal) => std::future::pending().await,
-                Some(Behaviour::HoldAfter(_)) | None => {
-                    if let Some((path, text)) = command.strip_prefix("write ").and_then(|rest| rest.split_once(' ')) {
-                        self.machine.texts.lock().unwrap().insert(path.to_owned(), text.to_owned());
-                    }
-                    Ending::Exited(0)
-                }
-            }
-        })
-    }
-
-    fn end(&self) -> BoxFuture<'_, ()> {
-        self.kill()
-    }
-
-    fn kill(&self) -> BoxFuture<'_, ()> {
-        self.machine.killed.send_modify(|times| *times += 1);
-        self.killed.send_modify(|times| *times += 1);
-        Box::pin(async {})
-    }
-
-    fn traffic(&self) -> Traffic {
-        let (gathers, commands) = (self.machine.gathers.lock().unwrap().len() as u64, self.machine.performed.lock().unwrap().len() as u64);
-        Traffic { round_trips: gathers + commands, commands }
-    }
-
-    fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        self.machine.kept.lock().unwrap().push(ok);
-        Box::pin(async {
-            match &self.keeps {
-                Some(kept) => kept.clone(),
-                None => std::future::pending().await,
-            }
-        })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        *self.machine.closed.lock().unwrap() += 1;
-        Box::pin(async {
-            if self.hangs_on_close {
-                std::future::pending::<()>().await;
-            }
+            Ok(Arc::new(Wire {
+                killed: watch::Sender::default(),
+                machine,
+                behaviours,
+                hangs_on_close,
+                keeps,
+                closed: AtomicBool::new(false),
+            }) as Arc<dyn Connection>)
         })
     }
 }

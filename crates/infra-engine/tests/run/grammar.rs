@@ -140,6 +140,7 @@ pub fn check(events: &[Event], overlapping: bool) {
             }
             Event::CommandStarted { op, host, .. }
             | Event::Output { op, host, .. }
+            | Event::Lock { op, host, .. }
             | Event::Retrying { op, host, .. }
             | Event::WithinCall { op, host, .. }
             | Event::TextsChanged { op, host, .. } => {

@@ -202,26 +202,28 @@ async fn twice_kills_what_is_in_flight_elsewhere() {
 
 #[tokio::test]
 async fn what_runs_in_the_background_elsewhere_is_ended_alone() {
-    // Two hosts have a server each on the third machine. That of the first is ended while the second is still at work there.
-    let fleet = Fleet::new(&["a", "b"], |name| {
-        let server = touchless(1, &format!("serve {name}")).on(host(2)).globals(|globals| globals.background = Some(true));
-        calls([server.inside(BlockKind::Parallel, 9), touchless(2, &format!("load {name}")).on(host(2)).inside(BlockKind::Parallel, 9)])
+    // A server of the first host is ended on the third machine while the second host is still at work there.
+    let fleet = Fleet::new(&["a", "b"], |name| match name {
+        "a" => {
+            let server = touchless(1, "serve").on(host(2)).globals(|globals| globals.background = Some(true));
+            calls([server.inside(BlockKind::Parallel, 9), touchless(2, "load").on(host(2)).inside(BlockKind::Parallel, 9)])
+        }
+        _ => calls([touchless(3, "work").on(host(2))]),
     })
     .beside(&["lab"])
-    .behaves("lab", "serve a", Behaviour::Block)
-    .behaves("lab", "serve b", Behaviour::Block)
-    .behaves("lab", "load b", Behaviour::Block)
+    .behaves("lab", "serve", Behaviour::Block)
+    .behaves("lab", "work", Behaviour::Block)
     .settings(|settings| settings.no_wait = true);
     let machine = fleet.machines["lab"].clone();
     let ran = fleet
         .run_watched(move |event, _| {
-            if let Event::HostOperationEnded { op: OpId(0), host: HostId(0), .. } = event {
-                machine.release("load b");
+            if let Event::HostOperationEnded { op: OpId(1), host: HostId(0), .. } = event {
+                machine.release("work");
             }
         })
         .await;
     assert_eq!(ran.buckets(), [Bucket::Changed; 2]);
-    assert!(matches!(ran.outcome(1, 1), Some(Outcome::Changed { .. })), "{:?}", ran.outcome(1, 1));
+    assert!(matches!(ran.outcome(0, 1), Some(Outcome::Changed { .. })), "{:?}", ran.outcome(0, 1));
 }
 
 #[tokio::test]

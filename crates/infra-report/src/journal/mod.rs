@@ -15,6 +15,7 @@ use infra_core::connection::{ConnectError, Traffic};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::event::{Event, Failure, HostResult, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
+use infra_core::lock::LockNews;
 use infra_core::plan::{HostOutlook, OpId, Outlook, Plan, PlannedOperation};
 use infra_core::run_state::Bucket;
 use serde::{Deserialize, Serialize};
@@ -66,24 +67,86 @@ struct Line {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Entry {
     RunStarted(Header),
-    HostUnreachable { host: HostId, error: ConnectError },
-    HostFailed { host: HostId, diagnostic: Box<Diagnostic> },
-    PlanReady { plan: Plan },
+    HostUnreachable {
+        host: HostId,
+        error: ConnectError,
+    },
+    HostFailed {
+        host: HostId,
+        diagnostic: Box<Diagnostic>,
+    },
+    PlanReady {
+        plan: Plan,
+    },
     Executing,
-    WaveStarted { of: Waves, wave: usize, waves: usize, hosts: Vec<HostId> },
-    OperationStarted { op: OpId },
-    HostOperationStarted { op: OpId, host: HostId },
-    CommandStarted { op: OpId, host: HostId, text: String },
-    Retrying { op: OpId, host: HostId, retry: u32, retries: u32, after: f64, failure: Box<Failure> },
-    WithinCall { op: OpId, host: HostId, kind: String, title: String, location: Option<Location>, result: Box<HostResult> },
-    HostOperationEnded { op: OpId, host: HostId, result: Box<HostResult> },
-    OperationEnded { op: OpId },
+    WaveStarted {
+        of: Waves,
+        wave: usize,
+        waves: usize,
+        hosts: Vec<HostId>,
+    },
+    OperationStarted {
+        op: OpId,
+    },
+    HostOperationStarted {
+        op: OpId,
+        host: HostId,
+    },
+    CommandStarted {
+        op: OpId,
+        host: HostId,
+        text: String,
+    },
+    Lock {
+        op: OpId,
+        host: HostId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on: Option<String>,
+        news: LockNews,
+    },
+    Retrying {
+        op: OpId,
+        host: HostId,
+        retry: u32,
+        retries: u32,
+        after: f64,
+        failure: Box<Failure>,
+    },
+    WithinCall {
+        op: OpId,
+        host: HostId,
+        kind: String,
+        title: String,
+        location: Option<Location>,
+        result: Box<HostResult>,
+    },
+    HostOperationEnded {
+        op: OpId,
+        host: HostId,
+        result: Box<HostResult>,
+    },
+    OperationEnded {
+        op: OpId,
+    },
     Proving,
-    Proved { plan: Plan, strict: bool },
-    Counted { hosts: Vec<(HostId, Traffic)> },
-    Stopped { reason: StopReason },
-    Interrupted { times: u32, in_flight: Vec<(OpId, HostId, f64)> },
-    RunEnded { hosts: Vec<(HostId, Bucket)>, exit_code: u8 },
+    Proved {
+        plan: Plan,
+        strict: bool,
+    },
+    Counted {
+        hosts: Vec<(HostId, Traffic)>,
+    },
+    Stopped {
+        reason: StopReason,
+    },
+    Interrupted {
+        times: u32,
+        in_flight: Vec<(OpId, HostId, f64)>,
+    },
+    RunEnded {
+        hosts: Vec<(HostId, Bucket)>,
+        exit_code: u8,
+    },
 }
 
 impl Entry {
@@ -100,6 +163,7 @@ impl Entry {
             Event::OperationStarted { op } => Self::OperationStarted { op: *op },
             Event::HostOperationStarted { op, host } => Self::HostOperationStarted { op: *op, host: *host },
             Event::CommandStarted { op, host, text } => Self::CommandStarted { op: *op, host: *host, text: text.clone() },
+            Event::Lock { op, host, on, news } => Self::Lock { op: *op, host: *host, on: on.clone(), news: news.clone() },
             Event::Retrying { op, host, retry, retries, after, failure } => Self::Retrying {
                 op: *op,
                 host: *host,

@@ -166,6 +166,7 @@ impl Record {
             | Entry::WaveStarted { .. }
             | Entry::OperationStarted { .. }
             | Entry::OperationEnded { .. }
+            | Entry::Lock { .. }
             | Entry::Retrying { .. } => return,
             Entry::WithinCall { op, host, kind, title, location, result } => {
                 self.within.entry((host, op)).or_default().push(WithinCall { kind, title, location, result: *result });

@@ -8,5 +8,6 @@ mod deploys;
 mod failures;
 mod journal;
 mod json;
+mod locks;
 mod strategies;
 mod terminal;
