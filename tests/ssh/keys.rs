@@ -147,3 +147,36 @@ fn unknown_host_keys_are_taken_or_refused_as_the_data_says_and_changed_ones_neve
     }
     assert_eq!(std::fs::read_to_string(&own).expect("a file"), before);
 }
+
+#[test]
+fn a_host_s_certificate_is_as_good_as_a_known_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [authority, key] = ["authority", "key"].map(|name| folder.path().join(name));
+    for made in [&authority, &key] {
+        tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", text(made)]);
+    }
+    tool("ssh-keygen", &["-q", "-s", text(&authority), "-h", "-I", "host", "-n", "web", "-V", "+1h", &format!("{}.pub", key.display())]);
+    let options = SshdOptions::default().host_key(HostKey::Unknown).configuration(format!("HostKey {}", key.display()));
+    let stage = Stage::with(options.configuration(format!("HostCertificate {}-cert.pub", key.display())));
+    let config = stage.write("config", &(stage.stanza("web") + "  HostKeyAlias web\n" + &stage.rest(Some(stage.sshd.user_key()))));
+    let known = stage.path("own_known_hosts");
+    let file = format!("ssh_known_hosts_file={}", known.display());
+    let public = std::fs::read_to_string(folder.path().join("authority.pub")).expect("a key");
+    for (host, code) in [("*.example.com", 1), ("web", 0)] {
+        std::fs::write(&known, format!("@cert-authority {host} {public}")).expect("a file");
+        let said = stage.infra(&config, &["web", "exec", "--data", &file, "--", "true"]).expect(code);
+        assert_eq!(
+            said.stderr.contains("the key of web is not known; it is ssh-ed25519-cert-v01@openssh.com SHA256:"),
+            code == 1,
+            "{}",
+            said.stderr
+        );
+    }
+    // One that is for another name.
+    let other = config.with_file_name("other");
+    std::fs::write(&other, std::fs::read_to_string(&config).expect("a file").replace("HostKeyAlias web", "HostKeyAlias db"))
+        .expect("a file");
+    std::fs::write(&known, format!("@cert-authority db {public}")).expect("a file");
+    let said = stage.infra(&other, &["web", "exec", "--data", &file, "--", "true"]).expect(1);
+    assert!(said.stderr.contains("the certificate of db is not valid: name is not a listed principal"), "{}", said.stderr);
+}

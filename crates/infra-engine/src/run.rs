@@ -170,6 +170,8 @@ impl Ongoing {
     async fn approve(&mut self, built: &Built) -> Result<(), Over> {
         let approve = self.run.approve.clone();
         let approved = tokio::select! {
+            // Where nobody is asked, nobody declines: an interrupt at this moment is met by what comes next.
+            biased;
             approved = approve.approve(built.plan.clone()) => approved,
             () = interrupt(&mut self.run.interrupts, &mut self.watching) => false,
         };

@@ -352,20 +352,6 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// How long a lock holds without a sign of life, in seconds, where nothing else is said.
 pub const LEASE: u32 = 60;
 
-/// What `infra apply` refuses, since it was decided with the plan: its help does not show it.
-const DECIDED: &[&str] = &["dry", "plan", "data", "sudo", "user", "port", "key"];
-
-impl Arguments {
-    /// Reads the command line; help, the version and what is not understood end the program here.
-    pub fn typed() -> Self {
-        let hide = |hidden: &'static [&'static str]| {
-            move |verb: clap::Command| verb.mut_args(|arg| if hidden.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
-        };
-        let command = Self::command().mut_subcommand("apply", hide(DECIDED)).mut_subcommand("resume", hide(&["plan"]));
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-    }
-}
-
 impl Options {
     /// These, with what they leave open taken from an earlier run's. What is said about this run alone is not taken: whether it asks, looks only, and
     /// how it shows what it does; and neither are the hosts, since those that are left are known.

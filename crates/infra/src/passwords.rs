@@ -10,7 +10,7 @@ use infra_core::secret::Secret;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::{OnceCell, oneshot, watch};
 
-use crate::terminal_questions::Hold;
+use crate::terminal_questions::Gate;
 
 /// The longest password that is read.
 const LONGEST: usize = 4096;
@@ -19,7 +19,7 @@ const CLEAR: &str = "\r\x1b[2K";
 
 /// Asks whoever started the run.
 pub struct AtTerminal {
-    hold: Hold,
+    gate: Gate,
     interrupts: watch::Receiver<u32>,
     /// One question after the other.
     one: tokio::sync::Mutex<()>,
@@ -28,8 +28,8 @@ pub struct AtTerminal {
 
 impl AtTerminal {
     /// Has nothing been asked yet.
-    pub fn new(hold: Hold, interrupts: watch::Receiver<u32>) -> Self {
-        Self { hold, interrupts, one: tokio::sync::Mutex::default(), answers: [const { OnceCell::const_new() }; 3] }
+    pub fn new(gate: Gate, interrupts: watch::Receiver<u32>) -> Self {
+        Self { gate, interrupts, one: tokio::sync::Mutex::default(), answers: [const { OnceCell::const_new() }; 3] }
     }
 
     /// Asks now, before there is a host that does: `--ask-sudo-password`. The terminal is that of the session, wherever standard input comes from.
@@ -52,10 +52,10 @@ impl AtTerminal {
         let mut interrupts = self.interrupts.clone();
         let _one = self.one.lock().await;
         // What the screen shows meanwhile comes afterwards.
-        let _taken = self.hold.take();
+        let _taken = self.gate.close();
         let silence = Silence::begin(&terminal).map_err(|error| format!("the terminal cannot be made to show nothing: {error}"))?;
         let (sender, answer) = oneshot::channel();
-        // A thread of its own: a read that never ends must not hold up the end of the program.
+        // A thread of its own: a read that never ends must not gate up the end of the program.
         let asking = silence.terminal.try_clone().map_err(|error| format!("the terminal cannot be opened: {error}"))?;
         std::thread::spawn(move || {
             let _ = sender.send(ask_at(asking, &prompt, again));

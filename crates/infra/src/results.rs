@@ -4,7 +4,7 @@ use std::io::{self, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::terminal_questions::Hold;
+use crate::terminal_questions::Gate;
 
 /// What is done when the reader of the results goes away.
 type OnGone = Box<dyn FnOnce() + Send>;
@@ -20,7 +20,7 @@ pub struct Results {
 /// Standard error until a flag is set; then nothing more comes through. While a question stands on the screen, it waits.
 pub struct Quiet {
     silent: Arc<AtomicBool>,
-    hold: Hold,
+    gate: Gate,
 }
 
 impl Results {
@@ -65,14 +65,14 @@ impl Results {
 
 impl Quiet {
     /// Silent from the moment on in which the flag is set.
-    pub fn new(silent: Arc<AtomicBool>, hold: Hold) -> Self {
-        Self { silent, hold }
+    pub fn new(silent: Arc<AtomicBool>, gate: Gate) -> Self {
+        Self { silent, gate }
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _free = self.hold.wait();
+        let _free = self.gate.pass();
         if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 

@@ -15,18 +15,18 @@ use tokio::sync::oneshot;
 
 /// Holds up what is written to the screen while a question stands there. Clones are one.
 #[derive(Clone, Default)]
-pub struct Hold(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
-impl Hold {
+impl Gate {
     /// Waits until no question stands on the screen, which no other one does for as long as the value lives.
-    pub fn wait(&self) -> MutexGuard<'_, bool> {
+    pub fn pass(&self) -> MutexGuard<'_, bool> {
         let (held, free) = &*self.0;
         let guard = held.lock().unwrap_or_else(PoisonError::into_inner);
         free.wait_while(guard, |held| *held).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Holds the screen up until the value is dropped.
-    pub fn take(&self) -> Taken {
+    pub fn close(&self) -> Taken {
         self.set(true);
         Taken(self.clone())
     }
@@ -39,7 +39,7 @@ impl Hold {
 }
 
 /// Something is asked until this is dropped.
-pub struct Taken(Hold);
+pub struct Taken(Gate);
 
 impl Drop for Taken {
     fn drop(&mut self) {
@@ -49,21 +49,21 @@ impl Drop for Taken {
 
 /// Whoever sits at the terminal.
 pub struct AtTerminal {
-    hold: Hold,
+    gate: Gate,
     /// One question at a time, in the order in which they come.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl AtTerminal {
     /// Somebody, where standard input is a terminal; nobody else can be asked.
-    pub fn find(hold: Hold) -> Option<Arc<dyn Person>> {
-        io::stdin().is_terminal().then(|| Arc::new(Self { hold, turn: tokio::sync::Mutex::default() }) as Arc<dyn Person>)
+    pub fn find(gate: Gate) -> Option<Arc<dyn Person>> {
+        io::stdin().is_terminal().then(|| Arc::new(Self { gate, turn: tokio::sync::Mutex::default() }) as Arc<dyn Person>)
     }
 }
 
 /// The terminal while a question stands there. Dropped, it is as before.
 struct Asked {
-    hold: Hold,
+    gate: Gate,
     terminal: File,
     before: Option<Termios>,
     answered: bool,
@@ -73,11 +73,11 @@ struct Asked {
 
 impl Asked {
     /// Puts the question on the terminal. The pipe ends when nobody waits for the answer any more.
-    fn begin(hold: Hold, question: &Question) -> io::Result<(Self, PipeReader)> {
+    fn begin(gate: Gate, question: &Question) -> io::Result<(Self, PipeReader)> {
         let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
         let (given_up, waiting) = io::pipe()?;
-        hold.set(true);
-        let mut asked = Self { hold, terminal: terminal.try_clone()?, before: None, answered: false, _waiting: waiting };
+        gate.set(true);
+        let mut asked = Self { gate, terminal: terminal.try_clone()?, before: None, answered: false, _waiting: waiting };
         if question.hidden {
             let before = tcgetattr(&asked.terminal)?;
             let mut hidden = before.clone();
@@ -105,7 +105,7 @@ impl Drop for Asked {
         if !self.answered {
             let _ = writeln!(self.terminal);
         }
-        self.hold.set(false);
+        self.gate.set(false);
     }
 }
 
@@ -128,7 +128,7 @@ impl Person for AtTerminal {
     fn ask(&self, question: Question) -> BoxFuture<'_, Option<Secret>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            let (mut asked, given_up) = Asked::begin(self.hold.clone(), &question).ok()?;
+            let (mut asked, given_up) = Asked::begin(self.gate.clone(), &question).ok()?;
             let reader = asked.terminal.try_clone().ok()?;
             let (sender, answer) = oneshot::channel();
             // A thread of its own: a read that never ends must not hold up the end of the program.
@@ -142,7 +142,7 @@ impl Person for AtTerminal {
     }
 
     fn tell(&self, host: &str, text: &str) {
-        let _free = self.hold.wait();
+        let _free = self.gate.pass();
         if let Ok(mut terminal) = OpenOptions::new().write(true).open("/dev/tty") {
             let _ = writeln!(terminal, "\r\x1b[K[{host}] {text}");
         }
@@ -155,17 +155,17 @@ mod tests {
 
     #[test]
     fn what_is_held_up_goes_on_when_the_question_is_gone() {
-        let hold = Hold::default();
-        drop(hold.wait());
-        hold.set(true);
+        let gate = Gate::default();
+        drop(gate.pass());
+        gate.set(true);
         let (sender, went_on) = std::sync::mpsc::channel();
-        let waiting = hold.clone();
+        let waiting = gate.clone();
         let writer = std::thread::spawn(move || {
-            drop(waiting.wait());
+            drop(waiting.pass());
             sender.send(())
         });
         assert!(went_on.try_recv().is_err());
-        hold.set(false);
+        gate.set(false);
         went_on.recv_timeout(std::time::Duration::from_secs(20)).expect("it goes on");
         writer.join().expect("no panic").expect("somebody listens");
     }

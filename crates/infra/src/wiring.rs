@@ -32,7 +32,7 @@ use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::saved_plans::{self, Saved};
 use crate::settings::{Lock, Settings, Source, Task};
-use crate::terminal_questions::{AtTerminal, Hold};
+use crate::terminal_questions::{AtTerminal, Gate};
 use crate::world::Controller;
 use crate::{ad_hoc, copying, earlier_hosts, interrupts};
 
@@ -122,8 +122,8 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
-    let hold = Hold::default();
-    let passwords = Arc::new(Passwords::new(hold.clone(), interrupts.clone()));
+    let gate = Gate::default();
+    let passwords = Arc::new(Passwords::new(gate.clone(), interrupts.clone()));
     for tool in &settings.passwords {
         passwords.ask_now(*tool).await?;
     }
@@ -140,7 +140,7 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
             interrupter.kill();
         });
     }
-    let screen = Box::new(Quiet::new(silent.clone(), hold.clone()));
+    let screen = Box::new(Quiet::new(silent.clone(), gate.clone()));
     let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
     // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
     let gone_on_with = journal.as_deref().filter(|_| saved.is_none());
@@ -152,7 +152,7 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     let lock = settings.lock.zip(journal.as_ref()).map(|(lock, journal)| claims(lock, journal));
     let engine = infra_engine::Settings { earlier, record: record.clone(), saved, lock, ..Default::default() };
     let wires =
-        Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, hold, passwords };
+        Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, gate, passwords };
     let state = execute(&settings, kind, work, wires).await;
     drop((world, controller));
     reporting.finish();
@@ -194,7 +194,7 @@ struct Wires<'r> {
     reporting: &'r Reporting,
     /// What the engine is told besides what the settings say.
     engine: infra_engine::Settings,
-    hold: Hold,
+    gate: Gate,
     passwords: Arc<Passwords>,
 }
 
@@ -222,7 +222,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
         hosts: wires.hosts,
         registry: wires.registry,
         language,
-        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.hold)).asking(wires.passwords)),
+        connect: Arc::new(infra_connect::Wire::with_person(wire, AtTerminal::find(wires.gate)).asking(wires.passwords)),
         settings: infra_engine::Settings {
             kind,
             parallel: settings.parallel,
@@ -253,6 +253,11 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     }
 }
 
+/// The folder for sockets of this user.
+pub fn runtime_folder() -> PathBuf {
+    infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new))
+}
+
 /// What this run tells another one that wants the same machine.
 fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
@@ -260,11 +265,6 @@ fn claims(lock: Lock, journal: &RunJournal) -> infra_engine::LockSettings {
     let controller = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned());
     let Lock { wait, required, lease } = lock;
     infra_engine::LockSettings { run: journal.run.clone(), user, controller, lease, wait, required }
-}
-
-/// The folder for sockets of this user.
-pub fn runtime_folder() -> PathBuf {
-    infra_connect::settings::runtime_folder(std::env::var_os("XDG_RUNTIME_DIR").as_deref().map(Path::new))
 }
 
 /// The hosts that an earlier run left so, as its journal tells.

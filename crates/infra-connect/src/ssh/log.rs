@@ -101,11 +101,15 @@ fn in_time(step: ConnectStep, seconds: f64) -> String {
 
 /// The host's key is unknown, or not the known one.
 fn host_key(log: &str, options: &Options) -> (String, Option<String>) {
-    let key = between(log, "debug1: Server host key: ", "\n").map(str::trim);
+    let certificate = || between(log, "debug1: Server host certificate: ", ",");
+    let key = between(log, "debug1: Server host key: ", "\n").or_else(certificate).map(str::trim);
     let (kind, fingerprint) = key.and_then(|key| key.split_once(' ')).unwrap_or(("a key", "of no fingerprint"));
     let name = key_name(log);
     if log.contains("REVOKED HOST KEY") {
         return (format!("the key of {name} ({kind} {fingerprint}) is marked as revoked"), None);
+    }
+    if let Some(why) = between(log, "Certificate invalid: ", "\n") {
+        return (format!("the certificate of {name} is not valid: {}", why.trim()), None);
     }
     let file = options.known_hosts_file().map_or_else(String::new, |file| format!(" -f {}", quote(file)));
     if log.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
