@@ -245,7 +245,7 @@ mod tests {
     async fn what_cannot_be_copied_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let trees = LocalTrees::default();
-        let mut fails = async |name: &str, wanted: &str| {
+        let fails = async |name: &str, wanted: &str| {
             let root = folder.path().join(name);
             let TreeLookup::Failed(message) = read(&trees, &question(&root)).await else { panic!("{name}") };
             assert!(message.contains(wanted), "{message}");
