@@ -12,9 +12,8 @@ What comes after INVENTORY says what to do:
   exec -- COMMAND…        run a command on every host: one word is shell text, several are an argument vector
   fact NAME [KEY=VALUE…]  read a fact of every host and print it as JSON
   MODULE.OP [KEY=VALUE…]  plan and run one operation; a list is the key repeated, or JSON
-  copy SRC DEST           copy a local file or directory to every host; of SRC/ what it holds. KEY=VALUE as for
-                          files.sync and files.put may follow, such as delete=true or exclude=PATTERN
-  fetch SRC DEST          fetch a file or directory of every host to DEST/HOST/
+  copy SRC DEST           copy a local file, a directory, or with SRC/ what it holds
+  fetch SRC DEST          fetch a file or a directory of each host into DEST/HOST/
   hosts                   print the hosts that are selected, their groups and their data
 
 INVENTORY is a Lua file, a host, a list of hosts, or a connector:

@@ -201,3 +201,30 @@ fn operations_at_the_same_time_share_a_bar() {
     glass.reporter.event(&Event::OperationEnded { op: second });
     assert!(!glass.contents().contains("2 operations ["), "{}", glass.contents());
 }
+
+#[test]
+fn files_on_their_way_are_counted_in_bytes_over_all_hosts() {
+    let mut glass = Glass::new(None);
+    let op = OpId(0);
+    let moved = |host, bytes| Event::Moved { op, host: HostId(host), bytes, total: 4 << 20 };
+    glass.give(
+        &Run::fleet(RunKind::Deploy, 3)
+            .connected_but(&[])
+            .planned(vec![operation("copy", 12, [0, 1, 2].map(|host| (host, change("copy", &[]))))])
+            .then(Event::Executing)
+            .then(Event::OperationStarted { op })
+            .each([0, 1, 2].map(|host| Event::HostOperationStarted { op, host: HostId(host) }))
+            .then(moved(0, 1 << 20))
+            .then(moved(1, 2 << 20)),
+    );
+    let bar = |glass: &Glass| glass.contents().lines().last().unwrap_or_default().trim().to_owned();
+    assert!(bar(&glass).ends_with("0/3  3.0 MiB of 8.0 MiB; web-01 (25 %), web-02 (50 %), web-03"), "{}", bar(&glass));
+
+    // A host that is done leaves its bytes in the sum, and one that begins anew does not take them away.
+    let mut rest = Run::fleet(RunKind::Deploy, 3);
+    rest.events.clear();
+    let done = Event::HostOperationEnded { op, host: HostId(1), result: Box::new(changed("copy", 0.0)) };
+    glass.give(&rest.then(done).then(moved(0, 4 << 20)));
+    assert!(bar(&glass).contains("1/3  "), "{}", bar(&glass));
+    assert!(bar(&glass).contains("web-01 (100 %)"), "{}", bar(&glass));
+}
