@@ -15,6 +15,7 @@ use infra_core::inventory::Inventory;
 use infra_core::late::Place;
 use infra_core::registry::Registry;
 use infra_core::script::{Answer, FactRequest, OperationCall};
+use infra_core::secret::Secrets;
 use infra_core::template::InventoryScope;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -41,6 +42,7 @@ pub(crate) struct Places {
     /// The hosts of the run that are a place of others.
     shared: Mutex<BTreeMap<HostId, Arc<dyn Connection>>>,
     handshakes: Semaphore,
+    secrets: Secrets,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,7 +51,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Places {
     /// Nothing is connected to yet; at most `handshakes` are later, at once.
-    pub(crate) fn new(connect: Arc<dyn Connect>, inventory: Arc<Inventory>, registry: Arc<Registry>, handshakes: usize) -> Self {
+    pub(crate) fn new(
+        connect: Arc<dyn Connect>,
+        inventory: Arc<Inventory>,
+        registry: Arc<Registry>,
+        handshakes: usize,
+        secrets: Secrets,
+    ) -> Self {
         Self {
             connect,
             scope: InventoryScope::new(inventory.clone()),
@@ -61,6 +69,7 @@ impl Places {
             opened: Mutex::default(),
             shared: Mutex::default(),
             handshakes: Semaphore::new(handshakes.max(1)),
+            secrets,
         }
     }
 
@@ -74,6 +83,7 @@ impl Places {
             inventory: self.scope.clone(),
             facts: Mutex::default(),
             overlooks: AtomicBool::new(false),
+            secrets: self.secrets.clone(),
         })
     }
 

@@ -55,7 +55,7 @@ impl Run {
 
     /// Whatever happens, every host is accounted for and `RunEnded` is said once.
     async fn guarded(self, phases: impl FnOnce(Run, EventStream) -> Phases) -> RunState {
-        let events = EventStream::new(self.events.clone(), self.journal.clone());
+        let events = EventStream::new(self.events.clone(), self.journal.clone(), self.settings.secrets.clone());
         let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
         events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
         if self.settings.detailed_exit_code {
@@ -124,7 +124,9 @@ impl<T: Send + 'static> Tasks<T> {
 
 impl Ongoing {
     fn new(run: Run, events: EventStream) -> Self {
-        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), run.settings.handshakes);
+        let settings = &run.settings;
+        let places =
+            Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), settings.handshakes, settings.secrets.clone());
         Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0, look: Look::First }
     }
 
@@ -163,7 +165,7 @@ impl Ongoing {
     async fn approve(&mut self, built: &Built) -> Result<(), Over> {
         let approve = self.run.approve.clone();
         let approved = tokio::select! {
-            approved = approve.approve(built.plan.clone()) => approved,
+            approved = approve.approve(self.run.settings.secrets.masked_plan(&built.plan)) => approved,
             () = interrupt(&mut self.run.interrupts, &mut self.watching) => false,
         };
         if approved {
