@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 pub use masking::{WITHHELD, withhold};
 pub use stream::MaskedOutput;
@@ -65,7 +65,7 @@ pub struct Secrets(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    salt: Vec<u8>,
+    salt: OnceLock<Vec<u8>>,
     some: AtomicBool,
     known: RwLock<Known>,
 }
@@ -86,7 +86,15 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// None yet. `salt` goes into the digests that stand for secrets: where it is kept apart from them, no secret can be guessed from its digest.
     pub fn new(salt: Vec<u8>) -> Self {
-        Self(Arc::new(Shared { salt, ..Shared::default() }))
+        let secrets = Self::default();
+        secrets.salt_with(salt);
+        secrets
+    }
+
+    /// Sets the salt, where there is none yet.
+    pub fn salt_with(&self, salt: Vec<u8>) {
+        // The first one stands: digests that were made with it must not become others.
+        let _ = self.0.salt.set(salt);
     }
 
     /// Takes a text as a secret: from now on it is masked.
@@ -182,8 +190,9 @@ impl Secrets {
 
     /// The salted digest of a text.
     pub fn digest(&self, text: &str) -> String {
-        let inner = sha256(&[&self.0.salt[..], text.as_bytes()].concat());
-        sha256(&[&self.0.salt[..], inner.as_bytes()].concat())
+        let salt = self.0.salt.get().map(Vec::as_slice).unwrap_or_default();
+        let inner = sha256(&[salt, text.as_bytes()].concat());
+        sha256(&[salt, inner.as_bytes()].concat())
     }
 
     /// Masks an output as it comes, in pieces of any size.

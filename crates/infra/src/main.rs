@@ -7,6 +7,7 @@ mod earlier_hosts;
 mod interrupts;
 mod journal;
 mod outcome;
+mod questions;
 mod reporting;
 mod results;
 mod resume;

@@ -1,8 +1,13 @@
 //! Standard output: what was asked for. That it could not be written must not end in exit code 0.
 
+use std::borrow::Cow;
 use std::io::{self, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use infra_core::secret::Secrets;
+
+use crate::questions::Gate;
 
 /// What is done when the reader of the results goes away.
 type OnGone = Box<dyn FnOnce() + Send>;
@@ -15,9 +20,12 @@ pub struct Results {
     on_gone: Arc<Mutex<Option<OnGone>>>,
 }
 
-/// Standard error until a flag is set; then nothing more comes through.
+/// Standard error until a flag is set; then nothing more comes through. It waits while a question stands there, and secrets are masked: what is shown
+/// besides events, such as the words of the command line, may hold some.
 pub struct Quiet {
     silent: Arc<AtomicBool>,
+    gate: Gate,
+    secrets: Secrets,
 }
 
 impl Results {
@@ -62,14 +70,21 @@ impl Results {
 
 impl Quiet {
     /// Silent from the moment on in which the flag is set.
-    pub fn new(silent: Arc<AtomicBool>) -> Self {
-        Self { silent }
+    pub fn new(silent: Arc<AtomicBool>, gate: Gate, secrets: Secrets) -> Self {
+        Self { silent, gate, secrets }
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+        self.gate.pass();
+        if self.silent.load(Ordering::SeqCst) {
+            return Ok(bytes.len());
+        }
+        match self.secrets.mask_bytes(bytes) {
+            Cow::Borrowed(bytes) => io::stderr().write(bytes),
+            Cow::Owned(masked) => io::stderr().write_all(&masked).map(|()| bytes.len()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

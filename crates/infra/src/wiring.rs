@@ -15,6 +15,7 @@ use infra_core::inventory::Inventory;
 use infra_core::registry::Registry;
 use infra_core::run_state::RunState;
 use infra_core::script::{FactRequest, Language};
+use infra_core::secret::Secrets;
 use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
 use infra_report::ScreenSettings;
@@ -24,6 +25,7 @@ use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
+use crate::questions::Gate;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
@@ -36,11 +38,17 @@ use crate::{ad_hoc, earlier_hosts, interrupts};
 /// # Errors
 /// [`Trouble`] when it ended before a run could begin.
 pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Trouble> {
+    let secrets = Secrets::default();
+    run_with(settings, resumed, secrets.clone()).await.map_err(|trouble| trouble.masked(&secrets))
+}
+
+async fn run_with(settings: Settings, resumed: Option<Resumed>, secrets: Secrets) -> Result<u8, Trouble> {
     let started = Instant::now();
     let mut results = Results::new();
     let (interrupter, interrupts) = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
-    let world = Arc::new(Controller::new(folder.clone()));
+    let gate = Gate::default();
+    let world = Arc::new(Controller::new(folder.clone(), secrets.clone(), gate.clone()));
     let registry = Arc::new(infra_std::registry());
 
     let mut interrupted = interrupts.clone();
@@ -49,6 +57,7 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         // There is no run yet that could end softly.
         _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
     };
+    secrets.learn_passwords(&inventory);
     let Selected { limit, exclude, said } =
         match earlier_hosts::resolve(&settings.limit, &settings.exclude, &inventory, hosts_of_earlier_run)? {
             Resolved::Select(selected) => selected,
@@ -67,6 +76,7 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         None => hosts,
     };
     if settings.task == Task::Hosts {
+        let inventory = secrets.masked_inventory(&inventory);
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
         // Whether it failed is asked of `results`: a reader that has gone away is no failure.
@@ -83,8 +93,14 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     };
     let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
-    let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
-        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind, resumes)));
+    let journal = matches!(kind, RunKind::Deploy | RunKind::Exec).then(|| {
+        let kept = Folder::of_user();
+        if let (RunKind::Deploy, Ok(kept)) = (kind, &kept) {
+            secrets.salt_with(kept.salt());
+        }
+        let journal = RunJournal::new(kept, invocation(), settings.inventory.clone(), &folder, kind, resumes, secrets.clone());
+        Arc::new(journal)
+    });
     let silent: Arc<AtomicBool> = Arc::default();
     // A deploy goes on when nobody reads of it any more: hosts must not be left half done, and the journal has it all.
     if matches!(kind, RunKind::Exec | RunKind::Fact) {
@@ -94,12 +110,12 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
             interrupter.kill();
         });
     }
-    let screen = Box::new(Quiet::new(silent.clone()));
+    let screen = Box::new(Quiet::new(silent.clone(), gate, secrets.clone()));
     let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, secrets }).await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {
@@ -131,6 +147,7 @@ struct Wires<'r> {
     journal: Option<Arc<RunJournal>>,
     reporting: &'r Reporting,
     earlier: Option<Arc<Earlier>>,
+    secrets: Secrets,
 }
 
 /// What is done on the hosts.
@@ -168,6 +185,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
             earlier: wires.earlier,
             prove: settings.prove,
             detailed_exit_code: settings.detailed_exit_code,
+            secrets: wires.secrets,
             ..Default::default()
         },
         approve: Arc::new(Question {
