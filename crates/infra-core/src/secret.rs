@@ -56,7 +56,7 @@ impl fmt::Debug for Secret {
 
 /// A text that is too short to be a secret: it has fewer than [`SHORTEST`] characters, without the space around it.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("has {0} characters: one of under {SHORTEST} cannot be hidden")]
+#[error("is too short to be hidden: {0} of at least {SHORTEST} characters")]
 pub struct TooShort(pub usize);
 
 /// All secrets of a run. Clones share them.
@@ -233,7 +233,7 @@ mod tests {
     fn one_that_is_too_short_is_refused() {
         let secrets = Secrets::default();
         assert_eq!(secrets.secret("12345 "), Err(TooShort(5)));
-        assert_eq!(secrets.secret("12345 ").unwrap_err().to_string(), "has 5 characters: one of under 6 cannot be hidden");
+        assert_eq!(secrets.secret("12345 ").unwrap_err().to_string(), "is too short to be hidden: 5 of at least 6 characters");
         assert!(secrets.is_empty() && secrets.secret("äöüäöü").is_ok() && !secrets.is_empty());
     }
 

@@ -19,13 +19,14 @@ const LOOK: u16 = 100;
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Waits until no question stands.
-    pub fn pass(&self) {
+    /// Waits until no question stands. None is asked before what it gives is dropped.
+    pub fn pass(&self) -> impl Drop + '_ {
         let (shut, opened) = &*self.0;
         let mut now = shut.lock().unwrap_or_else(PoisonError::into_inner);
         while *now {
             now = opened.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
+        now
     }
 
     fn set(&self, shut: bool) {
@@ -123,12 +124,12 @@ mod tests {
     #[test]
     fn the_screen_waits_while_a_question_stands() {
         let gate = Gate::default();
-        gate.pass();
+        drop(gate.pass());
         gate.set(true);
         let (passed, wait) = std::sync::mpsc::channel();
         let screen = gate.clone();
         std::thread::spawn(move || {
-            screen.pass();
+            drop(screen.pass());
             passed.send(())
         });
         assert!(wait.try_recv().is_err());

@@ -149,6 +149,8 @@ fn forms_of_one(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     let once = within_quotes(text);
     add(within_quotes(&once));
     add(once.clone());
+    // As `set` of some shells shows it.
+    add(text.replace('\'', "'\"'\"'"));
     add(text.chars().fold(String::new(), |mut quoted, c| {
         if matches!(c, '"' | '\\' | '$' | '`') {
             quoted.push('\\');
