@@ -203,7 +203,9 @@ impl Secrets {
     /// The text of what was kept of an output whose middle was let go, without pieces of secrets that were cut there. Whole ones stand in it.
     pub fn text_of(&self, capture: &crate::output::Capture) -> String {
         match self.searcher() {
-            Some(searcher) if capture.dropped() > 0 => capture.text_of_ends(|head| searcher.without_begun(head), |tail| searcher.without_ended(tail)),
+            Some(searcher) if capture.dropped() > 0 => {
+                capture.text_of_ends(|head| searcher.without_begun(head), |tail| searcher.without_ended(tail))
+            }
             _ => capture.text(),
         }
     }

@@ -53,9 +53,8 @@ impl HostRun {
     /// Whether the arguments of a call hold a secret, so that what it writes is one. What templates see of the host is no argument in this sense: they
     /// may use none of it.
     pub(crate) fn is_secret(&self, call: &OperationCall) -> bool {
-        let scope = |name: &str| {
-            self.registry.operation(&call.kind).is_some_and(|definition| is_marked(&definition.schema, name, TEMPLATE_SCOPE))
-        };
+        let scope =
+            |name: &str| self.registry.operation(&call.kind).is_some_and(|definition| is_marked(&definition.schema, name, TEMPLATE_SCOPE));
         !self.secrets.is_empty() && call.arguments.iter().any(|(name, value)| self.secrets.holds_in(value) && !scope(name))
     }
 

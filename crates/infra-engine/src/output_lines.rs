@@ -238,7 +238,8 @@ mod tests {
     #[tokio::test]
     async fn there_is_room_until_many_pieces_wait_and_again_when_nobody_splits() {
         let (sender, _receiver) = mpsc::channel(1);
-        let (sink, splitter, _end) = OutputLines::new().parts(EventStream::new(sender, None, Secrets::default()), OpId(0), HostId(0), Kept::default());
+        let (sink, splitter, _end) =
+            OutputLines::new().parts(EventStream::new(sender, None, Secrets::default()), OpId(0), HostId(0), Kept::default());
         for _ in 0..WAITING {
             sink.room().await;
             sink.take(Stream::Stdout, b"x");

@@ -272,7 +272,11 @@ impl Driver {
                     Ok(Some(typed)) if typed.is_empty() && default.is_some() => Ok(default.unwrap_or_default()),
                     Ok(Some(typed)) => Ok(typed),
                     Ok(None) => default.ok_or_else(|| {
-                        let instead = if hidden { "secret.env(\"NAME\") and secret.file(\"PATH\") need none" } else { "ask(text, default) needs none" };
+                        let instead = if hidden {
+                            "secret.env(\"NAME\") and secret.file(\"PATH\") need none"
+                        } else {
+                            "ask(text, default) needs none"
+                        };
                         format!("`{text}` cannot be asked: there is no terminal, and {instead}")
                     }),
                     Err(error) => Err(format!("`{text}` cannot be asked: {error}")),

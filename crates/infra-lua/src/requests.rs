@@ -329,8 +329,10 @@ pub(crate) fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalComm
                 names.insert(name, value);
             }
             _ if secret_of(&value).is_some() => {
-                return Err(Diagnostic::misuse("local_command: a word is a secret, which the list of processes would show to everyone on this machine")
-                    .hint("give it on the input, stdin = secret, or in the environment, env = { NAME = secret }"));
+                return Err(Diagnostic::misuse(
+                    "local_command: a word is a secret, which the list of processes would show to everyone on this machine",
+                )
+                .hint("give it on the input, stdin = secret, or in the environment, env = { NAME = secret }"));
             }
             _ => words.raw_set(key, value).map_err(|error| wrong(error.to_string()))?,
         }

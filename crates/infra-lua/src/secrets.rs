@@ -20,8 +20,7 @@ pub(crate) struct SecretText {
 }
 
 /// What may be done with a secret.
-pub(crate) const ALLOWED: &str =
-    "a secret can be joined with `..`, string.format(\"%s\", …), table.concat, sh(…), quote(…) and render(…), and given to operations: content, commands, vars, _env";
+pub(crate) const ALLOWED: &str = "a secret can be joined with `..`, string.format(\"%s\", …), table.concat, sh(…), quote(…) and render(…), and given to operations: content, commands, vars, _env";
 
 impl UserData for SecretText {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
@@ -45,7 +44,9 @@ impl UserData for SecretText {
         methods.add_meta_function(MetaMethod::Eq, |_, (left, right): (LuaValue, LuaValue)| {
             Ok(secret_of(&left).is_some() && secret_of(&left) == secret_of(&right))
         });
-        methods.add_meta_method(MetaMethod::ToString, |lua, this, ()| -> mlua::Result<String> { Err(refused(lua, &this.evaluation, "tostring")) });
+        methods.add_meta_method(MetaMethod::ToString, |lua, this, ()| -> mlua::Result<String> {
+            Err(refused(lua, &this.evaluation, "tostring"))
+        });
         methods.add_meta_method(MetaMethod::Len, |lua, this, ()| -> mlua::Result<i64> { Err(refused(lua, &this.evaluation, "#")) });
         methods.add_meta_method(MetaMethod::Index, |lua, this, key: LuaValue| -> mlua::Result<LuaValue> {
             let what = if let LuaValue::String(key) = &key { key.to_string_lossy() } else { "[…]".to_owned() };
@@ -199,7 +200,8 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, glob
         let found = found.map_err(|places| {
             of.misuse_with(lua, format!("secret.file: there is no file `{path}`"), format!("looked for {}", places.join(" and ")))
         })?;
-        let bytes = of.house.world.read_file(&found).map_err(|error| of.misuse(lua, format!("secret.file: `{path}` cannot be read: {error}")))?;
+        let bytes =
+            of.house.world.read_file(&found).map_err(|error| of.misuse(lua, format!("secret.file: `{path}` cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|_| of.misuse(lua, format!("secret.file: `{path}` is not UTF-8")))?;
         take(lua, &of, &format!("the secret in `{path}`"), text.trim_end_matches(['\n', '\r']))
     })?;
@@ -229,8 +231,9 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table, glob
     })?;
     meta.raw_set("__index", unknown)?;
     let of = evaluation.clone();
-    let assigned =
-        lua.create_function(move |lua, _: MultiValue| -> mlua::Result<()> { Err(of.misuse(lua, "`secret` is infra's own and cannot be changed")) })?;
+    let assigned = lua.create_function(move |lua, _: MultiValue| -> mlua::Result<()> {
+        Err(of.misuse(lua, "`secret` is infra's own and cannot be changed"))
+    })?;
     meta.raw_set("__newindex", assigned)?;
     meta.raw_set("__metatable", false)?;
     // The prelude fills in what waits before this guards it.
@@ -312,7 +315,11 @@ fn joining(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -> mlua::Re
                 Some(_) if at == 0 => return Err(refused(lua, &of, "string.format")),
                 // Any other one would cut it or change it, so that it could not be found any more.
                 Some(_) if specifications.get(at - 1).is_some_and(|one| one != "%s") => {
-                    return Err(of.misuse_with(lua, format!("string.format: `{}` is not for a secret", specifications[at - 1]), "write %s"));
+                    return Err(of.misuse_with(
+                        lua,
+                        format!("string.format: `{}` is not for a secret", specifications[at - 1]),
+                        "write %s",
+                    ));
                 }
                 Some(secret) => shown.push_back(LuaValue::String(lua.create_string(secret.reveal())?)),
                 None => shown.push_back(value.clone()),

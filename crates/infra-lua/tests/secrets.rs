@@ -45,8 +45,19 @@ server.shell { commands = made }
 "#;
     let s = "hunter2-and-more";
     let wanted = json!([
-        format!("a {s}"), format!("{s}1"), format!("{s}{s}"), format!("5 {s}"), s, format!("x,{s}"), format!("login {s}"),
-        format!("'{s} x'"), format!("<{s}>"), format!("<{s}>"), "HUNTER2-AND-MORE", format!("{{\"p\":[\"{s}\"]}}"), s
+        format!("a {s}"),
+        format!("{s}1"),
+        format!("{s}{s}"),
+        format!("5 {s}"),
+        s,
+        format!("x,{s}"),
+        format!("login {s}"),
+        format!("'{s} x'"),
+        format!("<{s}>"),
+        format!("<{s}>"),
+        "HUNTER2-AND-MORE",
+        format!("{{\"p\":[\"{s}\"]}}"),
+        s
     ]);
     assert_eq!(commands(deploy).await, wanted);
 }

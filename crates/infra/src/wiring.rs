@@ -115,7 +115,8 @@ async fn run_with(settings: Settings, resumed: Option<Resumed>, secrets: Secrets
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
-        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, secrets }).await;
+        execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier, secrets })
+            .await;
     drop(world);
     reporting.finish();
     if results.lost() && state.exit_code() == 0 {

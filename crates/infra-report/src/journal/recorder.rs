@@ -40,7 +40,15 @@ pub type WordsAs = Box<dyn Fn(&str) -> String + Send>;
 impl Recorder {
     /// The journal of the run that `header` tells of; its kind and hosts are taken from the run itself.
     pub fn new(header: Header, open: Open) -> Self {
-        Self { header, open: Some(open), paper: None, held: Vec::new(), beginning: None, words_as: Box::new(str::to_owned), state: RunState::default() }
+        Self {
+            header,
+            open: Some(open),
+            paper: None,
+            held: Vec::new(),
+            beginning: None,
+            words_as: Box::new(str::to_owned),
+            state: RunState::default(),
+        }
     }
 
     /// With the words of the command line written down as `words_as` gives them when the run begins to execute.
