@@ -373,7 +373,7 @@ fn specifications(pattern: &str) -> Vec<String> {
             continue;
         }
         let mut one = String::from("%");
-        while let Some(c) = rest.next() {
+        for c in rest.by_ref() {
             one.push(c);
             if c.is_ascii_alphabetic() {
                 break;
