@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn base64_that_is_broken_into_lines_is_found_across_them() {
+        let secrets = of(&["hunter2-and-more-of-it"]);
+        let encoded = patterns::base64(b"password: hunter2-and-more-of-it!");
+        for at in 16..encoded.len() - 8 {
+            let broken = format!("{}\r\n{}\n", &encoded[..at], &encoded[at..]);
+            let masked = secrets.mask(&broken).into_owned();
+            assert!(masked.contains(MASK) && masked.len() < 30, "{masked}");
+            let mut output = secrets.output();
+            let mut pieces = Vec::new();
+            broken.as_bytes().chunks(5).for_each(|piece| pieces.extend(output.push(piece)));
+            pieces.extend(output.finish());
+            let pieces = String::from_utf8(pieces).expect("text");
+            assert!(pieces.matches(char::is_alphanumeric).count() <= 22, "{pieces} of {broken}");
+        }
+    }
+
+    #[test]
     fn overlapping_secrets_are_masked_as_one() {
         assert_eq!(of(&["abcdef", "defghi"]).mask("xabcdefghix"), "x***x");
     }

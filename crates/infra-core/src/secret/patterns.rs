@@ -21,24 +21,32 @@ pub(super) struct Searcher {
     /// The places of the patterns by their last bytes.
     by_last: Vec<Vec<usize>>,
     longest: usize,
+    /// The forms in base64, which programs break into lines wherever one is full.
+    broken: AhoCorasick,
 }
+
+/// So many characters of base64 at the end of a line may begin a form that goes on in the next: fewer stand there by chance.
+const BEGUN: usize = 4;
 
 impl Searcher {
     pub(super) fn new<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
-        let mut patterns = BTreeSet::new();
-        texts.for_each(|text| forms(text, &mut patterns));
+        let (mut patterns, mut encoded) = (BTreeSet::new(), BTreeSet::new());
+        texts.for_each(|text| forms(text, &mut patterns, &mut encoded));
+        let encoded: Vec<Vec<u8>> = encoded.into_iter().collect();
+        patterns.extend(encoded.iter().cloned());
         let patterns: Vec<Vec<u8>> = patterns.into_iter().collect();
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(&patterns)
-            .expect("the patterns of all secrets of a run are less than two gigabytes");
+        let build = |patterns: &[Vec<u8>]| {
+            let built = AhoCorasick::builder().match_kind(MatchKind::Standard).build(patterns);
+            built.expect("the patterns of all secrets of a run are less than two gigabytes")
+        };
+        let (automaton, broken) = (build(&patterns), build(&encoded));
         let (mut by_first, mut by_last) = (vec![Vec::new(); 256], vec![Vec::new(); 256]);
         for (at, pattern) in patterns.iter().enumerate() {
             by_first[usize::from(pattern[0])].push(at);
             by_last[usize::from(pattern[pattern.len() - 1])].push(at);
         }
         let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
-        Self { automaton, patterns, by_first, by_last, longest }
+        Self { automaton, patterns, by_first, by_last, longest, broken }
     }
 
     /// How many bytes the longest form has.
@@ -47,12 +55,23 @@ impl Searcher {
     }
 
     pub(super) fn finds(&self, bytes: &[u8]) -> bool {
-        self.automaton.is_match(bytes)
+        self.automaton.is_match(bytes) || !self.broken_spans(bytes).is_empty()
+    }
+
+    /// Where forms in base64 stand that are broken into lines.
+    fn broken_spans(&self, bytes: &[u8]) -> Vec<(usize, usize)> {
+        if !bytes.iter().any(is_end_of_line) {
+            return Vec::new();
+        }
+        let (places, joined): (Vec<usize>, Vec<u8>) = joined(bytes).unzip();
+        let found = self.broken.find_overlapping_iter(&joined);
+        found.map(|one| (places[one.start()], places[one.end() - 1] + 1)).collect()
     }
 
     /// Where secrets stand, in order; those that overlap are one.
     pub(super) fn spans(&self, bytes: &[u8]) -> Vec<(usize, usize)> {
         let mut found: Vec<(usize, usize)> = self.automaton.find_overlapping_iter(bytes).map(|one| (one.start(), one.end())).collect();
+        found.append(&mut self.broken_spans(bytes));
         found.sort_unstable();
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for (start, end) in found {
@@ -93,12 +112,28 @@ impl Searcher {
 
     /// Where the longest end of these bytes begins that more bytes may make a secret of.
     pub(super) fn begun(&self, bytes: &[u8]) -> Option<usize> {
+        self.begun_in(bytes).into_iter().chain(self.begun_on_lines(bytes)).min()
+    }
+
+    fn begun_in(&self, bytes: &[u8]) -> Option<usize> {
         let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
         (from..bytes.len()).find(|start| {
             let end = &bytes[*start..];
             let begins = |at: &usize| self.patterns[*at].len() > end.len() && self.patterns[*at].starts_with(end);
             self.by_first[usize::from(end[0])].iter().any(begins)
         })
+    }
+
+    /// The same of a form in base64 that is broken into lines.
+    fn begun_on_lines(&self, bytes: &[u8]) -> Option<usize> {
+        let from = bytes.len().saturating_sub(2 * self.longest);
+        let end = &bytes[from..];
+        if !end.iter().any(is_end_of_line) {
+            return None;
+        }
+        let (places, joined): (Vec<usize>, Vec<u8>) = joined(end).unzip();
+        let start = self.begun_in(&joined)?;
+        (joined.len() - start >= BEGUN && joined[start..].iter().all(is_in_base64)).then(|| from + places[start])
     }
 
     /// The bytes without a secret that is begun at their end.
@@ -118,23 +153,39 @@ impl Searcher {
     }
 }
 
+/// Whether base64 may be made of it, in either alphabet.
+fn is_in_base64(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte)
+}
+
+fn is_end_of_line(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The bytes without the ends of lines, each with its place.
+fn joined(bytes: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
+    bytes.iter().copied().enumerate().filter(|(_, byte)| !is_end_of_line(byte))
+}
+
 fn positions<'b>(bytes: &'b [u8], part: &'b [u8]) -> impl Iterator<Item = usize> + 'b {
     bytes.windows(part.len()).enumerate().filter(move |(_, window)| *window == part).map(|(at, _)| at)
 }
 
-/// All forms in which a secret may stand somewhere, and those of its lines.
-fn forms(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
+/// All forms in which a secret may stand somewhere, and those of its lines; those in base64 apart.
+fn forms(text: &str, forms: &mut BTreeSet<Vec<u8>>, encoded: &mut BTreeSet<Vec<u8>>) {
     let whole = text.trim();
     forms_of_one(whole, forms);
+    in_base64(whole, encoded);
     let plain = whole.as_bytes();
     // As it stands alone, with and without the newline that files and `echo` end with.
     for alone in [plain.to_vec(), [plain, b"\n"].concat()] {
-        let encoded = base64(&alone);
-        forms.insert(url_safe(&encoded).into_bytes());
-        forms.insert(encoded.into_bytes());
+        let alone = base64(&alone);
+        encoded.insert(url_safe(&alone).into_bytes());
+        encoded.insert(alone.into_bytes());
     }
     for line in whole.lines().map(str::trim).filter(|line| line.chars().count() >= SHORTEST && line.len() < whole.len()) {
         forms_of_one(line, forms);
+        in_base64(line, encoded);
     }
 }
 
@@ -166,16 +217,19 @@ fn forms_of_one(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     for lower in [false, true] {
         add(percent(text, lower));
     }
-    // In the middle of more bytes, it begins at one of three places of a group of three.
+}
+
+/// A text in base64 in the middle of more bytes, where it begins at one of three places of a group of three.
+fn in_base64(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     for before in 0..3usize {
         let encoded = base64(&[&vec![0; before][..], text.as_bytes()].concat());
         let encoded = encoded.trim_end_matches('=');
         // The characters at both ends are shared with the neighbours.
         let from = [0, 2, 3][before];
         let to = (before + text.len()) * 8 / 6;
-        if let Some(inner) = encoded.get(from..to) {
-            add(url_safe(inner));
-            add(inner.to_owned());
+        if let Some(inner) = encoded.get(from..to).filter(|inner| inner.len() >= SHORTEST) {
+            forms.insert(url_safe(inner).into_bytes());
+            forms.insert(inner.as_bytes().to_vec());
         }
     }
 }
