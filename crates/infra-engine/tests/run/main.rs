@@ -16,4 +16,5 @@ mod planning;
 mod resuming;
 mod retries;
 mod second_look;
+mod secrets;
 mod strategies;
