@@ -96,11 +96,17 @@ impl Capture {
 
     /// What was kept, with a line in the middle that counts what was not.
     pub fn text(&self) -> String {
-        let mut bytes = self.head.clone();
+        self.text_of_ends(|head| head, |tail| tail)
+    }
+
+    /// The same of what the two functions leave of the head and of the tail.
+    pub(crate) fn text_of_ends(&self, head: impl for<'b> Fn(&'b [u8]) -> &'b [u8], tail: impl for<'b> Fn(&'b [u8]) -> &'b [u8]) -> String {
+        let end: Vec<u8> = self.tail.iter().copied().collect();
+        let (mut bytes, end) = (head(&self.head).to_vec(), tail(&end));
         if self.dropped > 0 {
             bytes.extend_from_slice(format!("\n… {} bytes not kept …\n", self.dropped).as_bytes());
         }
-        bytes.extend(self.tail.iter());
+        bytes.extend_from_slice(end);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

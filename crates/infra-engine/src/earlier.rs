@@ -17,6 +17,7 @@ use infra_core::late::{CALL, Place};
 use infra_core::operation::Idempotence;
 use infra_core::plan::Outlook;
 use infra_core::script::{Block, OperationCall};
+use infra_core::secret::Secrets;
 use serde_json::json;
 
 use crate::graph::{Asks, HostCalls, of_one_host, outermost_parallel, short_digest};
@@ -50,7 +51,7 @@ impl HostEarlier {
         let identities = of_one_host(&HostCalls { host: HostId(0), name: &run.host.name, calls });
         let mut all: Vec<OfCall> = Vec::with_capacity(calls.len());
         for (call, identity) in calls.iter().zip(&identities) {
-            let mark = Mark { identity: identity.clone(), digest: digest(inventory, call, &identities) };
+            let mark = Mark { identity: identity.clone(), digest: digest(&run.secrets, inventory, call, &identities) };
             all.push(match earlier {
                 Some(earlier) => OfCall::find(earlier, run, call, mark),
                 None => OfCall { mark, ..OfCall::default() },
@@ -177,8 +178,8 @@ fn any_host_calls(call: &OperationCall) -> Vec<CallIndex> {
 }
 
 /// The digest of what a call does: its arguments and conditions, and as whom, where and how it does it. When it is done and what a failure leads to is no
-/// part of it, and neither is a password.
-fn digest(inventory: &Inventory, call: &OperationCall, identities: &[String]) -> String {
+/// part of it, and neither is a password. Secrets are in it as salted digests, so that none can be guessed from it.
+fn digest(secrets: &Secrets, inventory: &Inventory, call: &OperationCall, identities: &[String]) -> String {
     let globals = &call.globals;
     let condition = |condition: &Condition| by_identity(condition, identities);
     let conditions: Vec<Value> = call.conditions.iter().map(|(name, one)| json!([name, condition(one)])).collect();
@@ -188,7 +189,7 @@ fn digest(inventory: &Inventory, call: &OperationCall, identities: &[String]) ->
         Place::Host(host) => inventory.by_id(host).name.clone(),
         Place::Controller => "@local".to_owned(),
     });
-    short_digest(&json!({
+    short_digest(&secrets.sealed(&json!({
         "arguments": call.arguments,
         "conditions": conditions,
         "when": when,
@@ -198,7 +199,7 @@ fn digest(inventory: &Inventory, call: &OperationCall, identities: &[String]) ->
         "context": globals.context(),
         "success_exit_codes": globals.success_exit_codes,
         "run_once": globals.run_once.unwrap_or(false),
-    }))
+    })))
 }
 
 /// A condition whose calls are named by what they are, since their numbers follow what a script happens to call before.

@@ -7,6 +7,7 @@ use infra_core::event::{Event, Journal, StopReason};
 use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::RunState;
+use infra_core::secret::Secrets;
 use tokio::sync::{Mutex, mpsc};
 
 /// Where events go.
@@ -14,6 +15,7 @@ use tokio::sync::{Mutex, mpsc};
 pub(crate) struct EventStream {
     sender: mpsc::Sender<Event>,
     journal: Option<Arc<dyn Journal>>,
+    secrets: Secrets,
     told: Arc<Mutex<Told>>,
 }
 
@@ -26,13 +28,19 @@ struct Told {
 }
 
 impl EventStream {
-    pub(crate) fn new(sender: mpsc::Sender<Event>, journal: Option<Arc<dyn Journal>>) -> Self {
-        Self { sender, journal, told: Arc::default() }
+    pub(crate) fn new(sender: mpsc::Sender<Event>, journal: Option<Arc<dyn Journal>>, secrets: Secrets) -> Self {
+        Self { sender, journal, secrets, told: Arc::default() }
     }
 
-    /// Tells the journal, folds the event and waits for its place in the channel; both are one, so that the record is folded in the order in which events are read. A
+    /// What is masked in all that is told.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Masks what is secret, tells the journal, folds the event and waits for its place in the channel; both are one, so that the record is folded in the order in which events are read. A
     /// reader that has gone does not hold up the run.
-    pub(crate) async fn emit(&self, event: Event) {
+    pub(crate) async fn emit(&self, mut event: Event) {
+        self.secrets.mask_event(&mut event);
         let mut told = self.told.lock().await;
         match &event {
             Event::HostOperationStarted { op, host } => {

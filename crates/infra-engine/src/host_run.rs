@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use infra_core::arguments::{TEMPLATE_SCOPE, is_marked};
 use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
 use infra_core::host::{Connector, Host};
 use infra_core::operation::Idempotence;
 use infra_core::registry::Registry;
 use infra_core::resources::Resources;
+use infra_core::script::OperationCall;
+use infra_core::secret::Secrets;
 use infra_core::template::InventoryScope;
 
 use crate::fact_store::{Asked, FactStore, Since};
@@ -30,6 +33,8 @@ pub(crate) struct HostRun {
     /// Whether operations that are not idempotent by nature are planned as if they left the host alone, so that it is seen as it stands.
     pub(crate) overlooks: AtomicBool,
     pub(crate) lock: HostLock,
+    /// What must not be shown.
+    pub(crate) secrets: Secrets,
 }
 
 impl HostRun {
@@ -60,6 +65,14 @@ impl HostRun {
     pub(crate) fn overlooks(&self, kind: &str) -> bool {
         let idempotent = || self.registry.operation(kind).is_some_and(|definition| definition.idempotence == Idempotence::Idempotent);
         self.overlooks.load(Ordering::Relaxed) && !idempotent()
+    }
+
+    /// Whether the arguments of a call hold a secret, so that what it writes is one. What templates see of the host is no argument in this sense: they
+    /// may use none of it.
+    pub(crate) fn is_secret(&self, call: &OperationCall) -> bool {
+        let scope =
+            |name: &str| self.registry.operation(&call.kind).is_some_and(|definition| is_marked(&definition.schema, name, TEMPLATE_SCOPE));
+        !self.secrets.is_empty() && call.arguments.iter().any(|(name, value)| self.secrets.holds_in(value) && !scope(name))
     }
 
     /// Reads what is not known of these questions, each once, all in one request. Questions that have no answer are kept as failed.

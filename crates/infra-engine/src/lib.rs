@@ -63,6 +63,7 @@ use infra_core::plan::Plan;
 use infra_core::registry::Registry;
 use infra_core::saved_plan::{Basis, BasisRecord};
 use infra_core::script::Language;
+use infra_core::secret::Secrets;
 use infra_core::waves::Share;
 use tokio::sync::{mpsc, watch};
 
@@ -103,6 +104,8 @@ pub struct Settings {
     pub prove: Option<Proving>,
     /// Whether the exit code is to tell whether there were changes.
     pub detailed_exit_code: bool,
+    /// What must be neither shown nor kept: it is masked in all events, in what the journal is told, and in the plan that is asked about.
+    pub secrets: Secrets,
 }
 
 /// What counts in a proof.
@@ -134,6 +137,7 @@ impl Default for Settings {
             facts_age: Duration::from_secs(60),
             prove: None,
             detailed_exit_code: false,
+            secrets: Secrets::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use infra_core::operation::SharedOperation;
 use infra_core::plan::OpId;
 use infra_core::resources::Resources;
 use infra_core::script::OperationCall;
+use infra_core::secret::withhold;
 use infra_core::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -139,7 +140,7 @@ impl OperationRun {
             Ok(outcome) => outcome,
             Err(setback) => setback.outcome(self.call().globals.ignores_errors()),
         };
-        (result(outcome, &done, started), kind)
+        (self.result(outcome, &done, started), kind)
     }
 
     /// What `_retry_until` says of a try. It is asked of those that failed as well: it may be what was waited for.
@@ -150,7 +151,7 @@ impl OperationRun {
             Err(Setback { failure, kind: SetbackKind::Failed }) => Outcome::Failed { failure: failure.clone(), ignored: false },
             Err(_) => return tried,
         };
-        let seen = Arc::new(CallResult::of(&result(outcome, done, Instant::now())));
+        let seen = Arc::new(CallResult::of(&self.result(outcome, done, Instant::now())));
         let good = self.late()?.holds(until, Purpose::Until(seen), "`_retry_until`").await?;
         match (good, tried) {
             (true, Ok(outcome)) => Ok(outcome),
@@ -318,7 +319,11 @@ impl OperationRun {
             }
         }
         if performed.is_ok() && change.changes && !change.texts.is_empty() {
-            let texts = Arc::new(change.texts);
+            let mut texts = change.texts;
+            if self.own.is_secret(self.call()) {
+                texts.iter_mut().for_each(withhold);
+            }
+            let texts = Arc::new(texts);
             self.events.emit(Event::TextsChanged { op: self.op, host: self.host, texts }).await;
         }
         let ended_well =
@@ -337,24 +342,26 @@ impl OperationRun {
         Err(Setback::failed(format!("after {ROUNDS} rounds it still asks for facts that were not asked before")))
     }
 
+    /// What came of it, with its whole output: scripts go on with that. It is masked where it is told.
+    fn result(&self, outcome: Outcome, done: &Done, started: Instant) -> HostResult {
+        let text = |capture| self.own.secrets.text_of(capture);
+        HostResult {
+            outcome,
+            steps_done: done.steps,
+            retries: done.retries,
+            took: started.elapsed(),
+            stdout: text(&done.kept.stdout),
+            stderr: text(&done.kept.stderr),
+            exit_code: done.exit_code,
+        }
+    }
+
     fn drop_touched(&self, touches: &Resources) {
         self.at.store().drop_touched(touches);
         self.at.connection.changed(touches);
         if self.at.host.connector == Connector::Local {
             self.at.locals.forget(touches);
         }
-    }
-}
-
-fn result(outcome: Outcome, done: &Done, started: Instant) -> HostResult {
-    HostResult {
-        outcome,
-        steps_done: done.steps,
-        retries: done.retries,
-        took: started.elapsed(),
-        stdout: done.kept.stdout.text(),
-        stderr: done.kept.stderr.text(),
-        exit_code: done.exit_code,
     }
 }
 

@@ -11,6 +11,7 @@ use infra_core::event::Event;
 use infra_core::host::HostId;
 use infra_core::output::{Capture, Stream};
 use infra_core::plan::OpId;
+use infra_core::secret::MaskedOutput;
 use tokio::sync::{mpsc, watch};
 
 use crate::event_stream::EventStream;
@@ -73,12 +74,19 @@ pub(crate) struct Splitter {
     events: EventStream,
     op: OpId,
     host: HostId,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    stdout: Unfinished,
+    stderr: Unfinished,
     kept: Kept,
     moved: watch::Receiver<u64>,
     /// How many bytes of files are to be moved, where any are.
     total: Option<u64>,
+}
+
+/// What of a stream is not a whole line yet.
+struct Unfinished {
+    /// Secrets are masked before there are lines: one may stand on several, or where a long line is cut.
+    masked: MaskedOutput,
+    rest: Vec<u8>,
 }
 
 /// Says that the command has ended.
@@ -97,7 +105,8 @@ impl OutputLines {
 
     /// Its three parts: what the connection calls, what splits, and what ends it.
     pub(crate) fn parts(self, events: EventStream, op: OpId, host: HostId, kept: Kept) -> (OutputSink, Splitter, EndOfOutput) {
-        let (stdout, stderr) = (Vec::new(), Vec::new());
+        let unfinished = || Unfinished { masked: events.secrets().output(), rest: Vec::new() };
+        let (stdout, stderr) = (unfinished(), unfinished());
         let (waiting, lost) = (self.queue.waiting.clone(), self.queue.lost.clone());
         let splitter = Splitter {
             receiver: self.receiver,
@@ -157,11 +166,14 @@ impl Splitter {
                 Stream::Stdout => self.kept.stdout.push(&bytes),
                 Stream::Stderr => self.kept.stderr.push(&bytes),
             }
-            self.split(stream, &bytes).await;
+            let shown = self.unfinished(stream).masked.push(&bytes);
+            self.split(stream, &shown).await;
             self.waiting.send_modify(|waiting| *waiting -= 1);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let rest = std::mem::take(self.rest(stream));
+            let shown = self.unfinished(stream).masked.finish();
+            self.split(stream, &shown).await;
+            let rest = std::mem::take(&mut self.unfinished(stream).rest);
             if !rest.is_empty() {
                 self.line(stream, rest).await;
             }
@@ -195,7 +207,7 @@ impl Splitter {
         }
     }
 
-    fn rest(&mut self, stream: Stream) -> &mut Vec<u8> {
+    fn unfinished(&mut self, stream: Stream) -> &mut Unfinished {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -204,7 +216,7 @@ impl Splitter {
 
     async fn split(&mut self, stream: Stream, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let rest = self.rest(stream);
+            let rest = &mut self.unfinished(stream).rest;
             let room = LINE - rest.len();
             let newline = bytes.iter().take(room + 1).position(|byte| *byte == b'\n');
             let taken = newline.unwrap_or_else(|| bytes.len().min(room));
@@ -229,6 +241,8 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
+    use infra_core::secret::Secrets;
+
     use super::*;
 
     /// Many hosts print more than the screen takes for a while. No thread may wait for it: those that would make room run on the same ones.
@@ -241,7 +255,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
             let lines = runtime.block_on(async {
                 let (sender, mut receiver) = mpsc::channel(1);
-                let events = EventStream::new(sender, None);
+                let events = EventStream::new(sender, None, Secrets::default());
                 let mut printing = tokio::task::JoinSet::new();
                 let (started, mut count) = watch::channel(0);
                 for host in 0..HOSTS {
@@ -277,7 +291,8 @@ mod tests {
     #[tokio::test]
     async fn there_is_room_until_many_pieces_wait_and_again_when_nobody_splits() {
         let (sender, _receiver) = mpsc::channel(1);
-        let (sink, splitter, _end) = OutputLines::new(None).parts(EventStream::new(sender, None), OpId(0), HostId(0), Kept::default());
+        let (sink, splitter, _end) =
+            OutputLines::new(None).parts(EventStream::new(sender, None, Secrets::default()), OpId(0), HostId(0), Kept::default());
         for _ in 0..WAITING {
             sink.room().await;
             sink.take(Stream::Stdout, b"x");
@@ -302,7 +317,7 @@ mod tests {
     async fn lines_of(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let (op, host) = (OpId(0), HostId(0));
-        let events = EventStream::new(sender, None);
+        let events = EventStream::new(sender, None, Secrets::default());
         events.emit(Event::HostOperationStarted { op, host }).await;
         let (sink, splitter, end) = OutputLines::new(None).parts(events, op, host, Kept::default());
         for piece in pieces {

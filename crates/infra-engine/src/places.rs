@@ -15,6 +15,7 @@ use infra_core::inventory::Inventory;
 use infra_core::late::Place;
 use infra_core::registry::Registry;
 use infra_core::script::{Answer, FactRequest, OperationCall};
+use infra_core::secret::Secrets;
 use infra_core::template::InventoryScope;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -46,6 +47,7 @@ pub(crate) struct Places {
     lock: Option<LockSettings>,
     /// Whether all that is in flight was killed: what is reached after that starts nothing.
     killed: AtomicBool,
+    secrets: Secrets,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,6 +62,7 @@ impl Places {
         registry: Arc<Registry>,
         handshakes: usize,
         lock: Option<LockSettings>,
+        secrets: Secrets,
     ) -> Self {
         Self {
             connect,
@@ -74,6 +77,7 @@ impl Places {
             handshakes: Semaphore::new(handshakes.max(1)),
             lock,
             killed: AtomicBool::new(false),
+            secrets,
         }
     }
 
@@ -88,6 +92,7 @@ impl Places {
             inventory: self.scope.clone(),
             facts: Mutex::default(),
             overlooks: AtomicBool::new(false),
+            secrets: self.secrets.clone(),
         })
     }
 

@@ -125,7 +125,9 @@ fn planned(id: OpId, ordered: &Ordered, hosts: &BTreeMap<HostId, (String, Prepar
     let call = |host: &HostId, at: usize| &hosts[host].1.calls[at];
     let (first_host, first_at) = &ordered.calls[0];
     let first: &OperationCall = call(first_host, *first_at);
-    let titles: Vec<String> = ordered.calls.iter().map(|(host, at)| call(host, *at).title()).collect();
+    // Before they are folded: what two secrets share at their ends is a part of both.
+    let title = |host: &HostId, at: usize| hosts[host].1.sites.own().secrets.mask(&call(host, at).title()).into_owned();
+    let titles: Vec<String> = ordered.calls.iter().map(|(host, at)| title(host, *at)).collect();
     PlannedOperation {
         id,
         kind: first.kind.clone(),

@@ -9,6 +9,7 @@ use infra_core::earlier::Earlier;
 use infra_core::inventory::Inventory;
 use infra_core::plan::Outlook;
 use infra_core::script::{Next, OperationCall, Script};
+use infra_core::secret::withhold;
 use tokio::sync::Mutex;
 
 use crate::any_host::Anywhere;
@@ -223,7 +224,13 @@ impl<S: AsRef<Sites>> Planning<S> {
                 }
             };
             match settled {
-                Some(Settled { outlook, known: mut outcome, layer, everywhere, steps }) => {
+                Some(Settled { mut outlook, known: mut outcome, layer, everywhere, steps }) => {
+                    if let Outlook::Change { texts, .. } = &mut outlook
+                        && !texts.is_empty()
+                        && run.is_secret(call)
+                    {
+                        texts.iter_mut().for_each(withhold);
+                    }
                     outcome.changed_anywhere = self.anywhere.get(self.known.len()).copied().flatten().or(outcome.changed_anywhere);
                     if kept.is_none() {
                         self.outlooks.push(outlook);

@@ -56,7 +56,7 @@ impl Run {
 
     /// Whatever happens, every host is accounted for and `RunEnded` is said once.
     async fn guarded(self, phases: impl FnOnce(Run, EventStream) -> Phases) -> RunState {
-        let events = EventStream::new(self.events.clone(), self.journal.clone());
+        let events = EventStream::new(self.events.clone(), self.journal.clone(), self.settings.secrets.clone());
         let names = self.hosts.iter().map(|host| (*host, self.inventory.by_id(*host).name.clone())).collect();
         events.emit(Event::RunStarted { kind: self.settings.kind, hosts: Arc::new(names) }).await;
         if self.settings.detailed_exit_code {
@@ -128,7 +128,8 @@ impl Ongoing {
         let settings = &run.settings;
         // What only looks takes no lock.
         let lock = settings.lock.clone().filter(|_| matches!(settings.kind, RunKind::Deploy | RunKind::Exec));
-        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), settings.handshakes, lock);
+        let secrets = settings.secrets.clone();
+        let places = Places::new(run.connect.clone(), run.inventory.clone(), run.registry.clone(), settings.handshakes, lock, secrets);
         Self { run, events, watching: true, connections: Vec::new(), places: Arc::new(places), not_ok: 0, look: Look::First }
     }
 
@@ -172,7 +173,7 @@ impl Ongoing {
         let approved = tokio::select! {
             // Where nobody is asked, nobody declines: an interrupt at this moment is met by what comes next.
             biased;
-            approved = approve.approve(built.plan.clone()) => approved,
+            approved = approve.approve(self.run.settings.secrets.masked_plan(&built.plan)) => approved,
             () = interrupt(&mut self.run.interrupts, &mut self.watching) => false,
         };
         if approved {

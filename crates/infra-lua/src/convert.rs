@@ -48,6 +48,7 @@ fn convert(lua: &Lua, place: &str, value: &LuaValue, depth: usize) -> Result<Val
             }
             table_value(lua, place, table, depth)
         }
+        LuaValue::UserData(data) if data.is::<crate::secrets::SecretText>() => Ok(Value::String(crate::secrets::revealed(value))),
         LuaValue::UserData(data) if data.is::<crate::conditions::ReadCondition>() => Err(error(
             format!("`{place}` is a condition, which is known only when the operations have run"),
             Some("conditions are for boolean arguments and `_if`"),
@@ -72,6 +73,7 @@ pub(crate) fn type_name(value: &LuaValue) -> &'static str {
         LuaValue::Table(_) => "a table",
         LuaValue::Function(_) => "a function",
         LuaValue::Thread(_) => "a coroutine",
+        LuaValue::UserData(data) if data.is::<crate::secrets::SecretText>() => "a secret",
         LuaValue::UserData(data) if data.is::<crate::conditions::ReadCondition>() => "a condition",
         LuaValue::UserData(data) if data.is::<crate::conditions::Handle>() => "the handle of an operation",
         _ => "an object of Lua",

@@ -16,10 +16,11 @@ use crate::evaluation::{Evaluation, House, Limits};
 use crate::once::{Kept, OnceStore, Outcome, Teller, Turn};
 use crate::pool::{Lost, Pool};
 use crate::requests::{Reply, Request};
+use crate::secrets::Asking;
 use crate::source::{Source, SourceError, Sources};
 use crate::state::{Machine, Need};
 use crate::text_functions::shown_command;
-use crate::world::{self, LocalCommand, LocalOutput, World};
+use crate::world::{self, LocalCommand, LocalOutput, Question, World};
 
 /// Deploy files, read, checked and compiled.
 pub struct Deploy {
@@ -160,8 +161,12 @@ impl Driver {
                 Need::Request(Request::Facts(asked)) => return Stop::Facts(asked),
                 Need::Request(Request::Foresee(call)) => return Stop::Foresee(call),
                 Need::Request(Request::Perform(call)) => return Stop::Perform(call),
-                Need::Request(Request::Command { key, command, ok }) => {
-                    next = Move::On(Some(Reply::Output(self.command(&key, command, &ok).await)));
+                Need::Request(Request::Command { key, command, ok, secret }) => {
+                    next = Move::On(Some(Reply::Output(self.command(&key, command, &ok, secret).await)));
+                    continue;
+                }
+                Need::Request(Request::Ask(asking)) => {
+                    next = Move::On(Some(Reply::Output(self.ask(asking).await)));
                     continue;
                 }
                 Need::Request(Request::Once { key }) => {
@@ -239,16 +244,44 @@ impl Driver {
         }
     }
 
-    async fn command(&self, key: &str, command: LocalCommand, ok: &[i32]) -> Outcome {
+    async fn command(&self, key: &str, command: LocalCommand, ok: &[i32], secret: bool) -> Outcome {
         let house = &self.evaluation.house;
         match house.once.turn(key).await {
             Turn::Done(outcome) => outcome,
             Turn::Mine(teller) => {
                 let shown = shown_command(&command.argv);
+                let function = if secret { "secret.command" } else { "local_command" };
                 let outcome = match house.world.run(command).await {
-                    Ok(output) => output_of(&shown, output, ok),
-                    Err(error) => Err(format!("local_command: `{shown}` could not be run: {error}")),
+                    Ok(output) => output_of(function, &shown, output, ok, secret),
+                    Err(error) => Err(format!("{function}: `{shown}` could not be run: {error}")),
                 };
+                teller.tell(outcome.clone());
+                outcome
+            }
+        }
+    }
+
+    /// Asks the person who started infra: the same question once, for all hosts and wherever it stands.
+    async fn ask(&self, asking: Asking) -> Outcome {
+        let house = &self.evaluation.house;
+        match house.once.turn(&format!("{asking:?}")).await {
+            Turn::Done(outcome) => outcome,
+            Turn::Mine(teller) => {
+                let Asking { text, hidden, default } = asking;
+                let outcome = match house.world.ask(Question { text: text.clone(), hidden }).await {
+                    Ok(Some(typed)) if typed.is_empty() && default.is_some() => Ok(default.unwrap_or_default()),
+                    Ok(Some(typed)) => Ok(typed),
+                    Ok(None) => default.ok_or_else(|| {
+                        let instead = if hidden {
+                            "secret.env(\"NAME\") and secret.file(\"PATH\") need none"
+                        } else {
+                            "ask(text, default) needs none"
+                        };
+                        format!("`{text}` cannot be asked: there is no terminal, and {instead}")
+                    }),
+                    Err(error) => Err(format!("`{text}` cannot be asked: {error}")),
+                };
+                let outcome = outcome.map(|text| Kept::Output(Arc::new(text.into_bytes())));
                 teller.tell(outcome.clone());
                 outcome
             }
@@ -256,7 +289,7 @@ impl Driver {
     }
 }
 
-fn output_of(shown: &str, output: LocalOutput, ok: &[i32]) -> Outcome {
+fn output_of(function: &str, shown: &str, output: LocalOutput, ok: &[i32], secret: bool) -> Outcome {
     let LocalOutput { status, mut stdout, stderr } = output;
     if status.is_some_and(|status| ok.contains(&status)) {
         while stdout.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -265,10 +298,12 @@ fn output_of(shown: &str, output: LocalOutput, ok: &[i32]) -> Outcome {
         return Ok(Kept::Output(Arc::new(stdout)));
     }
     let ended = status.map_or_else(|| "was killed by a signal".to_owned(), |status| format!("exited with {status}"));
-    let said = String::from_utf8_lossy(if stderr.iter().all(u8::is_ascii_whitespace) { &stdout } else { &stderr }).trim().to_owned();
+    // What was to be a secret is not shown, however it ended.
+    let said = if secret || !stderr.iter().all(u8::is_ascii_whitespace) { &stderr } else { &stdout };
+    let said = String::from_utf8_lossy(said).trim().to_owned();
     let tail: Vec<&str> = said.lines().rev().take(5).collect();
     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-    Err(if tail.is_empty() { format!("local_command: `{shown}` {ended}") } else { format!("local_command: `{shown}` {ended}: {tail}") })
+    Err(if tail.is_empty() { format!("{function}: `{shown}` {ended}") } else { format!("{function}: `{shown}` {ended}: {tail}") })
 }
 
 struct HostScript {

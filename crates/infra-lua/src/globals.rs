@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use infra_core::diagnostic::{Diagnostic, did_you_mean, nearest};
+use infra_core::secret::MASK;
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
 use crate::call_bodies::register_body;
@@ -10,6 +11,7 @@ use crate::convert::{to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::hints::foreign_word;
 use crate::operations::operation_function;
+use crate::secrets::{revealed, secret_of};
 use crate::unknown_names;
 use crate::{blocks, conditions, host_object, inventory_file};
 
@@ -50,7 +52,7 @@ const ABSENT: &[(&str, &[&str])] = &[
 ];
 
 /// What the language will have.
-const NOT_YET: &[&str] = &["operation", "fact", "change", "unchanged", "secret", "ask", "yaml", "toml", "ini"];
+const NOT_YET: &[&str] = &["operation", "fact", "change", "unchanged", "yaml", "toml", "ini"];
 
 /// Operations that the library will have.
 const OPERATIONS_NOT_YET: &[&str] = &["files.get"];
@@ -214,7 +216,7 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
             of.house.by_name.get(&name).and_then(|id| of.house.inventory.by_id(*id).data.get(&key).cloned())
         };
         match value {
-            Some(value) if !value.is_null() => crate::convert::to_lua(lua, &value),
+            Some(value) if !value.is_null() => crate::secrets::data_to_lua(lua, &of, &value),
             _ => Ok(default),
         }
     })?;
@@ -224,7 +226,11 @@ pub(crate) fn add_methods(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table)
         if host_object::host_name(&host).is_none() {
             return Err(of.misuse_with(lua, "`host.log` is called without its host", "write host:log(…), with a colon"));
         }
-        of.house.world.log(of.host.as_ref().map(|host| host.name.as_str()), &text.to_string()?);
+        let text = match &text {
+            secret if secret_of(secret).is_some() => MASK.to_owned(),
+            text => text.to_string()?,
+        };
+        of.house.world.log(of.host.as_ref().map(|host| host.name.as_str()), &text);
         Ok(())
     })?;
     rust.set("host_log", log)
@@ -253,6 +259,8 @@ pub(crate) fn finish(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -
             let text = match &message {
                 LuaValue::String(text) => text.to_string_lossy(),
                 LuaValue::Integer(_) | LuaValue::Number(_) => message.to_string()?,
+                // It is masked where it is told.
+                message if secret_of(message).is_some() => revealed(message),
                 other => {
                     let wrong = format!("`fail` takes the message, got {}", type_name(other));
                     return Err(of.misuse_with(lua, wrong, "write fail(\"the disk is full\")"));

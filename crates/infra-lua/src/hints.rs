@@ -126,6 +126,9 @@ pub(crate) fn runtime_hint(message: &str, line: &str) -> Option<String> {
     if message.contains("attempt to call a table value") && line.contains(" in ") {
         return hint("go through a list with ipairs(list), and through names with pairs(table)");
     }
+    if message.contains("got secret)") || message.contains("a secret value") {
+        return hint(crate::secrets::ALLOWED);
+    }
     if message.contains("'for' initial value must be a number") {
         return hint("write for i = 1, n do … end");
     }

@@ -7,8 +7,9 @@ use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
-use crate::convert::{to_lua, to_value, type_name};
+use crate::convert::{to_value, type_name};
 use crate::evaluation::Evaluation;
+use crate::secrets::data_to_lua;
 
 /// Where the methods of `host` and of other hosts are kept in a Lua state.
 pub(crate) const HOST_METHODS: &str = "infra.host_methods";
@@ -136,7 +137,7 @@ fn unknown_key(lua: &Lua, evaluation: &Evaluation, key: &str) -> mlua::Error {
 
 /// Data as Lua sees it. Its tables are copies, so that adding to one, which would be lost, is refused.
 fn frozen(lua: &Lua, evaluation: &Arc<Evaluation>, key: &str, value: &infra_core::Value) -> mlua::Result<LuaValue> {
-    let value = to_lua(lua, value)?;
+    let value = data_to_lua(lua, evaluation, value)?;
     if let LuaValue::Table(table) = &value {
         let of = evaluation.clone();
         let key = key.to_owned();
@@ -188,7 +189,7 @@ fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
     })?;
     meta.set("__newindex", new_index)?;
     let of = evaluation.clone();
-    let pairs = lua.create_function(move |lua, _: LuaValue| sorted(lua, &infra_core::Value::Object(of.data())))?;
+    let pairs = lua.create_function(move |lua, _: LuaValue| sorted(lua, &of, &infra_core::Value::Object(of.data())))?;
     meta.set("__pairs", pairs)?;
     meta.set("__metatable", false)?;
     data.set_metatable(Some(meta))?;
@@ -196,8 +197,8 @@ fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
 }
 
 /// What `pairs` gives for a value: names in order.
-fn sorted(lua: &Lua, value: &infra_core::Value) -> mlua::Result<MultiValue> {
-    let LuaValue::Table(table) = to_lua(lua, value)? else { return Ok(MultiValue::new()) };
+fn sorted(lua: &Lua, evaluation: &Arc<Evaluation>, value: &infra_core::Value) -> mlua::Result<MultiValue> {
+    let LuaValue::Table(table) = data_to_lua(lua, evaluation, value)? else { return Ok(MultiValue::new()) };
     let pairs: mlua::Function = lua.named_registry_value(SORTED_PAIRS)?;
     pairs.call(table)
 }
@@ -233,8 +234,8 @@ fn other_host(lua: &Lua, evaluation: &Arc<Evaluation>, id: HostId) -> mlua::Resu
     })?;
     meta.set("__index", index)?;
     meta.set("__newindex", refuse_assignment(lua, evaluation, "the data of another host cannot be set")?)?;
-    let owner = host.clone();
-    let pairs = lua.create_function(move |lua, _: LuaValue| sorted(lua, &infra_core::Value::Object(owner.data.clone())))?;
+    let (of, owner) = (evaluation.clone(), host.clone());
+    let pairs = lua.create_function(move |lua, _: LuaValue| sorted(lua, &of, &infra_core::Value::Object(owner.data.clone())))?;
     meta.set("__pairs", pairs)?;
     meta.set("__metatable", false)?;
     data.set_metatable(Some(meta))?;

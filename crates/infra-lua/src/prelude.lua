@@ -149,6 +149,27 @@ globals.local_command = function(arguments)
   return rust.output()
 end
 
+local secret = globals.secret
+
+function secret.command(arguments)
+  rust.ask_secret_command(arguments)
+  request("secret.command")
+  return rust.secret_output()
+end
+
+function secret.prompt(text)
+  rust.ask_person(true, text)
+  request("secret.prompt")
+  return rust.person_answer(true)
+end
+rust.guard_secret()
+
+globals.ask = function(text, default)
+  rust.ask_person(false, text, default)
+  request("ask")
+  return rust.person_answer(false)
+end
+
 globals.once = function(body)
   rust.ask_once(body)
   request("once")

@@ -17,6 +17,7 @@ use crate::evaluation::Evaluation;
 use crate::host_object::host_name;
 use crate::once::{Kept, Outcome};
 use crate::operations::{merge_globals, read_globals};
+use crate::secrets::{data_to_lua, revealed, secret_of};
 use crate::text_functions::environment_of;
 use crate::unknown_names;
 use crate::world::{LocalCommand, normalise};
@@ -28,7 +29,11 @@ pub(crate) enum Request {
         key: String,
         command: LocalCommand,
         ok: Vec<i32>,
+        /// Whether what it prints is secret.
+        secret: bool,
     },
+    /// The person who started infra is to be asked.
+    Ask(crate::secrets::Asking),
     Once {
         key: String,
     },
@@ -120,7 +125,7 @@ fn commands(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Resu
     let ask = lua.create_function(move |lua, arguments: LuaValue| {
         let (command, ok) = read_command(lua, &arguments).map_err(|wrong| of.raise(lua, wrong))?;
         let key = of.once_key(lua, &format!("{command:?}"));
-        of.set_request(Some(Request::Command { key, command, ok }));
+        of.set_request(Some(Request::Command { key, command, ok, secret: false }));
         Ok(())
     })?;
     rust.set("ask_command", ask)?;
@@ -151,7 +156,7 @@ fn once(lua: &Lua, evaluation: &Arc<Evaluation>, rust: &Table) -> mlua::Result<(
     let of = evaluation.clone();
     let turn = lua.create_function(move |lua, ()| match of.take_reply() {
         Some(Reply::Mine) => Ok((true, LuaValue::Nil)),
-        Some(Reply::Done(Ok(Kept::Data(value)))) => Ok((false, to_lua(lua, &value)?)),
+        Some(Reply::Done(Ok(Kept::Data(value)))) => Ok((false, data_to_lua(lua, &of, &value)?)),
         Some(Reply::Done(Err(why))) => Err(of.fail(lua, format!("once: {why}"))),
         _ => Err(of.fail(lua, "`once` gave nothing")),
     })?;
@@ -295,7 +300,8 @@ fn fact(lua: &Lua, evaluation: &Evaluation, other: Option<HostId>, name: &LuaVal
     Ok(FactRequest { fact, context: globals.context().for_facts(), on: other.map(Place::Host) })
 }
 
-fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalCommand, Vec<i32>), Diagnostic> {
+/// A command of the controller. A secret may stand on its input and in its environment; everyone on this machine can read its words.
+pub(crate) fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalCommand, Vec<i32>), Diagnostic> {
     let spelling = "write local_command { \"git\", \"rev-parse\", \"HEAD\" }";
     let wrong = |message: String| Diagnostic::misuse(format!("local_command: {message}")).hint(spelling);
     let LuaValue::Table(table) = arguments else {
@@ -313,12 +319,19 @@ fn read_command(lua: &Lua, arguments: &LuaValue) -> Result<(LocalCommand, Vec<i3
                 if name == "stdin" {
                     match &value {
                         LuaValue::String(text) => command.stdin = Some(text.as_bytes().to_vec()),
+                        value if secret_of(value).is_some() => command.stdin = Some(revealed(value).into_bytes()),
                         other => return Err(wrong(format!("`stdin` takes a string, got {}", type_name(other)))),
                     }
                     continue;
                 }
                 let value = to_value(lua, &name, &value).map_err(|problem| wrong(problem.message))?;
                 names.insert(name, value);
+            }
+            _ if secret_of(&value).is_some() => {
+                return Err(Diagnostic::misuse(
+                    "local_command: a word is a secret, which the list of processes would show to everyone on this machine",
+                )
+                .hint("give it on the input, stdin = secret, or in the environment, env = { NAME = secret }"));
             }
             _ => words.raw_set(key, value).map_err(|error| wrong(error.to_string()))?,
         }

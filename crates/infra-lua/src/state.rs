@@ -17,7 +17,7 @@ use crate::operations::register_read;
 use crate::performing::{FunctionPlace, Pending, Slot, Unread, Work, skipped, watch_clock};
 use crate::requests::{Reply, Request};
 use crate::source::Source;
-use crate::{blocks, conditions, requests, text_functions};
+use crate::{blocks, conditions, requests, secrets, text_functions};
 
 /// Its address marks what the prelude yields: no script can make it.
 static REQUEST_MARK: u8 = 0;
@@ -294,6 +294,7 @@ fn build(evaluation: &Arc<Evaluation>) -> mlua::Result<Machine> {
     let environment = globals::environment(&lua, evaluation, &globals)?;
     text_functions::add_to(&lua, evaluation, &globals)?;
     requests::add_to(&lua, evaluation, &rust)?;
+    secrets::add_to(&lua, evaluation, &rust, &globals)?;
     blocks::add_to(&lua, evaluation, &rust, &environment)?;
     conditions::add_to(&lua, evaluation, &rust)?;
     let of = evaluation.clone();

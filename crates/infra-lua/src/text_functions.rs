@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use infra_core::command::{Shell, ToShell, quote};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::secret::MASK;
 use infra_core::{Map, Value, template};
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
 use crate::convert::{null, to_lua, to_value, type_name};
 use crate::evaluation::Evaluation;
 use crate::scope;
+use crate::secrets::{ALLOWED, as_secret_as, data_to_lua, revealed, secret_of};
 
 /// Adds them to the globals.
 pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -> mlua::Result<()> {
@@ -27,7 +29,7 @@ pub(crate) fn add_to(lua: &Lua, evaluation: &Arc<Evaluation>, globals: &Table) -
     let quote = lua.create_function(move |lua, value: LuaValue| {
         let mut text = String::new();
         word(lua, &of, "quote", &value)?.to_shell(&mut text);
-        Ok(text)
+        as_secret_as(lua, &of, [&value], &text)
     })?;
     globals.set("quote", quote)?;
     let of = evaluation.clone();
@@ -64,9 +66,13 @@ fn shown(lua: &Lua, evaluation: &Evaluation, value: &LuaValue) -> mlua::Result<S
     match value {
         LuaValue::String(text) => Ok(text.to_string_lossy()),
         LuaValue::Table(table) if !has_own_text(table) => Ok(match to_value(lua, "value", value) {
-            Ok(value) => value.to_string(),
+            Ok(mut value) => {
+                evaluation.house.world.secrets().mask_value(&mut value);
+                value.to_string()
+            }
             Err(_) => value.to_string()?,
         }),
+        secret if secret_of(secret).is_some() => Ok(MASK.to_owned()),
         LuaValue::UserData(data) if data.is::<crate::conditions::ReadCondition>() => Err(evaluation.misuse_with(
             lua,
             "a condition is no text",
@@ -82,7 +88,7 @@ fn has_own_text(table: &Table) -> bool {
     table.metatable().is_some_and(|meta| says(&meta, "__tostring") || says(&meta, "__name"))
 }
 
-fn text_of(lua: &Lua, evaluation: &Evaluation, function: &str, place: usize, value: &LuaValue) -> mlua::Result<String> {
+pub(crate) fn text_of(lua: &Lua, evaluation: &Evaluation, function: &str, place: usize, value: &LuaValue) -> mlua::Result<String> {
     match value {
         LuaValue::String(text) => match text.to_str() {
             Ok(text) => Ok(text.to_string()),
@@ -90,12 +96,14 @@ fn text_of(lua: &Lua, evaluation: &Evaluation, function: &str, place: usize, val
         },
         LuaValue::Integer(number) => Ok(number.to_string()),
         LuaValue::Number(number) => Ok(number.to_string()),
+        secret if secret_of(secret).is_some() => Err(evaluation.misuse_with(lua, format!("`{function}` is not for a secret"), ALLOWED)),
         other => Err(evaluation.fail(lua, format!("`{function}` takes a string as argument {place}, got {}", type_name(other)))),
     }
 }
 
 fn word(lua: &Lua, evaluation: &Evaluation, function: &str, value: &LuaValue) -> mlua::Result<Vec<String>> {
     match value {
+        value if secret_of(value).is_some() => Ok(vec![revealed(value)]),
         LuaValue::String(_) | LuaValue::Integer(_) => Ok(vec![text_of(lua, evaluation, function, 1, value)?]),
         LuaValue::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => Ok(vec![format!("{number:.0}")]),
         LuaValue::Number(number) => Ok(vec![number.to_string()]),
@@ -114,16 +122,17 @@ fn word(lua: &Lua, evaluation: &Evaluation, function: &str, value: &LuaValue) ->
     }
 }
 
-fn shell_text(lua: &Lua, evaluation: &Evaluation, values: &MultiValue) -> mlua::Result<String> {
-    let mut values = values.iter();
+fn shell_text(lua: &Lua, evaluation: &Arc<Evaluation>, all: &MultiValue) -> mlua::Result<LuaValue> {
+    let mut values = all.iter();
     let text = match values.next() {
         Some(LuaValue::String(text)) => text.to_string_lossy(),
+        Some(first) if secret_of(first).is_some() => revealed(first),
         _ => return Err(evaluation.misuse_with(lua, "`sh` takes a text with holes first", "write sh(\"rm -f -- {}\", path)")),
     };
     let words: Vec<Vec<String>> = values.map(|value| word(lua, evaluation, "sh", value)).collect::<Result<_, _>>()?;
     let holes: Vec<&dyn ToShell> = words.iter().map(|words| words as &dyn ToShell).collect();
     let filled = Shell::fill(&text, &holes).map_err(|error| evaluation.misuse(lua, format!("sh: {error}")))?;
-    Ok(filled.as_str().to_owned())
+    as_secret_as(lua, evaluation, all, filled.as_str())
 }
 
 /// The text without the indentation that all its lines share, without a first line that is empty, and without what is before a closing bracket.
@@ -143,8 +152,12 @@ fn dedent(text: &str) -> String {
     lines.join("\n")
 }
 
-fn render(lua: &Lua, evaluation: &Evaluation, source: &LuaValue, vars: &LuaValue) -> mlua::Result<String> {
-    let source = text_of(lua, evaluation, "render", 1, source)?;
+fn render(lua: &Lua, evaluation: &Arc<Evaluation>, given: &LuaValue, given_vars: &LuaValue) -> mlua::Result<LuaValue> {
+    let source = match secret_of(given) {
+        Some(secret) => secret.reveal().to_owned(),
+        None => text_of(lua, evaluation, "render", 1, given)?,
+    };
+    let vars = given_vars;
     let is_text = source.contains('\n') || source.contains("{{") || source.contains("{%") || source.is_empty();
     let (name, text) = if is_text {
         ("text".to_owned(), source)
@@ -173,8 +186,13 @@ fn render(lua: &Lua, evaluation: &Evaluation, source: &LuaValue, vars: &LuaValue
             evaluation.house.world.read_file(std::path::Path::new(path)).map_err(|error| format!("the template {path}: {error}"))?;
         String::from_utf8(bytes).map_err(|_| format!("the template {path} is not UTF-8"))
     };
-    template::render(&name, &text, &Value::Object(whole), Some(&evaluation.house.inventory_scope), &loader)
-        .map_err(|error| evaluation.raise(lua, scope::wrong_template(evaluation, &error)))
+    let rendered = template::render(&name, &text, &Value::Object(whole), Some(&evaluation.house.inventory_scope), &loader)
+        .map_err(|error| evaluation.raise(lua, scope::wrong_template(evaluation, &error)))?;
+    // Of what the host's data holds, it may have used none.
+    match evaluation.house.world.secrets().holds(&rendered) {
+        true => data_to_lua(lua, evaluation, &Value::String(rendered)),
+        false => as_secret_as(lua, evaluation, [given, given_vars], &rendered),
+    }
 }
 
 fn json(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
@@ -187,12 +205,13 @@ fn json(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
     })?;
     json.set("decode", decode)?;
     let of = evaluation.clone();
-    let encode = lua.create_function(move |lua, (value, options): (LuaValue, Option<Table>)| {
-        let value = to_value(lua, "value", &value)
+    let encode = lua.create_function(move |lua, (given, options): (LuaValue, Option<Table>)| {
+        let value = to_value(lua, "value", &given)
             .map_err(|wrong| of.raise(lua, Diagnostic::runtime(format!("json.encode: {}", wrong.message)).maybe_hint(wrong.hint)))?;
         let pretty = options.is_some_and(|options| options.raw_get("pretty").unwrap_or(false));
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-        text.map_err(|error| of.fail(lua, format!("json.encode: {error}")))
+        let text = text.map_err(|error| of.fail(lua, format!("json.encode: {error}")))?;
+        as_secret_as(lua, &of, [&given], &text)
     })?;
     json.set("encode", encode)?;
     json.set("null", null())?;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use infra_core::BoxFuture;
+use infra_core::secret::Secrets;
 
 /// Files, the environment, commands of the controller, and a place to write to.
 ///
@@ -34,11 +35,29 @@ pub trait World: Send + Sync + 'static {
     /// When it could not be started, or its output could not be read.
     fn run(&self, command: LocalCommand) -> BoxFuture<'_, io::Result<LocalOutput>>;
 
+    /// All secrets of the run: what scripts take as one is known there from then on.
+    fn secrets(&self) -> &Secrets;
+
+    /// Asks the person who started infra, one question at a time, and gives what was typed; none where there is no terminal to ask at.
+    ///
+    /// # Errors
+    /// When the terminal cannot be used.
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>>;
+
     /// Writes a line to the log, for a host where one is meant.
     fn log(&self, host: Option<&str>, text: &str);
 
     /// The absolute path of the working directory, from which names of files are shown and found.
     fn working_directory(&self) -> PathBuf;
+}
+
+/// A question to the person who started infra.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its text, without a colon at its end.
+    pub text: String,
+    /// Whether what is typed must not be seen.
+    pub hidden: bool,
 }
 
 /// A command for the controller.

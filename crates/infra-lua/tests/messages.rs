@@ -384,7 +384,6 @@ async fn what_is_absent_or_comes_later() {
         r#"dofile("x.lua")"#,
         r#"files.get { src = "/etc/x", dest = "out" }"#,
         r#"local op = operation { name = "x" }"#,
-        r#"local s = secret.env("X")"#,
         r#"local y = yaml.decode("a: 1")"#,
         r#"assert(load("\27Lua"))"#,
     ])

@@ -4,11 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::secret::Secrets;
 use infra_core::selection;
 use infra_lua::World;
 
 use crate::arguments::{Disconnect, Options};
 use crate::outcome::Trouble;
+use crate::questions::Gate;
 use crate::settings::{self, Settings};
 use crate::wiring;
 use crate::world::Controller;
@@ -49,7 +51,7 @@ async fn hosts(inventory: &str, asked: &Disconnect) -> Result<Vec<Arc<infra_core
     };
     let settings: Settings = settings::of_hosts(inventory, options)?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
-    let world: Arc<dyn World> = Arc::new(Controller::new(folder.clone()));
+    let world: Arc<dyn World> = Arc::new(Controller::new(folder.clone(), Secrets::default(), Gate::default()));
     let inventory = wiring::inventory(&settings, &folder, &world, false).await?;
     let hosts = selection::select(&inventory, &settings.limit, &settings.exclude)
         .map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;

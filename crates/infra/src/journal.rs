@@ -10,12 +10,16 @@ use std::time::{Duration, SystemTime};
 
 use infra_core::diagnostic::{Diagnostic, did_you_mean};
 use infra_core::event::{Event, Journal};
+use infra_core::secret::Secrets;
 use infra_report::journal::{self, Header, Paper, Record, Recorder, is_run_name};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 /// So many runs are kept; the oldest give way.
 const KEPT: usize = 100;
+
+/// How many bytes the salt has.
+const SALT: usize = 32;
 
 /// The folder that the journals stand in.
 #[derive(Clone, Debug)]
@@ -122,6 +126,35 @@ impl Folder {
         self.read(&name).map_err(|error| Diagnostic::misuse(format!("the journal of run {name} cannot be read: {error}")))
     }
 
+    /// What goes into the digests that stand for secrets in journals: random, the same for all runs of this user, and kept beside the journals for its owner
+    /// alone, so that nobody can guess a secret from a journal. Where it cannot be kept, it is another one each time, and what holds a secret is
+    /// planned afresh by a run that goes on.
+    pub fn salt(&self) -> Vec<u8> {
+        let path = self.0.with_file_name("salt");
+        if let Ok(salt) = std::fs::read(&path)
+            && salt.len() == SALT
+        {
+            return salt;
+        }
+        let mut salt = vec![0; SALT];
+        let random = File::open("/dev/urandom").and_then(|mut random| io::Read::read_exact(&mut random, &mut salt));
+        let keep = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(Path::new("/")))?;
+            // Beside its place and then in it at once: another run reads a whole one or none.
+            let beside = path.with_file_name(format!("salt.{}", std::process::id()));
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?.write_all(&salt)?;
+            match std::fs::hard_link(&beside, &path) {
+                Ok(()) => std::fs::remove_file(&beside).map(|()| salt.clone()),
+                Err(_) => {
+                    std::fs::remove_file(&beside)?;
+                    std::fs::read(&path)
+                }
+            }
+        };
+        let kept = random.and_then(|()| keep());
+        kept.unwrap_or(salt)
+    }
+
     fn file(&self, run: &str) -> PathBuf {
         self.0.join(format!("{run}.jsonl"))
     }
@@ -152,6 +185,7 @@ impl RunJournal {
         working: &Path,
         kind: infra_core::event::RunKind,
         resumes: Option<String>,
+        secrets: Secrets,
     ) -> Self {
         let run = journal::run_name(since_1970());
         let header = Header {
@@ -167,6 +201,8 @@ impl RunJournal {
         };
         let name = run.clone();
         let recorder = Recorder::new(header, Box::new(move || folder?.begin(&name)));
+        // What is secret among the words of the command line may come to be known only later.
+        let recorder = recorder.with_words_as(Box::new(move |word| secrets.mask(word).into_owned()));
         Self { recorder: Mutex::new(Some(recorder)), whole: Arc::default(), run }
     }
 }

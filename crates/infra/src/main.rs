@@ -11,6 +11,7 @@ mod interrupts;
 mod journal;
 mod outcome;
 mod passwords;
+mod questions;
 mod remembered;
 mod reporting;
 mod results;

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use infra_core::diagnostic::Diagnostic;
+use infra_core::secret::Secrets;
 
 /// Why no run began.
 #[derive(Debug)]
@@ -32,6 +33,12 @@ impl Trouble {
     /// The user did not want to wait for a run to begin: exit code 130.
     pub fn interrupted() -> Self {
         Self { diagnostics: vec![Diagnostic::runtime("interrupted while the inventory was read: no host was reached")], code: 130 }
+    }
+
+    /// The same without what is secret.
+    pub fn masked(mut self, secrets: &Secrets) -> Self {
+        self.diagnostics.iter_mut().for_each(|diagnostic| secrets.mask_diagnostic(diagnostic));
+        self
     }
 
     /// Says it on standard error, and with `json` as a document on standard output too.

@@ -10,7 +10,7 @@ use infra_core::secret::Secret;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::{OnceCell, oneshot, watch};
 
-use crate::terminal_questions::Gate;
+use crate::questions::Gate;
 
 /// The longest password that is read.
 const LONGEST: usize = 4096;

@@ -9,7 +9,8 @@ use infra_core::BoxFuture;
 use infra_core::diagnostic::Diagnostic;
 use infra_core::digest::sha256;
 use infra_core::saved_plan::{CommandAnswer, Kept, LocalBasis, Memory, RememberedCommand, salted};
-use infra_lua::{LocalCommand, LocalOutput, World};
+use infra_core::secret::Secrets;
+use infra_lua::{LocalCommand, LocalOutput, Question, World};
 use serde_json::json;
 
 /// The controller, with a record of all that it tells.
@@ -113,6 +114,14 @@ impl World for Recording {
         })
     }
 
+    fn secrets(&self) -> &Secrets {
+        self.world.secrets()
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>> {
+        self.world.ask(question)
+    }
+
     fn log(&self, host: Option<&str>, text: &str) {
         self.world.log(host, text);
     }
@@ -212,6 +221,14 @@ impl World for Replaying {
                 }
             }
         })
+    }
+
+    fn secrets(&self) -> &Secrets {
+        self.world.secrets()
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>> {
+        self.world.ask(question)
     }
 
     fn log(&self, host: Option<&str>, text: &str) {

@@ -1,10 +1,13 @@
 //! Standard output: what was asked for. That it could not be written must not end in exit code 0.
 
+use std::borrow::Cow;
 use std::io::{self, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::terminal_questions::Gate;
+use infra_core::secret::Secrets;
+
+use crate::questions::Gate;
 
 /// What is done when the reader of the results goes away.
 type OnGone = Box<dyn FnOnce() + Send>;
@@ -17,10 +20,12 @@ pub struct Results {
     on_gone: Arc<Mutex<Option<OnGone>>>,
 }
 
-/// Standard error until a flag is set; then nothing more comes through. While a question stands on the screen, it waits.
+/// Standard error until a flag is set; then nothing more comes through. It waits while a question stands there, and secrets are masked: what is shown
+/// besides events, such as the words of the command line, may hold some.
 pub struct Quiet {
     silent: Arc<AtomicBool>,
     gate: Gate,
+    secrets: Secrets,
 }
 
 impl Results {
@@ -65,15 +70,21 @@ impl Results {
 
 impl Quiet {
     /// Silent from the moment on in which the flag is set.
-    pub fn new(silent: Arc<AtomicBool>, gate: Gate) -> Self {
-        Self { silent, gate }
+    pub fn new(silent: Arc<AtomicBool>, gate: Gate, secrets: Secrets) -> Self {
+        Self { silent, gate, secrets }
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _free = self.gate.pass();
-        if self.silent.load(Ordering::SeqCst) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+        let _nothing_is_asked = self.gate.pass();
+        if self.silent.load(Ordering::SeqCst) {
+            return Ok(bytes.len());
+        }
+        match self.secrets.mask_bytes(bytes) {
+            Cow::Borrowed(bytes) => io::stderr().write(bytes),
+            Cow::Owned(masked) => io::stderr().write_all(&masked).map(|()| bytes.len()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

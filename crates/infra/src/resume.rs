@@ -9,6 +9,7 @@ use infra_core::earlier::Earlier;
 use infra_core::event::{Event, RunKind};
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
+use infra_core::secret::MASK;
 use infra_report::journal::{Header, Record};
 use infra_report::nodeset::fold_within;
 
@@ -110,6 +111,12 @@ fn may_be_resumed(folder: &Folder, record: &Record) -> Result<(), Diagnostic> {
 /// The command line of the first run with the options of those that went on from it, and of this one, over it.
 fn invocation(headers: &[&Header], options: Options) -> Result<Arguments, Diagnostic> {
     let parse = |header: &Header| {
+        if header.invocation.iter().any(|word| word.contains(MASK)) {
+            let message = format!("the command line of run {} held a secret, which no journal keeps", header.run);
+            return Err(Diagnostic::misuse(message).hint(
+                "run the deploy again with --limit @failed,@unreached; what is secret is better taken by secret.env, secret.file or secret.prompt",
+            ));
+        }
         Arguments::try_parse_from(&header.invocation).map_err(|error| {
             let text = error.to_string();
             let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use infra_connect::askpass::{Person, Question};
 use infra_core::BoxFuture;
@@ -13,39 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
-/// Holds up what is written to the screen while a question stands there. Clones are one.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    /// Waits until no question stands on the screen, which no other one does for as long as the value lives.
-    pub fn pass(&self) -> MutexGuard<'_, bool> {
-        let (held, free) = &*self.0;
-        let guard = held.lock().unwrap_or_else(PoisonError::into_inner);
-        free.wait_while(guard, |held| *held).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Holds the screen up until the value is dropped.
-    pub fn close(&self) -> Taken {
-        self.set(true);
-        Taken(self.clone())
-    }
-
-    fn set(&self, held: bool) {
-        let (flag, free) = &*self.0;
-        *flag.lock().unwrap_or_else(PoisonError::into_inner) = held;
-        free.notify_all();
-    }
-}
-
-/// Something is asked until this is dropped.
-pub struct Taken(Gate);
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
-}
+use crate::questions::Gate;
 
 /// Whoever sits at the terminal.
 pub struct AtTerminal {

@@ -15,6 +15,7 @@ use infra_core::registry::Registry;
 use infra_core::run_state::RunState;
 use infra_core::saved_plan::BasisRecord;
 use infra_core::script::{FactRequest, Language};
+use infra_core::secret::Secrets;
 use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
 use infra_lua::World;
@@ -26,13 +27,14 @@ use crate::earlier_hosts::{Found, Resolved, Selected, Which};
 use crate::journal::{Folder, RunJournal};
 use crate::outcome::Trouble;
 use crate::passwords::AtTerminal as Passwords;
+use crate::questions::Gate;
 use crate::remembered::Recording;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
 use crate::resume::Resumed;
 use crate::saved_plans::{self, Saved};
 use crate::settings::{Lock, Settings, Source, Task};
-use crate::terminal_questions::{AtTerminal, Gate};
+use crate::terminal_questions::AtTerminal;
 use crate::world::Controller;
 use crate::{ad_hoc, copying, earlier_hosts, interrupts};
 
@@ -51,6 +53,11 @@ pub enum Origin {
 /// # Errors
 /// [`Trouble`] when it ended before a run could begin.
 pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
+    let secrets = Secrets::default();
+    run_with(settings, origin, secrets.clone()).await.map_err(|trouble| trouble.masked(&secrets))
+}
+
+async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Result<u8, Trouble> {
     let (resumed, saved) = match origin {
         Origin::Typed => (None, None),
         Origin::Resumed(resumed) => (Some(resumed), None),
@@ -60,7 +67,8 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     let mut results = Results::new();
     let (interrupter, interrupts) = interrupts::count().map_err(|error| Trouble::failure(format!("signals cannot be caught: {error}")))?;
     let folder = std::env::current_dir().map_err(|error| Trouble::failure(format!("there is no working directory: {error}")))?;
-    let controller = Arc::new(Controller::new(folder.clone()));
+    let gate = Gate::default();
+    let controller = Arc::new(Controller::new(folder.clone(), secrets.clone(), gate.clone()));
     let recording = match &settings.plan {
         Some(file) => {
             saved_plans::may_be_written(file)?;
@@ -89,6 +97,7 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
         // There is no run yet that could end softly.
         _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
     };
+    secrets.learn_passwords(&inventory);
     let Selected { limit, exclude, said } =
         match earlier_hosts::resolve(&settings.limit, &settings.exclude, &inventory, hosts_of_earlier_run)? {
             Resolved::Select(selected) => selected,
@@ -108,6 +117,7 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
         (None, None) => hosts,
     };
     if settings.task == Task::Hosts {
+        let inventory = secrets.masked_inventory(&inventory);
         let text =
             if settings.json { infra_report::hosts_document(&inventory, &hosts) } else { infra_report::render_hosts(&inventory, &hosts) };
         // Whether it failed is asked of `results`: a reader that has gone away is no failure.
@@ -122,15 +132,20 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
         (_, true, _) => RunKind::Dry,
         _ => RunKind::Deploy,
     };
-    let gate = Gate::default();
     let passwords = Arc::new(Passwords::new(gate.clone(), interrupts.clone()));
     for tool in &settings.passwords {
         passwords.ask_now(*tool).await?;
     }
     let resumes = resumed.as_ref().map(|resumed| resumed.run.clone());
     // What changes nothing needs no journal.
-    let journal = matches!(kind, RunKind::Deploy | RunKind::Exec)
-        .then(|| Arc::new(RunJournal::new(Folder::of_user(), invocation(), settings.inventory.clone(), &folder, kind, resumes)));
+    let journal = matches!(kind, RunKind::Deploy | RunKind::Exec).then(|| {
+        let kept = Folder::of_user();
+        if let (RunKind::Deploy, Ok(kept)) = (kind, &kept) {
+            secrets.salt_with(kept.salt());
+        }
+        let journal = RunJournal::new(kept, invocation(), settings.inventory.clone(), &folder, kind, resumes, secrets.clone());
+        Arc::new(journal)
+    });
     let silent: Arc<AtomicBool> = Arc::default();
     // A deploy goes on when nobody reads of it any more: hosts must not be left half done, and the journal has it all.
     if matches!(kind, RunKind::Exec | RunKind::Fact) {
@@ -140,7 +155,7 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
             interrupter.kill();
         });
     }
-    let screen = Box::new(Quiet::new(silent.clone(), gate.clone()));
+    let screen = Box::new(Quiet::new(silent.clone(), gate.clone(), secrets.clone()));
     let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
     // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
     let gone_on_with = journal.as_deref().filter(|_| saved.is_none());
@@ -150,13 +165,18 @@ pub async fn run(settings: Settings, origin: Origin) -> Result<u8, Trouble> {
     let record = recording.as_ref().map(|recording| Arc::new(BasisRecord::new(recording.salt())));
     let saved = saved.map(|saved| Arc::new(saved.plan.basis));
     let lock = settings.lock.zip(journal.as_ref()).map(|(lock, journal)| claims(lock, journal));
-    let engine = infra_engine::Settings { earlier, record: record.clone(), saved, lock, ..Default::default() };
+    let engine = infra_engine::Settings { earlier, record: record.clone(), saved, lock, secrets: secrets.clone(), ..Default::default() };
     let wires =
         Wires { inventory: inventory.clone(), hosts, registry, interrupts, journal, reporting: &reporting, engine, gate, passwords };
     let state = execute(&settings, kind, work, wires).await;
     drop((world, controller));
     reporting.finish();
     if let (Some(file), Some(recording), Some(record)) = (&settings.plan, recording, record) {
+        if !secrets.is_empty() {
+            // Their values would stand in what the plan carries.
+            let _ = writeln!(std::io::stderr(), "error: no plan is saved: the run has secrets, which plans cannot hold yet; use --dry");
+            return Ok(1);
+        }
         let made = saved_plans::Made { state: &state, inventory: &inventory, basis: record.take(), controller: recording.memory() };
         if let Err(why) = saved_plans::write(file, made, invocation(), &folder) {
             // Not as trouble, as below.

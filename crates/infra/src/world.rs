@@ -10,17 +10,25 @@ use infra_core::BoxFuture;
 use infra_core::event::Event;
 use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
-use infra_lua::{LocalCommand, LocalOutput, World};
+use infra_core::secret::Secrets;
+use infra_lua::{LocalCommand, LocalOutput, Question, World};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use crate::questions::{self, Gate};
+
 /// This machine, seen from the working directory.
 pub struct Controller {
     folder: PathBuf,
     log: OnceLock<Log>,
+    secrets: Secrets,
+    /// Held while a question stands at the terminal.
+    gate: Gate,
+    /// Questions are asked one after the other.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// Where lines of the log go once a run has begun.
@@ -31,8 +39,8 @@ struct Log {
 
 impl Controller {
     /// The controller, working in this folder.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, log: OnceLock::new() }
+    pub fn new(folder: PathBuf, secrets: Secrets, gate: Gate) -> Self {
+        Self { folder, log: OnceLock::new(), secrets, gate, asking: tokio::sync::Mutex::default() }
     }
 
     /// From now on lines of the log that belong to a host become events of the run.
@@ -130,7 +138,19 @@ impl World for Controller {
         })
     }
 
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>> {
+        Box::pin(async move {
+            let _one_at_a_time = self.asking.lock().await;
+            questions::ask(question, self.gate.clone()).await
+        })
+    }
+
     fn log(&self, host: Option<&str>, text: &str) {
+        let text = &*self.secrets.mask(text);
         let meant = self.log.get().zip(host).and_then(|(log, name)| Some((log, *log.hosts.get(name)?)));
         match meant {
             // Scripts run on threads of their own, which may wait for the screen.

@@ -17,5 +17,6 @@ mod planning;
 mod resuming;
 mod retries;
 mod second_look;
+mod secrets;
 mod strategies;
 mod wire;

@@ -18,8 +18,9 @@ use infra_core::operation::{Misuse, Operation};
 use infra_core::output::Output;
 use infra_core::registry::{FactDefinition, OperationDefinition, Registry};
 use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall};
+use infra_core::secret::Secrets;
 use infra_core::{BoxFuture, Map, Value, sh};
-use infra_lua::{Deploy, Limits, LocalCommand, LocalOutput, World, load_inventory};
+use infra_lua::{Deploy, Limits, LocalCommand, LocalOutput, Question, World, load_inventory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +111,10 @@ pub struct Memory {
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     pub log: Mutex<Vec<String>>,
     pub ran: Mutex<Vec<LocalCommand>>,
+    pub secrets: Secrets,
+    /// What a person types who is asked; nobody is there where there is none.
+    pub typed: Mutex<Option<String>>,
+    pub asked: Mutex<Vec<Question>>,
 }
 
 impl World for Memory {
@@ -132,7 +137,12 @@ impl World for Memory {
     }
 
     fn environment(&self, name: &str) -> Option<String> {
-        (name == "HOME").then(|| "/home/toy".to_owned())
+        match name {
+            "HOME" => Some("/home/toy".to_owned()),
+            "TOKEN" => Some("canary-of-env".to_owned()),
+            "SHORT" => Some("tiny".to_owned()),
+            _ => None,
+        }
     }
 
     /// Commands are toys as well: `echo` says its words, `false` fails.
@@ -148,6 +158,15 @@ impl World for Memory {
                 _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such program")),
             }
         })
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>> {
+        self.asked.lock().expect("a lock").push(question);
+        Box::pin(std::future::ready(Ok(self.typed.lock().expect("a lock").clone())))
     }
 
     fn log(&self, host: Option<&str>, text: &str) {

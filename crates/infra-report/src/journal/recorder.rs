@@ -27,13 +27,33 @@ pub struct Recorder {
     paper: Option<Box<dyn Paper>>,
     /// What waits for the run to execute.
     held: Vec<u8>,
+    /// The beginning, which is written when the run begins to execute: when it happened, and the header.
+    beginning: Option<(Duration, Header)>,
+    /// How a word of the command line is written down.
+    words_as: WordsAs,
     state: RunState,
 }
+
+/// How a word of the command line is written down.
+pub type WordsAs = Box<dyn Fn(&str) -> String + Send>;
 
 impl Recorder {
     /// The journal of the run that `header` tells of; its kind and hosts are taken from the run itself.
     pub fn new(header: Header, open: Open) -> Self {
-        Self { header, open: Some(open), paper: None, held: Vec::new(), state: RunState::default() }
+        Self {
+            header,
+            open: Some(open),
+            paper: None,
+            held: Vec::new(),
+            beginning: None,
+            words_as: Box::new(str::to_owned),
+            state: RunState::default(),
+        }
+    }
+
+    /// With the words of the command line written down as `words_as` gives them when the run begins to execute.
+    pub fn with_words_as(self, words_as: WordsAs) -> Self {
+        Self { words_as, ..self }
     }
 
     /// Whether the journal has been begun.
@@ -55,7 +75,8 @@ impl Recorder {
         }
         let entry = match event {
             Event::RunStarted { kind, hosts } => {
-                Some(Entry::RunStarted(Header { kind: *kind, hosts: hosts.as_ref().clone(), ..self.header.clone() }))
+                self.beginning = Some((since_1970, Header { kind: *kind, hosts: hosts.as_ref().clone(), ..self.header.clone() }));
+                None
             }
             Event::RunEnded => Some(Entry::RunEnded { hosts: self.state.account().hosts, exit_code: self.state.exit_code() }),
             // Nobody goes on from an `exec`, and the outputs of a whole fleet are much.
@@ -66,12 +87,15 @@ impl Recorder {
             event => Entry::of(event),
         };
         let Some(entry) = entry else { return Ok(()) };
-        let mut line = serde_json::to_vec(&Line { at: seconds(since_1970), entry }).map_err(io::Error::other)?;
-        line.push(b'\n');
+        let line = line(since_1970, entry)?;
         if matches!(event, Event::Executing)
             && let Some(open) = self.open.take()
         {
             let mut paper = open()?;
+            if let Some((at, mut header)) = self.beginning.take() {
+                header.invocation = header.invocation.iter().map(|word| (self.words_as)(word)).collect();
+                self.held.splice(0..0, self::line(at, Entry::RunStarted(header))?);
+            }
             paper.write_all(&std::mem::take(&mut self.held))?;
             self.paper = Some(paper);
         }
@@ -88,4 +112,11 @@ impl Recorder {
         }
         Ok(())
     }
+}
+
+/// An entry as a line of the journal.
+fn line(since_1970: Duration, entry: Entry) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Line { at: seconds(since_1970), entry }).map_err(io::Error::other)?;
+    line.push(b'\n');
+    Ok(line)
 }
