@@ -430,7 +430,10 @@ async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
         let host = first.reach(&machine).await;
         for _ in 0..2 {
             let (ending, _) = does(&host, run("echo no")).await;
-            assert!(matches!(&ending, Ending::Refused(reason) if reason.contains("sudo does not let this user become root")), "{shell}: {ending:?}");
+            assert!(
+                matches!(&ending, Ending::Refused(reason) if reason.contains("sudo does not let this user become root")),
+                "{shell}: {ending:?}"
+            );
         }
         assert_eq!(touch(&host, &machine.path("file")).await, DONE, "{shell}");
         assert!(machine.shells() <= at_most, "{shell}");
