@@ -440,6 +440,7 @@ impl Inner {
         let locked = matches!(ear.locked(), Some(Some(_)));
         if let (Some((status, printed)), Some(privilege), false) = (ear.refused_by(), privilege, locked) {
             self.command_came_back();
+            self.end(session, exchange, &ear, how).await;
             return Err(NotThere { refused: of_file(dest, privilege::refusal(privilege, status, &printed)), unasked: true });
         }
         let ending = self.judge(&mut exchange, &ear, dest).await;

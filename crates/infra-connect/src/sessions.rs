@@ -134,6 +134,7 @@ impl Drop for Session {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is made and taken apart at once, never kept")]
 enum Take {
     Idle(Idle),
     Spawn,

@@ -418,18 +418,22 @@ async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
             let (ending, heard) = does(&host, run("echo done; echo wrong >&2; exit 3")).await;
             assert_eq!((ending, heard.stdout().as_str()), (Ending::Exited(3), "done\n"), "{shell}");
         }
-        assert_eq!(host.traffic().round_trips - before, 2, "{shell}");
+        let opened = if shell == "/bin/busybox" { 2 } else { 0 };
+        assert_eq!(host.traffic().round_trips - before, 2 + opened, "{shell}");
         assert!(machine.shells() <= at_most, "{shell}");
         let uploaded = machine.path("uploaded");
         assert_eq!(does(&host, Action::Upload(upload(vec![b'x'; 300_000], &uploaded))).await.0, DONE, "{shell}");
         assert_eq!(std::fs::metadata(&uploaded).unwrap().len(), 300_000, "{shell}");
         assert_eq!(does(&host, script("exit 4", &[])).await.0, Ending::Exited(4), "{shell}");
         // Who may not become that user is told so, and the shell goes on.
-        machine.program("sudo", "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n");
+        machine.program("sudo", "#!/bin/sh\necho 'bob is not in the sudoers file.' >&2\nexit 1\n");
         let host = first.reach(&machine).await;
         for _ in 0..2 {
             let (ending, _) = does(&host, run("echo no")).await;
-            assert!(matches!(&ending, Ending::Refused(reason) if reason.contains("password")), "{shell}: {ending:?}");
+            assert!(
+                matches!(&ending, Ending::Refused(reason) if reason.contains("sudo does not let this user become root")),
+                "{shell}: {ending:?}"
+            );
         }
         assert_eq!(touch(&host, &machine.path("file")).await, DONE, "{shell}");
         assert!(machine.shells() <= at_most, "{shell}");

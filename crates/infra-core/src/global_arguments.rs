@@ -221,8 +221,8 @@ impl GlobalArguments {
         let of_su =
             [("_su_login", self.su_login.is_some()), ("_su_shell", self.su_shell.is_some()), ("_su_password", self.su_password.is_some())];
         let of_doas = [("_doas_user", self.doas_user.is_some())];
-        let families: [(&[(&'static str, bool)], bool, &'static str, &'static str); 3] = [
-            (&of_sudo, merged.sudo.is_some(), "_sudo", "_sudo = true"),
+        let families = [
+            (&of_sudo[..], merged.sudo.is_some(), "_sudo", "_sudo = true"),
             (&of_su, merged.su_user.is_some(), "_su_user", "_su_user = \"root\""),
             (&of_doas, merged.doas.is_some(), "_doas", "_doas = true"),
         ];

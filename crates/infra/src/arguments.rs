@@ -183,6 +183,7 @@ pub struct Options {
 
 /// What needs no inventory. It wins over a host of that name; `@ssh/NAME` reaches the host.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, once per run")]
 pub enum Verb {
     /// List the earlier runs, the last first; `infra runs show` tells more of one.
     Runs(Runs),
