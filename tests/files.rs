@@ -181,9 +181,9 @@ fn a_thousand_unchanged_files_are_one_round_trip_and_ten_thousand_are_read() {
     assert_eq!(listing(&hosts.of("h-01").join("srv/tree")), listing(&tree));
     let again = hosts.infra(&["copy", "tree", "srv", "--json"]).expect(0);
     assert_eq!((states(&again), &wire(&again, "h-01")["round_trips"]), (vec!["unchanged".to_owned()], &Value::from(1)));
-    let fetched = hosts.infra(&["fetch", "srv/tree/", "got", "--json"]).expect(0);
+    let fetched = hosts.infra(&["fetch", "srv/tree/a folder of some length 7/", "got", "--json"]).expect(0);
     assert_eq!(states(&fetched), ["changed"]);
-    assert_eq!(listing(&hosts.folder().join("got/h-01")), listing(&tree));
+    assert_eq!(listing(&hosts.folder().join("got/h-01")), listing(&tree.join("a folder of some length 7")));
 }
 
 #[test]
