@@ -16,6 +16,8 @@ const CHUNK: usize = 32 * 1024;
 pub(crate) enum Payload {
     /// The command reads them as they come, so it begins with its script.
     Stream(Arc<Vec<u8>>),
+    /// The same of a file of this machine, however large.
+    File(Content),
     /// The command checks them by digest before it does anything, so it does not begin before the last of them.
     Checked(Content),
 }
@@ -28,7 +30,11 @@ impl Payload {
 
     /// Whether the command reads its input to the end.
     pub(crate) fn reads_to_the_end(&self) -> bool {
-        matches!(self, Self::Stream(bytes) if !bytes.is_empty())
+        match self {
+            Self::Stream(bytes) => !bytes.is_empty(),
+            Self::File(_) => true,
+            Self::Checked(_) => false,
+        }
     }
 }
 
@@ -107,16 +113,17 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
         writer.write(&scripts.as_bytes()[last..]).await?;
         match payload {
             Payload::Stream(bytes) => writer.write(&bytes).await?,
+            Payload::File(Content::Bytes(bytes)) => writer.write(&bytes).await?,
+            Payload::File(Content::LocalFile { path, size, sha256 }) | Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
+                if let Err(fault) = send_file(&mut writer, &path, size, &sha256).await? {
+                    writer.progress.fail(fault);
+                }
+            }
             Payload::Checked(Content::Bytes(bytes)) => {
                 let at = bytes.len().saturating_sub(1);
                 writer.write(&bytes[..at]).await?;
                 writer.progress.begin();
                 writer.write(&bytes[at..]).await?;
-            }
-            Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
-                if let Err(fault) = send_file(&mut writer, &path, size, &sha256).await? {
-                    writer.progress.fail(fault);
-                }
             }
         }
         // With too few bytes a host would wait for the others.

@@ -281,7 +281,11 @@ impl Inner {
         let task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
-                let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
+                let payload = match (&command.stdin, &command.stdin_file) {
+                    (Some(bytes), _) => Payload::Stream(Arc::new(bytes.clone())),
+                    (None, Some(file)) => Payload::File(file.clone()),
+                    (None, None) => Payload::none(),
+                };
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;
                 Task { script, marks, payload, limit: whole, cleanup: Shell::verbatim(":"), dest: None, leaves_processes }
@@ -384,6 +388,10 @@ impl Inner {
             return refused(privilege::refusal(user.unwrap_or("root"), status, &printed));
         }
         match ear.end {
+            // It read less than it was to read, or something else.
+            Some(_) if ear.begun[0] && exchange.progress().fault().is_some() => {
+                Ending::Lost { reason: exchange.progress().fault().unwrap_or_default(), begun }
+            }
             Some(status) if ear.begun[0] => Ending::Exited(status),
             Some(0) if dest.is_some() => Ending::Exited(0),
             // Its shell was killed, by somebody else: the file may have been in place already.

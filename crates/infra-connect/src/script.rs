@@ -76,7 +76,7 @@ pub(crate) fn directory(context: &Context) -> Shell {
 /// What cannot be said to a shell, as a sentence fragment.
 pub(crate) fn run(command: &Command, context: &Context, begin: &Tag) -> Result<String, String> {
     let environment = environment(&context.env)?;
-    let input = if command.stdin.is_none() { "exec </dev/null\n" } else { "" };
+    let input = if command.stdin.is_none() && command.stdin_file.is_none() { "exec </dev/null\n" } else { "" };
     Ok(format!(
         "{}{}unset -f infra_no\n{input}{};unset infra_r\n{environment}{}",
         refuse(),

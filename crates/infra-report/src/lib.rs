@@ -14,6 +14,7 @@
 mod afterwards;
 mod diagnostics;
 mod diffs;
+mod gathered;
 mod hosts;
 pub mod journal;
 mod json;
@@ -32,5 +33,5 @@ pub use diffs::{holds_diffs, render_diffs};
 pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
 pub use screen::screen;
-pub use settings::{Controls, Journalled, ScreenSettings};
+pub use settings::{Controls, ExecOutput, Journalled, ScreenSettings};
 pub use several::several;

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ use infra_core::run_state::RunState;
 use infra_core::script::{FactRequest, Language};
 use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
-use infra_report::ScreenSettings;
+use infra_report::{ExecOutput, ScreenSettings};
 
 use crate::ad_hoc::AdHoc;
 use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
+use crate::exec::{Exec, Input, Spool, What};
 use crate::journal::{Folder, RunJournal};
+use crate::out_folder::{Failed, OutFolder};
 use crate::outcome::Trouble;
 use crate::reporting::Reporting;
 use crate::results::{Quiet, Results};
@@ -47,7 +50,7 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
     let inventory = tokio::select! {
         inventory = inventory(&settings, &folder, &world) => Arc::new(inventory?),
         // There is no run yet that could end softly.
-        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted("the inventory was read")),
     };
     let Selected { limit, exclude, said } =
         match earlier_hosts::resolve(&settings.limit, &settings.exclude, &inventory, hosts_of_earlier_run)? {
@@ -74,7 +77,16 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         return if results.lost() { Err(Trouble::failure(LOST)) } else { Ok(0) };
     }
 
-    let work = work(&settings, &folder, &registry, &inventory, &hosts, &world)?;
+    let mut interrupted = interrupts.clone();
+    let input = tokio::select! {
+        input = input(&settings, &folder) => input?,
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted("the standard input was read")),
+    };
+    let outputs = match &settings.task {
+        Task::Exec(exec) => outputs(exec, &folder)?,
+        _ => None,
+    };
+    let work = work(&settings, &folder, &registry, &inventory, &hosts, &world, input.as_ref())?;
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
         (_, _, Task::Exec(_)) => RunKind::Exec,
@@ -95,13 +107,22 @@ pub async fn run(settings: Settings, resumed: Option<Resumed>) -> Result<u8, Tro
         });
     }
     let screen = Box::new(Quiet::new(silent.clone()));
-    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, journal.as_deref())));
+    let mut reporters = reporters(&settings, started, screen, &results, journal.as_deref());
+    let outputs_failed = outputs.map(|(outputs, failed)| {
+        reporters.push(Box::new(outputs));
+        failed
+    });
+    let reporting = Reporting::start(infra_report::several(reporters));
     world.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let state =
         execute(&settings, kind, work, Wires { inventory, hosts, registry, interrupts, journal, reporting: &reporting, earlier }).await;
     drop(world);
     reporting.finish();
+    if let Some(message) = outputs_failed.and_then(|failed| failed.message()) {
+        let _ = writeln!(std::io::stderr(), "error: {message}");
+        return Ok(state.exit_code().max(1));
+    }
     if results.lost() && state.exit_code() == 0 {
         // Not as trouble, which would write a second document behind half of one.
         let _ = writeln!(std::io::stderr(), "error: {LOST}");
@@ -239,6 +260,7 @@ fn work(
     inventory: &Arc<Inventory>,
     hosts: &[HostId],
     world: &Arc<Controller>,
+    input: Option<&Read>,
 ) -> Result<Work, Trouble> {
     Ok(match &settings.task {
         Task::Deploy(files) => {
@@ -248,7 +270,12 @@ fn work(
             let deploy = infra_lua::Deploy::load(files, inventory.clone(), registry.clone(), world.clone(), infra_lua::Limits::default())?;
             Work::Operations(Arc::new(deploy))
         }
-        Task::Exec(words) => Work::Operations(Arc::new(AdHoc::exec(registry, words))),
+        Task::Exec(exec) => {
+            if let What::Script(path, _) = &exec.what {
+                readable("script", path, folder)?;
+            }
+            Work::Operations(Arc::new(AdHoc::exec(registry, exec, input.map(Read::path).as_deref(), folder)))
+        }
         Task::Operation(kind, words) => Work::Operations(Arc::new(AdHoc::operation(registry, kind, words, folder)?)),
         Task::Fact(name, words) => {
             let question = ad_hoc::Question::read(registry, name, words)?;
@@ -257,6 +284,59 @@ fn work(
         }
         Task::Hosts => unreachable!("the hosts are listed before there is any work"),
     })
+}
+
+/// What commands read.
+enum Read {
+    File(PathBuf),
+    Spooled(Spool),
+}
+
+impl Read {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Spooled(spool) => spool.path(),
+        }
+    }
+}
+
+/// What the commands of `exec` read, where they read something: a file as it is, and what can be read only once after it was read.
+async fn input(settings: &Settings, folder: &Path) -> Result<Option<Read>, Trouble> {
+    let Task::Exec(exec) = &settings.task else { return Ok(None) };
+    let spooled = match &exec.stdin {
+        None => return Ok(None),
+        Some(Input::Own) => {
+            if std::io::stdin().is_terminal() {
+                let _ = writeln!(std::io::stderr(), "infra: reading what the hosts are to read, to its end (Ctrl-D)");
+            }
+            match std::io::stdin().as_fd().try_clone_to_owned() {
+                Ok(own) => Spool::of(tokio::fs::File::from_std(own.into())).await,
+                Err(error) => Err(error),
+            }
+        }
+        Some(Input::File(path)) => {
+            let full = folder.join(path);
+            if std::fs::metadata(&full).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+                match tokio::fs::File::open(&full).await {
+                    Ok(file) => Spool::of(file).await,
+                    Err(error) => Err(error),
+                }
+            } else {
+                readable("input", path, folder)?;
+                return Ok(Some(Read::File(full)));
+            }
+        }
+    };
+    let spool = spooled.map_err(|error| Trouble::failure(format!("what the hosts are to read cannot be kept for them: {error}")))?;
+    Ok(Some(Read::Spooled(spool)))
+}
+
+/// Where outputs are written, where they are.
+fn outputs(exec: &Exec, folder: &Path) -> Result<Option<(OutFolder, Failed)>, Diagnostic> {
+    let Some(path) = &exec.out_dir else { return Ok(None) };
+    let made = OutFolder::create(folder.join(path));
+    made.map(Some).map_err(|error| Diagnostic::misuse(format!("--out-dir {}: the folder cannot be made: {error}", path.display())))
 }
 
 /// Whether there is such a file, before anything is made of it: the nearest right name is one of its neighbours.
@@ -296,6 +376,11 @@ fn reporters(
     let screen = ScreenSettings {
         verbosity: settings.verbosity,
         diff: settings.diff,
+        exec: match &settings.task {
+            Task::Exec(exec) if exec.gather => ExecOutput::Gathered { diff: settings.diff },
+            Task::Exec(exec) if exec.out_dir.is_some() => ExecOutput::Elsewhere,
+            _ => ExecOutput::Lines,
+        },
         terminal,
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
