@@ -2,7 +2,8 @@
 //!
 //! A shell that was started serves commands one after the other for as long as nothing that one of them left behind could reach the next one; so most
 //! commands find one open and cost a single round trip. What may leave processes behind, and what reads its input to the end, takes a shell with
-//! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others can be had.
+//! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others
+//! can be had, unless nothing is to come after it.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -48,6 +49,8 @@ struct State {
     refused: Option<String>,
     /// How many were taken along by a command.
     used_up: usize,
+    /// Whether nothing comes after the next command.
+    one_command: bool,
     closed: bool,
 }
 
@@ -96,10 +99,20 @@ enum Take {
 }
 
 impl Sessions {
-    /// At most so many at once.
-    pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
-        let state =
-            State { idle: Vec::new(), open: 0, limit, most: limit, connections: 1, spent: 0, refused: None, used_up: 0, closed: false };
+    /// At most so many at once. With `one_command` the first one may be taken along while others could be had.
+    pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize, one_command: bool) -> Arc<Self> {
+        let state = State {
+            idle: Vec::new(),
+            open: 0,
+            limit,
+            most: limit,
+            connections: 1,
+            spent: 0,
+            refused: None,
+            used_up: 0,
+            one_command,
+            closed: false,
+        };
         Arc::new(Self { spawner, state: Mutex::new(state), changed: Notify::new(), widening: tokio::sync::Mutex::new(()) })
     }
 
@@ -287,7 +300,8 @@ impl State {
             let (at, _) = all().find(|(_, idle)| idle.serves.is_some()).or_else(|| all().next())?;
             Some(at)
         };
-        let found = if how == Use::Again { best(&|_| true) } else { best(&|idle| idle.process.ends) };
+        let any = how == Use::Again || (how == Use::Once && self.one_command);
+        let found = if any { best(&|_| true) } else { best(&|idle| idle.process.ends) };
         if let Some(at) = found {
             return Take::Idle(self.idle.remove(at));
         }

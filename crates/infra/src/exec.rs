@@ -94,6 +94,13 @@ pub enum Input {
     File(PathBuf),
 }
 
+impl Exec {
+    /// Whether each host is sent one command and then no more.
+    pub fn is_one_command(&self) -> bool {
+        !matches!(&self.what, What::Commands(commands) if commands.len() > 1)
+    }
+}
+
 impl ExecOptions {
     /// The first option that is given, for what has none of them.
     pub fn given(&self) -> Option<&'static str> {

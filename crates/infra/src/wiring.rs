@@ -171,6 +171,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     let mut wire = infra_connect::Settings::new(sockets);
     // Where the limit cannot be known, it shows when it is reached.
     wire.open_files = infra_connect::child::raise_open_files().ok();
+    wire.one_command = matches!(&settings.task, Task::Exec(exec) if exec.is_one_command());
     let inventory = wires.inventory.clone();
     let run = Run {
         inventory: wires.inventory,
