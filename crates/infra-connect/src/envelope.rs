@@ -138,7 +138,8 @@ fn on_a_terminal(shell: &str) -> Shell {
 
 /// A frame. What the one before left of a line is ended first.
 fn frame(tag: &Tag, script: &str) -> String {
-    format!("\n{}{}", tag.as_str(), load(script))
+    // Twice, since bash(1) in a UTF-8 locale takes a newline behind half a character into it.
+    format!("\n\n{}{}", tag.as_str(), load(script))
 }
 
 /// The first words of a host: what it can do.

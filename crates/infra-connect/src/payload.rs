@@ -19,6 +19,8 @@ const CHUNK: usize = 32 * 1024;
 pub(crate) enum Payload {
     /// The command reads them as they come, so it begins with its script.
     Stream(Arc<Vec<u8>>),
+    /// The same of a file of this machine, however large.
+    File(Content),
     /// The command checks them by digest before it does anything, so it does not begin before the last of them.
     Checked(Content),
     /// The same for a whole tree.
@@ -33,7 +35,11 @@ impl Payload {
 
     /// Whether the command reads its input to the end.
     pub(crate) fn reads_to_the_end(&self) -> bool {
-        matches!(self, Self::Stream(bytes) if !bytes.is_empty())
+        match self {
+            Self::Stream(bytes) => !bytes.is_empty(),
+            Self::File(_) => true,
+            Self::Checked(_) | Self::Tree(_) => false,
+        }
     }
 }
 
@@ -135,7 +141,7 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
     // The last line is the one that lets the last shell begin.
     let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
     let waits = match &payload {
-        Payload::Stream(_) => false,
+        Payload::Stream(_) | Payload::File(_) => false,
         Payload::Checked(content) => content.size() > 0,
         Payload::Tree(_) => true,
     };
@@ -147,16 +153,17 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
         writer.write(&scripts.as_bytes()[last..]).await?;
         match payload {
             Payload::Stream(bytes) => writer.write(&bytes).await?,
+            Payload::File(Content::Bytes(bytes)) => writer.write(&bytes).await?,
+            Payload::File(Content::LocalFile { path, size, sha256 }) | Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
+                if let Err(fault) = send_file(&mut writer, &path, size, &sha256, true).await? {
+                    writer.progress.fail(fault);
+                }
+            }
             Payload::Checked(Content::Bytes(bytes)) => {
                 let at = bytes.len().saturating_sub(1);
                 writer.write_content(&bytes[..at]).await?;
                 writer.progress.begin();
                 writer.write_content(&bytes[at..]).await?;
-            }
-            Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
-                if let Err(fault) = send_file(&mut writer, &path, size, &sha256, true).await? {
-                    writer.progress.fail(fault);
-                }
             }
             Payload::Tree(tree) => {
                 if let Err(fault) = send_tree(&mut writer, &tree).await? {

@@ -456,9 +456,15 @@ impl Inner {
         let mut task = match step.action {
             Action::Run(command) => {
                 let begin = marks.add(Mark::Begin);
+                let payload = match (&command.stdin, &command.stdin_file, &step.context.stdin) {
+                    (Some(bytes), ..) => Payload::Stream(Arc::new(bytes.clone())),
+                    (None, Some(file), _) => Payload::File(file.clone()),
+                    (None, None, Some(text)) => Payload::Stream(Arc::new(text.clone().into_bytes())),
+                    (None, None, None) => Payload::none(),
+                };
+                // Who reads an input is not given another one.
                 let stdin = command.stdin.clone().or_else(|| step.context.stdin.clone().map(String::into_bytes));
                 let command = &Command { stdin, ..command.clone() };
-                let payload = command.stdin.clone().map_or_else(Payload::none, |bytes| Payload::Stream(Arc::new(bytes)));
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;
                 Task {
@@ -597,6 +603,10 @@ impl Inner {
             })
         };
         match ear.end {
+            // It read less than it was to read, or something else.
+            Some(_) if ear.begun[0] && exchange.progress().fault().is_some() => {
+                Ending::Lost { reason: exchange.progress().fault().unwrap_or_default(), begun }
+            }
             Some(status) if ear.begun[0] => Ending::Exited(status),
             Some(0) if dest.is_some() => Ending::Exited(0),
             // Its shell was killed, by somebody else: the file may have been in place already.

@@ -138,7 +138,7 @@ impl Reached {
         }
         let abilities = Abilities::from_number(hello.number.unwrap_or_default());
         let most = spawner.sessions().max(2);
-        let sessions = Sessions::new(spawner.clone(), most - 1);
+        let sessions = Sessions::new(spawner.clone(), most - 1, settings.one_command);
         if let Some(process) = exchange.into_process().await {
             if abilities.serves {
                 sessions.add(process, tag);

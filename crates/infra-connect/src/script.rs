@@ -76,10 +76,10 @@ pub(crate) fn directory(context: &Context) -> Shell {
 /// What cannot be said to a shell, as a sentence fragment.
 pub(crate) fn run(command: &Command, context: &Context, begin: &Tag) -> Result<String, String> {
     let environment = environment(&context.env)?;
-    let input = match (&command.stdin, context.get_pty) {
-        (Some(_), _) => "",
-        (None, true) => "exec </dev/tty\n",
-        (None, false) => "exec </dev/null\n",
+    let input = match (command.stdin.is_some() || command.stdin_file.is_some(), context.get_pty) {
+        (true, _) => "",
+        (false, true) => "exec </dev/tty\n",
+        (false, false) => "exec </dev/null\n",
     };
     Ok(format!(
         "{}{}unset -f infra_no\n{input}{};unset infra_r\n{environment}{}",

@@ -2,7 +2,8 @@
 //!
 //! A shell that was started serves commands one after the other for as long as nothing that one of them left behind could reach the next one; so most
 //! commands find one open and cost a single round trip. What may leave processes behind, and what reads its input to the end, takes a shell with
-//! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others can be had.
+//! it. The first one of a connection may be one whose end is that of the connection ([`Process::ends`]): it is never taken along while others
+//! can be had, unless nothing is to come after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -69,6 +70,8 @@ struct State {
     used_up: usize,
     /// How often shells of users, and all of them, were outdated: one that was taken before is let go where it would be given back.
     renewed: Renewed,
+    /// Whether nothing comes after the next command.
+    one_command: bool,
     closed: bool,
 }
 
@@ -143,8 +146,8 @@ enum Take {
 }
 
 impl Sessions {
-    /// At most so many at once.
-    pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize) -> Arc<Self> {
+    /// At most so many at once. With `one_command` the first one may be taken along while others could be had.
+    pub(crate) fn new(spawner: Arc<dyn Spawn>, limit: usize, one_command: bool) -> Arc<Self> {
         let state = State {
             idle: Vec::new(),
             open: 0,
@@ -155,6 +158,7 @@ impl Sessions {
             refused: None,
             used_up: 0,
             renewed: Renewed::default(),
+            one_command,
             closed: false,
         };
         Arc::new(Self {
@@ -388,7 +392,8 @@ impl State {
             let (at, _) = all().find(|(_, idle)| idle.serves.is_some()).or_else(|| all().next())?;
             Some(at)
         };
-        let found = best(&|idle| !idle.outdated && (how == Use::Again || idle.process.ends));
+        let any = how == Use::Again || (how == Use::Once && self.one_command);
+        let found = best(&|idle| !idle.outdated && (any || idle.process.ends));
         if let Some(at) = found {
             return Take::Idle(self.idle.remove(at));
         }

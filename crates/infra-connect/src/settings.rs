@@ -22,6 +22,8 @@ pub struct Settings {
     pub upload_stall: Duration,
     /// How many files this process may have open, where hosts are to be refused rather than half of them fail for want of more.
     pub open_files: Option<u64>,
+    /// Whether each host is sent one command and then no more. The first shell of a connection serves that too, which saves opening another one.
+    pub one_command: bool,
     /// A folder of this user's alone for sockets; see [`runtime_folder`]. It is made when it is first needed.
     pub runtime_folder: PathBuf,
     /// What tells this run from every other one where it claims a machine: 128 random bits, the same for all its hosts.
@@ -43,6 +45,7 @@ impl Settings {
             fact_limit: 16 << 20,
             upload_stall: Duration::from_secs(60),
             open_files: None,
+            one_command: false,
             runtime_folder: runtime_folder.into(),
             run_key: format!("{:032x}", rand::random::<u128>()),
             askpass: None,

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::Content;
+
 /// Text for a POSIX shell. Two of them join; a string does not become one by accident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -170,6 +172,10 @@ pub struct Command {
     /// Bytes for its standard input; none means `/dev/null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Vec<u8>>,
+    /// A file of the controller that it reads on its standard input, in place of bytes. It is sent as it is read, so its size does not matter; changed since
+    /// it was looked at, the step fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_file: Option<Content>,
     /// Whether it may leave processes behind (a service start, a user's script), so that a shell it ran in is not used again.
     #[serde(default)]
     pub leaves_processes: bool,
@@ -181,7 +187,7 @@ pub struct Command {
 impl Command {
     /// A command with nothing on its standard input.
     pub fn new(script: Shell) -> Self {
-        Self { script, stdin: None, leaves_processes: false, patience: None }
+        Self { script, stdin: None, stdin_file: None, leaves_processes: false, patience: None }
     }
 
     /// The same command, marked as one that may leave processes behind.
@@ -193,6 +199,12 @@ impl Command {
     /// The same command, which may take this many seconds where it reads a fact: one that reads whole files.
     pub fn taking_up_to(mut self, seconds: u32) -> Self {
         self.patience = Some(seconds);
+        self
+    }
+
+    /// The same command, reading this file of the controller on its standard input.
+    pub fn with_stdin_file(mut self, file: Content) -> Self {
+        self.stdin_file = Some(file);
         self
     }
 

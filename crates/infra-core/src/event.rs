@@ -163,6 +163,8 @@ pub enum Event {
         stream: Stream,
         /// The bytes, without the newline.
         line: Vec<u8>,
+        /// Whether a newline followed: not behind a piece that is continued, nor at the end of an output that ends without one.
+        newline: bool,
     },
     /// An operation ended on a host.
     HostOperationEnded {

@@ -237,9 +237,9 @@ impl GlobalArguments {
         self.serial.as_ref().filter(|batch| !batch.is_off())
     }
 
-    /// Whether a failure leaves the host ok.
+    /// Whether a failure leaves the host ok. With `_continue_on_error` it does, unless `_ignore_errors` says that it does not.
     pub fn ignores_errors(&self) -> bool {
-        self.ignore_errors.unwrap_or(false) || self.continue_on_error.unwrap_or(false)
+        self.ignore_errors.unwrap_or(self.continue_on_error.unwrap_or(false))
     }
 
     /// The exit codes that count as success.

@@ -175,12 +175,12 @@ impl Splitter {
             self.split(stream, &shown).await;
             let rest = std::mem::take(&mut self.unfinished(stream).rest);
             if !rest.is_empty() {
-                self.line(stream, rest).await;
+                self.line(stream, rest, false).await;
             }
         }
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > 0 {
-            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes()).await;
+            self.line(Stream::Stderr, format!("… {lost} bytes of output came too fast and are not shown …").into_bytes(), true).await;
         }
         self.kept
     }
@@ -224,18 +224,18 @@ impl Splitter {
             bytes = &bytes[taken + usize::from(newline.is_some())..];
             if newline.is_some() || (rest.len() == LINE && !bytes.is_empty()) {
                 let line = std::mem::take(rest);
-                self.line(stream, line).await;
+                self.line(stream, line, newline.is_some()).await;
             }
         }
     }
 
-    async fn line(&mut self, stream: Stream, line: Vec<u8>) {
+    async fn line(&mut self, stream: Stream, line: Vec<u8>, newline: bool) {
         if self.kept.last.len() == LAST {
             self.kept.last.pop_front();
         }
         // A failure shows lines, not pages.
         self.kept.last.push_back(String::from_utf8_lossy(&line[..line.len().min(1024)]).into_owned());
-        self.events.emit(Event::Output { op: self.op, host: self.host, stream, line }).await;
+        self.events.emit(Event::Output { op: self.op, host: self.host, stream, line, newline }).await;
     }
 }
 

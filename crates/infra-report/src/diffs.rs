@@ -173,7 +173,7 @@ pub(crate) fn value(change: &TextChange, bounds: &mut Bounds) -> Value {
 }
 
 /// The lines of a unified diff, with three lines around each change, and their colours.
-fn lines(change: &TextChange) -> Vec<(Paint, String)> {
+pub(crate) fn lines(change: &TextChange) -> Vec<(Paint, String)> {
     let path = one_line(&change.path);
     let mut lines: Vec<(Paint, String)> = vec![(Page::bold, format!("--- {path}")), (Page::bold, format!("+++ {path}"))];
     if let Some(why) = &change.withheld {

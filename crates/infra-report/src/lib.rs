@@ -15,6 +15,7 @@
 mod afterwards;
 mod diagnostics;
 mod diffs;
+mod gathered;
 mod hosts;
 pub mod journal;
 mod json;
@@ -35,5 +36,5 @@ pub use hosts::{hosts_document, render_hosts};
 pub use json::{Json, VERSION, misuse_document};
 pub use saved::{render_saved, saved_document};
 pub use screen::screen;
-pub use settings::{Controls, Journalled, ScreenSettings};
+pub use settings::{Controls, ExecOutput, Journalled, ScreenSettings};
 pub use several::several;

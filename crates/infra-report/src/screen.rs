@@ -18,7 +18,8 @@ use infra_core::script::BlockKind;
 use infra_core::{Map, Value};
 
 use crate::diffs::Bounds;
-use crate::settings::{Journalled, ScreenSettings};
+use crate::gathered::Gathered;
+use crate::settings::{ExecOutput, Journalled, ScreenSettings};
 use crate::summary::FEW;
 use crate::surface::{Part, Surface};
 use crate::text::{Page, count, one_line, output_line, time};
@@ -43,6 +44,7 @@ pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: B
         failures: Vec::new(),
         running: Vec::new(),
         answers: Map::new(),
+        gathered: Gathered::default(),
         texts: BTreeMap::new(),
         bounds: Bounds::new(verbosity),
     })
@@ -67,6 +69,8 @@ struct Screen {
     running: Vec<OpId>,
     /// The answers of `fact`, by host and name.
     answers: Map,
+    /// The outputs of `exec`, where they are shown together.
+    gathered: Gathered,
     /// What operations have changed in files that the plan did not show, until they end on all hosts.
     texts: BTreeMap<OpId, Vec<ChangedOn>>,
     /// How much more of that is shown.
@@ -148,7 +152,7 @@ impl Reporter for Screen {
                 }
             }
             Event::Moved { op, host, bytes, total } => self.surface.moved((Some(*op), *host), *bytes, *total),
-            Event::Output { op, host, stream, line } => self.output(*op, *host, *stream, line),
+            Event::Output { op, host, stream, line, newline } => self.output(*op, *host, *stream, line, *newline),
             Event::WaveStarted { of, wave, waves, hosts } => self.wave_started(*of, *wave, *waves, hosts),
             Event::Lock { host, on, news, .. } => self.lock(*host, on.as_deref(), news),
             Event::Retrying { op, host, retry, retries, after, failure } => self.retrying(*op, *host, (*retry, *retries), *after, failure),
@@ -156,6 +160,9 @@ impl Reporter for Screen {
             Event::TextsChanged { op, host, texts } => self.texts_changed(*op, *host, texts),
             Event::HostOperationEnded { op, host, result } => {
                 self.surface.done((Some(*op), *host));
+                if matches!(self.settings.exec, ExecOutput::Gathered { .. }) {
+                    self.gathered.end(*host, result);
+                }
                 self.host_ended(*op, *host, result);
             }
             Event::OperationEnded { op } => {
@@ -392,7 +399,7 @@ impl Screen {
         self.surface.write(&text);
     }
 
-    fn output(&mut self, op: OpId, host: HostId, stream: Stream, line: &[u8]) {
+    fn output(&mut self, op: OpId, host: HostId, stream: Stream, line: &[u8], newline: bool) {
         if self.state.kind != Some(RunKind::Exec) {
             if self.page.verbosity >= 3 {
                 let text = format!("[{}] {}{} {}\n", self.name(host), self.which(op), self.page.dim("|"), output_line(line));
@@ -400,7 +407,13 @@ impl Screen {
             }
             return;
         }
-        let prefix = if self.state.hosts.len() == 1 { String::new() } else { format!("[{}] ", self.name(host)) };
+        match self.settings.exec {
+            ExecOutput::Lines => {}
+            ExecOutput::Gathered { .. } => return self.gathered.take(host, stream, line, newline),
+            ExecOutput::Elsewhere => return,
+        }
+        let alone = self.state.hosts.len() == 1;
+        let prefix = if alone { String::new() } else { format!("[{}] ", self.name(host)) };
         match stream {
             Stream::Stderr => self.surface.write(&format!("{prefix}{}\n", output_line(line))),
             Stream::Stdout => {
@@ -410,7 +423,10 @@ impl Screen {
                 } else {
                     bytes.extend_from_slice(line);
                 }
-                bytes.push(b'\n');
+                // The output of one host is given as it is, to the last byte.
+                if newline || !alone || self.settings.results_terminal {
+                    bytes.push(b'\n');
+                }
                 self.result(&bytes);
             }
         }
@@ -478,7 +494,7 @@ impl Screen {
             None => {
                 self.failures.push((op, failure.clone(), host));
                 // What `exec` printed was shown as it came, and so was everything at -vvv.
-                let with_output = !exec && self.page.verbosity < 3;
+                let with_output = (!exec || self.settings.exec == ExecOutput::Elsewhere) && self.page.verbosity < 3;
                 let step = if exec { Failure { step: None, ..failure.clone() } } else { failure.clone() };
                 let block = outcome::block(&step, (!exec).then_some(operation), with_output, self.page);
                 if !exec || !block.is_empty() {
@@ -546,6 +562,11 @@ impl Screen {
         }
         if self.state.kind == Some(RunKind::Fact) && !self.state.misused {
             self.print_answers();
+        }
+        if let ExecOutput::Gathered { diff } = self.settings.exec {
+            let escape = self.settings.results_terminal;
+            let text = std::mem::take(&mut self.gathered).render(|host| self.name(host), diff, escape, self.page);
+            self.result(text.as_bytes());
         }
         let took = self.settings.started.map(|started| started.elapsed());
         let journal = self.settings.journal.as_ref().and_then(Journalled::reliable);

@@ -45,6 +45,21 @@ impl Journalled {
     }
 }
 
+/// What becomes of the output of `exec`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Each line as it comes, with its host before it.
+    #[default]
+    Lines,
+    /// Equal outputs once, when all hosts have ended.
+    Gathered {
+        /// Whether those of fewer hosts are shown by how they differ from those of the most.
+        diff: bool,
+    },
+    /// Somebody else takes it.
+    Elsewhere,
+}
+
 /// How the screen shows a run.
 #[derive(Clone, Debug)]
 pub struct ScreenSettings {
@@ -52,6 +67,8 @@ pub struct ScreenSettings {
     pub verbosity: u8,
     /// Whether the differences of text files are shown, in the plan and in the run.
     pub diff: bool,
+    /// What becomes of the output of `exec`.
+    pub exec: ExecOutput,
     /// Whether the human output goes to a terminal, so that progress bars can be drawn.
     pub terminal: bool,
     /// Whether the results go to a terminal, so that control characters in them are escaped; elsewhere their bytes are left alone.
@@ -77,6 +94,7 @@ impl Default for ScreenSettings {
         Self {
             verbosity: 0,
             diff: false,
+            exec: ExecOutput::Lines,
             terminal: false,
             results_terminal: false,
             colour: false,

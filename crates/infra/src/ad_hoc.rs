@@ -15,6 +15,7 @@ use infra_core::script::{Answer, FactRequest, Language, Next, OperationCall, Scr
 use infra_core::{BoxFuture, Map, Value, template};
 
 use crate::copying::folder_of;
+use crate::exec::{Exec, What};
 
 /// The same operation for every host.
 pub struct AdHoc {
@@ -62,25 +63,35 @@ impl AdHoc {
         Ok(call)
     }
 
-    /// A command: one word is shell text, several are an argument vector, each quoted as given.
+    /// Commands or a program: of a command one word is shell text, several are an argument vector, each quoted as given. `stdin` is the absolute path of
+    /// what they read; a program is looked up in `folder`.
     ///
     /// # Panics
-    /// When the registry has no `server.shell`, which the standard library does.
-    pub fn exec(registry: &Registry, words: &[String]) -> Self {
-        let command = match words {
-            [text] => text.clone(),
-            words => Shell::argv(words).to_string(),
+    /// When the registry has no `server.shell` and no `server.script`, which the standard library does.
+    pub fn exec(registry: &Registry, exec: &Exec, stdin: Option<&Path>, folder: &Path) -> Self {
+        let shell = |commands: Vec<String>| {
+            let name = commands.join("; ");
+            let mut arguments = Map::from_iter([("commands".to_owned(), Value::from(commands))]);
+            arguments.extend(stdin.map(|path| ("stdin".to_owned(), Value::from(path.to_string_lossy()))));
+            ("server.shell", arguments, name)
         };
-        let kind = "server.shell";
-        let definition = registry.operation(kind).expect("the standard library has server.shell");
-        Self {
-            kind: kind.to_owned(),
-            schema: definition.schema.clone(),
-            arguments: Map::from_iter([("commands".to_owned(), Value::from(vec![command.clone()]))]),
-            name: Some(command),
-            globals: GlobalArguments::default(),
-            into_folders: None,
-        }
+        let (kind, arguments, name) = match &exec.what {
+            What::Words(words) => shell(vec![match words.as_slice() {
+                [text] => text.clone(),
+                words => Shell::argv(words).to_string(),
+            }]),
+            What::Commands(commands) => shell(commands.clone()),
+            What::Script(path, args) => {
+                let src = folder.join(path).to_string_lossy().into_owned();
+                let words = std::iter::once(path.to_string_lossy().into_owned()).chain(args.iter().cloned());
+                let name = Shell::argv(words).to_string();
+                let arguments = [("src".to_owned(), Value::from(src)), ("args".to_owned(), Value::from(args.clone()))];
+                ("server.script", Map::from_iter(arguments), name)
+            }
+        };
+        let definition = registry.operation(kind).expect("the standard library has it");
+        let (schema, globals) = (definition.schema.clone(), exec.globals.clone());
+        Self { kind: kind.to_owned(), schema, arguments, name: Some(name), globals, into_folders: None }
     }
 
     /// The same under this name, where it has none.

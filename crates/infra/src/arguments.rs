@@ -6,6 +6,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use infra_core::waves::Share;
 use infra_engine::Proving;
 
+use crate::exec::ExecOptions;
+
 const EXAMPLES: &str = "\
 What comes after INVENTORY says what to do:
   DEPLOY.lua…             plan and run these deploys, in this order
@@ -32,6 +34,9 @@ Examples:
   infra web-[01-03] exec -- systemctl is-active nginx
   infra web-[01-03] copy site/ /srv/site --dry
   infra inventory.lua fetch /var/log/nginx logs --sudo
+  infra web-[01-20] exec --gather --diff -- cat /etc/resolv.conf
+  infra inventory.lua exec --script check.sh --timeout 60 --out-dir results -- --verbose
+  infra db-01,db-02 exec --stdin=schema.sql -- psql app
   infra inventory.lua apt.packages packages=git packages=curl --sudo
 
 Exit codes: 0 all is well; 1 some host is not, or the run was stopped, declined or not proved; 2 something was written
@@ -57,6 +62,10 @@ pub struct Arguments {
     /// How it is done.
     #[command(flatten)]
     pub options: Options,
+
+    /// How `exec` is done.
+    #[command(flatten)]
+    pub exec: ExecOptions,
 }
 
 /// The options that every run takes, also one that goes on from an earlier one.
@@ -183,7 +192,6 @@ pub struct Options {
 
 /// What needs no inventory. It wins over a host of that name; `@ssh/NAME` reaches the host.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it, once per run")]
 pub enum Verb {
     /// List the earlier runs, the last first; `infra runs show` tells more of one.
     Runs(Runs),

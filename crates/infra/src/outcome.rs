@@ -30,9 +30,9 @@ impl Trouble {
         Self { diagnostics: vec![diagnostic], code: 1 }
     }
 
-    /// The user did not want to wait for a run to begin: exit code 130.
-    pub fn interrupted() -> Self {
-        Self { diagnostics: vec![Diagnostic::runtime("interrupted while the inventory was read: no host was reached")], code: 130 }
+    /// The user did not want to wait for a run to begin, while something was done first: exit code 130.
+    pub fn interrupted(first: &str) -> Self {
+        Self { diagnostics: vec![Diagnostic::runtime(format!("interrupted while {first}: no host was reached"))], code: 130 }
     }
 
     /// The same without what is secret.

@@ -12,6 +12,7 @@ use infra_engine::Proving;
 
 use crate::arguments::{Arguments, LEASE, Options};
 use crate::copying::Words;
+use crate::exec::{Exec, ExecOptions};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub enum Task {
     /// Run deploy files.
     Deploy(Vec<PathBuf>),
     /// Run a command.
-    Exec(Vec<String>),
+    Exec(Box<Exec>),
     /// Read a fact: its name and the words of its question.
     Fact(String, Vec<String>),
     /// Run one operation: its name and the words of its arguments.
@@ -106,7 +107,13 @@ pub struct Settings {
 /// # Errors
 /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
 pub fn of_hosts(inventory: &str, options: Options) -> Result<Settings, Diagnostic> {
-    Settings::resolve(Arguments { verb: None, inventory: Some(inventory.to_owned()), what: vec!["hosts".to_owned()], options })
+    Settings::resolve(Arguments {
+        verb: None,
+        inventory: Some(inventory.to_owned()),
+        what: vec!["hosts".to_owned()],
+        options,
+        exec: ExecOptions::default(),
+    })
 }
 
 /// The verbs that stand where a deploy file could.
@@ -118,18 +125,27 @@ impl Settings {
     /// # Errors
     /// A misuse [`Diagnostic`] that names the word which is wrong and what to write.
     pub fn resolve(arguments: Arguments) -> Result<Self, Diagnostic> {
-        let Arguments { inventory, what, options: arguments, .. } = arguments;
+        let Arguments { inventory, what, options: arguments, exec, .. } = arguments;
         let overrides = overrides(&arguments)?;
         let inventory = inventory.unwrap_or_default();
         let source = source(&inventory)?;
-        let task = task(what)?;
+        let task = task(what, exec)?;
         if arguments.dry && matches!(task, Task::Exec(_)) {
             return Err(Diagnostic::misuse("exec has no --dry: what a command would do cannot be known")
                 .hint("leave --dry away, or write the change as an operation"));
         }
+        let gather = matches!(&task, Task::Exec(exec) if exec.gather);
+        if gather && arguments.json {
+            return Err(Diagnostic::misuse("--gather and --json exclude each other: the document has the output of each host")
+                .hint("leave --gather away, and compare what stands in the document"));
+        }
+        if arguments.diff && !gather && matches!(task, Task::Exec(_)) {
+            return Err(Diagnostic::misuse("exec has no --diff without --gather")
+                .hint("exec --gather --diff shows how the odd ones differ from the most"));
+        }
         let of_plans = [
             ("--plan", arguments.plan.is_some()),
-            ("--diff", arguments.diff),
+            ("--diff", arguments.diff && !gather),
             ("--prove", arguments.prove.is_some()),
             ("--detailed-exitcode", arguments.detailed_exitcode),
         ];
@@ -205,7 +221,7 @@ fn source(text: &str) -> Result<Source, Diagnostic> {
     }
 }
 
-fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
+fn task(what: Vec<String>, exec: ExecOptions) -> Result<Task, Diagnostic> {
     let mut words = what.into_iter();
     let first = words.next().unwrap_or_default();
     let rest: Vec<String> = words.collect();
@@ -213,14 +229,16 @@ fn task(what: Vec<String>) -> Result<Task, Diagnostic> {
         Some(word) => Err(Diagnostic::misuse(format!("`{first}` takes nothing more, got `{word}`"))),
         None => Ok(task),
     };
+    if let Some(option) = exec.given().filter(|_| first != "exec") {
+        return Err(
+            Diagnostic::misuse(format!("{option} goes with exec, not with `{first}`")).hint("`infra --help` lists the options of exec")
+        );
+    }
     match first.as_str() {
         "hosts" => no_more(Task::Hosts),
         "copy" => Words::take("copy", rest).map(Task::Copy),
         "fetch" => Words::take("fetch", rest).map(Task::Fetch),
-        "exec" if rest.iter().all(|word| word.trim().is_empty()) => {
-            Err(Diagnostic::misuse("exec needs a command").hint("infra INVENTORY exec -- uptime"))
-        }
-        "exec" => Ok(Task::Exec(rest)),
+        "exec" => Ok(Task::Exec(Box::new(exec.resolve(rest)?))),
         "fact" => match rest.split_first() {
             Some((name, question)) => Ok(Task::Fact(name.clone(), question.to_vec())),
             None => Err(Diagnostic::misuse("fact needs the name of a fact").hint("infra INVENTORY fact server.os_release")),
@@ -300,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::arguments::{RunsVerb, Verb};
+    use crate::exec::{Input, What};
 
     fn resolve(words: &[&str]) -> Result<Settings, String> {
         let arguments =
@@ -312,11 +331,54 @@ mod tests {
         let task = |words: &[&str]| resolve(words).map(|settings| settings.task);
         let text = str::to_owned;
         assert_eq!(task(&["@local", "a.lua", "b.lua", "--dry"]), Ok(Task::Deploy(vec!["a.lua".into(), "b.lua".into()])));
-        assert_eq!(task(&["@local", "exec", "--", "echo", "a   b"]), Ok(Task::Exec(vec![text("echo"), text("a   b")])));
-        assert_eq!(task(&["@local", "exec", "--", "ls", "-l", "--dry"]), Ok(Task::Exec(vec![text("ls"), text("-l"), text("--dry")])));
+        let exec = |words: &[&str]| {
+            let what = What::Words(words.iter().map(|word| text(word)).collect());
+            Ok(Task::Exec(Box::new(Exec { what, ..Exec::default() })))
+        };
+        assert_eq!(task(&["@local", "exec", "--", "echo", "a   b"]), exec(&["echo", "a   b"]));
+        assert_eq!(task(&["@local", "exec", "--", "ls", "-l", "--dry"]), exec(&["ls", "-l", "--dry"]));
         assert_eq!(task(&["@local", "fact", "files.file", "path=/a"]), Ok(Task::Fact(text("files.file"), vec![text("path=/a")])));
         assert_eq!(task(&["@local", "files.put", "a=b"]), Ok(Task::Operation(text("files.put"), vec![text("a=b")])));
         assert_eq!(task(&["@local", "hosts"]), Ok(Task::Hosts));
+    }
+
+    #[test]
+    fn what_exec_runs_is_typed() {
+        let exec = |words: &[&str]| match resolve(&[&["web", "exec"], words].concat()).expect("right words").task {
+            Task::Exec(exec) => *exec,
+            other => panic!("{other:?}"),
+        };
+        let text = str::to_owned;
+        let several = exec(&["-c", "a b", "-c", "c", "--keep-going", "--timeout", "2.5", "--cwd", "/srv", "--env", "A=b=c"]);
+        assert_eq!(several.what, What::Commands(vec![text("a b"), text("c")]));
+        let globals = several.globals;
+        assert_eq!((globals.timeout, globals.chdir.as_deref(), globals.ignores_errors()), (Some(2.5), Some("/srv"), false));
+        assert_eq!((globals.continue_on_error, globals.env.expect("one")["A"].as_str()), (Some(true), "b=c"));
+        let script = exec(&["--script", "x.sh", "--", "-v", "y"]);
+        assert_eq!(script.what, What::Script("x.sh".into(), vec![text("-v"), text("y")]));
+        assert_eq!(exec(&["--stdin", "--", "cat"]).stdin, Some(Input::Own));
+        assert_eq!(exec(&["--stdin=f", "--", "cat"]).stdin, Some(Input::File("f".into())));
+        for (words, wanted) in [
+            (&["exec", "-c", "a", "--", "b"][..], "there are commands behind -c and one behind `--`"),
+            (&["exec", "-c", " "], "a command of -c is empty"),
+            (&["exec", "-c", "a", "--script", "x"], "--script and -c exclude each other"),
+            (&["exec", "-c", "a", "--keep-going"], "--keep-going has no meaning here: there is one command"),
+            (
+                &["exec", "--script", "x", "--stdin"],
+                "--script and --stdin exclude each other: the program is sent where the input would be",
+            ),
+            (&["exec", "--env", "A", "--", "b"], "--env A is no NAME=VALUE"),
+            (&["exec", "--diff", "--", "a"], "exec has no --diff without --gather"),
+            (
+                &["exec", "--gather", "--json", "--", "a"],
+                "--gather and --json exclude each other: the document has the output of each host",
+            ),
+            (&["a.lua", "--gather"], "--gather goes with exec, not with `a.lua`"),
+            (&["hosts", "--timeout", "3"], "--timeout goes with exec, not with `hosts`"),
+        ] {
+            assert_eq!(resolve(&[&["web"], words].concat()).map(|_| ()), Err(wanted.to_owned()));
+        }
+        assert!(resolve(&["web", "exec", "--timeout", "0", "--", "a"]).is_err());
     }
 
     #[test]

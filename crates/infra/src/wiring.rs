@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +20,14 @@ use infra_core::secret::Secrets;
 use infra_core::{inventory_builder, selection};
 use infra_engine::Run;
 use infra_lua::World;
-use infra_report::ScreenSettings;
+use infra_report::{ExecOutput, ScreenSettings};
 
 use crate::ad_hoc::AdHoc;
 use crate::approval::Question;
 use crate::earlier_hosts::{Found, Resolved, Selected, Which};
+use crate::exec::{Exec, Input, Spool, What};
 use crate::journal::{Folder, RunJournal};
+use crate::out_folder::{Failed, OutFolder};
 use crate::outcome::Trouble;
 use crate::passwords::AtTerminal as Passwords;
 use crate::questions::Gate;
@@ -95,7 +98,7 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
     let inventory = tokio::select! {
         inventory = inventory(&settings, &sources, &world, carried) => Arc::new(inventory?),
         // There is no run yet that could end softly.
-        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted()),
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted("the inventory was read")),
     };
     secrets.learn_passwords(&inventory);
     let Selected { limit, exclude, said } =
@@ -125,7 +128,16 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
         return if results.lost() { Err(Trouble::failure(LOST)) } else { Ok(0) };
     }
 
-    let work = work(&settings, &sources, &registry, &inventory, &hosts, &world, carried)?;
+    let mut interrupted = interrupts.clone();
+    let input = tokio::select! {
+        input = input(&settings, &folder) => input?,
+        _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted("the standard input was read")),
+    };
+    let outputs = match &settings.task {
+        Task::Exec(exec) => outputs(exec, &folder)?,
+        _ => None,
+    };
+    let work = work(&settings, &sources, &registry, &inventory, &hosts, &world, (carried, input.as_ref()))?;
     let kind = match (&work, settings.dry, &settings.task) {
         (Work::Facts(..), ..) => RunKind::Fact,
         (_, _, Task::Exec(_)) => RunKind::Exec,
@@ -159,7 +171,12 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
     let typed = saved.as_ref().map_or_else(invocation, |saved| saved.plan.invocation.clone());
     // A saved plan is not gone on with: the way on is another one, for the hosts that are left.
     let gone_on_with = journal.as_deref().filter(|_| saved.is_none());
-    let reporting = Reporting::start(infra_report::several(reporters(&settings, started, screen, &results, gone_on_with, typed)));
+    let mut reporters = reporters(&settings, started, screen, &results, gone_on_with, typed);
+    let outputs_failed = outputs.map(|(outputs, failed)| {
+        reporters.push(Box::new(outputs));
+        failed
+    });
+    let reporting = Reporting::start(infra_report::several(reporters));
     controller.log_to(reporting.events.clone(), &inventory);
     let earlier = resumed.map(|resumed| resumed.earlier);
     let record = recording.as_ref().map(|recording| Arc::new(BasisRecord::new(recording.salt())));
@@ -183,6 +200,10 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
             let _ = writeln!(std::io::stderr(), "error: {why}");
             return Ok(1);
         }
+    }
+    if let Some(message) = outputs_failed.and_then(|failed| failed.message()) {
+        let _ = writeln!(std::io::stderr(), "error: {message}");
+        return Ok(state.exit_code().max(1));
     }
     if results.lost() && state.exit_code() == 0 {
         // Not as trouble, which would write a second document behind half of one.
@@ -236,6 +257,7 @@ async fn execute(settings: &Settings, kind: RunKind, work: Work, wires: Wires<'_
     wire.askpass = std::env::current_exe().ok();
     // Where the limit cannot be known, it shows when it is reached.
     wire.open_files = infra_connect::child::raise_open_files().ok();
+    wire.one_command = matches!(&settings.task, Task::Exec(exec) if exec.is_one_command());
     let inventory = wires.inventory.clone();
     let run = Run {
         inventory: wires.inventory,
@@ -344,7 +366,7 @@ fn work(
     inventory: &Arc<Inventory>,
     hosts: &[HostId],
     world: &Arc<dyn World>,
-    carried: bool,
+    (carried, input): (bool, Option<&Read>),
 ) -> Result<Work, Trouble> {
     Ok(match &settings.task {
         Task::Deploy(files) => {
@@ -354,7 +376,12 @@ fn work(
             let deploy = infra_lua::Deploy::load(files, inventory.clone(), registry.clone(), world.clone(), infra_lua::Limits::default())?;
             Work::Operations(Arc::new(deploy))
         }
-        Task::Exec(words) => Work::Operations(Arc::new(AdHoc::exec(registry, words))),
+        Task::Exec(exec) => {
+            if let What::Script(path, _) = &exec.what {
+                readable("script", path, folder)?;
+            }
+            Work::Operations(Arc::new(AdHoc::exec(registry, exec, input.map(Read::path).as_deref(), folder)))
+        }
         Task::Operation(kind, words) => Work::Operations(Arc::new(AdHoc::operation(registry, kind, words, folder)?)),
         Task::Copy(words) => Work::Operations(Arc::new(copying::copy(registry, words, folder)?)),
         Task::Fetch(words) => Work::Operations(Arc::new(copying::fetch(registry, words, folder)?)),
@@ -365,6 +392,59 @@ fn work(
         }
         Task::Hosts => unreachable!("the hosts are listed before there is any work"),
     })
+}
+
+/// What commands read.
+enum Read {
+    File(PathBuf),
+    Spooled(Spool),
+}
+
+impl Read {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Spooled(spool) => spool.path(),
+        }
+    }
+}
+
+/// What the commands of `exec` read, where they read something: a file as it is, and what can be read only once after it was read.
+async fn input(settings: &Settings, folder: &Path) -> Result<Option<Read>, Trouble> {
+    let Task::Exec(exec) = &settings.task else { return Ok(None) };
+    let spooled = match &exec.stdin {
+        None => return Ok(None),
+        Some(Input::Own) => {
+            if std::io::stdin().is_terminal() {
+                let _ = writeln!(std::io::stderr(), "infra: reading what the hosts are to read, to its end (Ctrl-D)");
+            }
+            match std::io::stdin().as_fd().try_clone_to_owned() {
+                Ok(own) => Spool::of(tokio::fs::File::from_std(own.into())).await,
+                Err(error) => Err(error),
+            }
+        }
+        Some(Input::File(path)) => {
+            let full = folder.join(path);
+            if std::fs::metadata(&full).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+                match tokio::fs::File::open(&full).await {
+                    Ok(file) => Spool::of(file).await,
+                    Err(error) => Err(error),
+                }
+            } else {
+                readable("input", path, folder)?;
+                return Ok(Some(Read::File(full)));
+            }
+        }
+    };
+    let spool = spooled.map_err(|error| Trouble::failure(format!("what the hosts are to read cannot be kept for them: {error}")))?;
+    Ok(Some(Read::Spooled(spool)))
+}
+
+/// Where outputs are written, where they are.
+fn outputs(exec: &Exec, folder: &Path) -> Result<Option<(OutFolder, Failed)>, Diagnostic> {
+    let Some(path) = &exec.out_dir else { return Ok(None) };
+    let made = OutFolder::create(folder.join(path));
+    made.map(Some).map_err(|error| Diagnostic::misuse(format!("--out-dir {}: the folder cannot be made: {error}", path.display())))
 }
 
 /// Whether there is such a file, before anything is made of it: the nearest right name is one of its neighbours.
@@ -405,6 +485,11 @@ fn reporters(
     let screen = ScreenSettings {
         verbosity: settings.verbosity,
         diff: settings.diff,
+        exec: match &settings.task {
+            Task::Exec(exec) if exec.gather => ExecOutput::Gathered { diff: settings.diff },
+            Task::Exec(exec) if exec.out_dir.is_some() => ExecOutput::Elsewhere,
+            _ => ExecOutput::Lines,
+        },
         terminal,
         results_terminal: std::io::stdout().is_terminal(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),

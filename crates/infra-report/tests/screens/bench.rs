@@ -248,5 +248,5 @@ pub fn refused(host: u32) -> Event {
 }
 
 pub fn output(host: u32, stream: Stream, line: &[u8]) -> Event {
-    Event::Output { op: OpId(0), host: HostId(host), stream, line: line.to_vec() }
+    Event::Output { op: OpId(0), host: HostId(host), stream, line: line.to_vec(), newline: true }
 }

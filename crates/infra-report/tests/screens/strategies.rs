@@ -131,7 +131,10 @@ fn beside() -> Run {
     run.blocks = vec![block(0, BlockKind::Parallel, "parallel at deploy.lua:3")];
     let both = || (0..2).map(|host| (host, change("run 1 command", &[])));
     let started = |op, host| Event::HostOperationStarted { op: OpId(op), host: HostId(host) };
-    let output = |op, host, line: &[u8]| Event::Output { op: OpId(op), host: HostId(host), stream: Stream::Stdout, line: line.to_vec() };
+    let output = |op, host, line: &[u8]| {
+        let (op, host, stream, line) = (OpId(op), HostId(host), Stream::Stdout, line.to_vec());
+        Event::Output { op, host, stream, line, newline: true }
+    };
     run.planned(vec![inside(&[0], operation("Server", 4, both())), inside(&[0], operation("Load", 5, both()))])
         .then(Event::Executing)
         .then(Event::OperationStarted { op: OpId(0) })

@@ -1,6 +1,6 @@
 //! The operation `server.shell`.
 
-use infra_core::change::{Action, Change};
+use infra_core::change::{Action, Change, Content};
 use infra_core::command::{self, Command};
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
@@ -14,6 +14,9 @@ use serde_json::json;
 pub struct Shell {
     /// The commands, each a text for `sh`, run one after the other until one fails. `sh("… {}", value)` builds one with quoted values.
     pub commands: Vec<String>,
+    /// A file of the controller that each of the commands reads on its standard input. It is sent as it is read, so it may be of any size.
+    #[schemars(extend("x-local-path" = true))]
+    pub stdin: Option<String>,
 }
 
 impl Operation for Shell {
@@ -35,8 +38,13 @@ impl Operation for Shell {
         }
     }
 
-    fn diff(&self, _facts: &Facts<'_>) -> Result<Change, DiffError> {
-        let run = |text: &String| Action::Run(Command::new(command::Shell::verbatim(text)).leaving_processes());
+    fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
+        let file = self.stdin.as_ref().map(|path| facts.local(path)).transpose()?;
+        let input = file.map(|file| Content::LocalFile { path: file.path.clone(), size: file.size, sha256: file.sha256.clone() });
+        let run = |text: &String| {
+            let command = Command::new(command::Shell::verbatim(text)).leaving_processes();
+            Action::Run(input.iter().cloned().fold(command, Command::with_stdin_file))
+        };
         let reason = match self.commands.len() {
             1 => "run 1 command".to_owned(),
             count => format!("run {count} commands"),
@@ -52,6 +60,9 @@ impl Operation for Shell {
                 json!({ "commands": ["cd /srv/app && ./migrate", "echo done >> /var/log/migrate"] }),
             )
             .steps(["cd /srv/app && ./migrate", "echo done >> /var/log/migrate"]),
+            Example::new("Give it a file of this machine to read", json!({ "commands": "psql app", "stdin": "/deploys/files/schema.sql" }))
+                .local("/deploys/files/schema.sql", "create table t (n int);\n")
+                .steps(["psql app"]),
         ]
     }
 }
@@ -63,7 +74,7 @@ mod tests {
     #[test]
     fn nothing_to_run_is_misuse() {
         for commands in [vec![], vec!["true".to_owned(), " ".to_owned()]] {
-            assert!(Shell { commands }.check().is_err());
+            assert!(Shell { commands, stdin: None }.check().is_err());
         }
     }
 }
