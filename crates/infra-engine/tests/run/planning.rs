@@ -280,7 +280,7 @@ async fn facts_are_answered_host_by_host() {
 async fn each_host_is_asked_as_whom_it_says() {
     let fleet = Fleet::new(&["a", "b"], |_| Vec::new()).text("a", "/x", "1").text("b", "/x", "2").kind(RunKind::Fact);
     let as_whom = |host: HostId| Context {
-        privilege: (host == HostId(1)).then(|| infra_core::privilege::Privilege::sudo("www")).unwrap_or_default(),
+        privilege: if host == HostId(1) { infra_core::privilege::Privilege::sudo("www") } else { Default::default() },
         ..Context::default()
     };
     assert_eq!(fleet.facts_as(&["/x"], as_whom).await.buckets(), [Bucket::Ok; 2]);
