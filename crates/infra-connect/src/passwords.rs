@@ -159,7 +159,7 @@ mod tests {
         drop(hosts[0].attempt(&right, Tool::Sudo).await.expect("untried"));
         hosts[1].attempt(&right, Tool::Sudo).await.expect("still untried").taken();
         let both = [hosts[0].attempt(&right, Tool::Sudo).await, hosts[2].attempt(&right, Tool::Sudo).await];
-        let [zero, two] = both.map(|attempt| attempt.ok().expect("taken by b, so both may at once"));
+        let [zero, two] = both.map(|attempt| attempt.unwrap_or_else(|_| panic!("taken by b, so both may at once")));
         two.rejected();
         zero.taken();
         assert!(hosts[2].attempt(&right, Tool::Sudo).await.is_err() && hosts[0].attempt(&right, Tool::Sudo).await.is_ok());
