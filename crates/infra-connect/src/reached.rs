@@ -413,7 +413,11 @@ impl Connection for Reached {
     }
 
     fn keep(&self, ok: bool) -> BoxFuture<'_, Result<Vec<String>, String>> {
-        self.inner.spawner.keep(ok)
+        Box::pin(async move {
+            // What is kept must not hold a lock.
+            self.inner.release().await;
+            self.inner.spawner.keep(ok).await
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -497,11 +497,7 @@ impl Ongoing {
         let mut tasks = Tasks::new();
         for (host, connection) in &self.connections {
             let (connection, ok) = (connection.clone(), buckets.get(host).is_some_and(|bucket| bucket.is_ok()));
-            tasks.spawn(*host, async move {
-                // What is kept must not hold a lock.
-                connection.release().await;
-                connection.keep(ok).await
-            });
+            tasks.spawn(*host, async move { connection.keep(ok).await });
         }
         loop {
             let (host, result) = match self.next(&mut tasks).await {
