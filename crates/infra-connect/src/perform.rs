@@ -462,8 +462,9 @@ impl Inner {
                     (None, None, Some(text)) => Payload::Stream(Arc::new(text.clone().into_bytes())),
                     (None, None, None) => Payload::none(),
                 };
-                // Who reads an input is not given another one.
+                // Who reads an input is not given another one. One that is empty is none: nothing is there to bring the input of the shell to its end.
                 let stdin = command.stdin.clone().or_else(|| step.context.stdin.clone().map(String::into_bytes));
+                let stdin = stdin.filter(|bytes| !bytes.is_empty());
                 let command = &Command { stdin, ..command.clone() };
                 let script = script::run(command, step.context, &begin)?;
                 let leaves_processes = command.leaves_processes;

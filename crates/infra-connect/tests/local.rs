@@ -71,6 +71,15 @@ async fn a_syntax_error_is_the_commands_own() {
 }
 
 #[tokio::test]
+async fn an_empty_input_is_at_its_end() {
+    let host = local().await;
+    for _ in 0..2 {
+        let (ending, heard) = perform(&host, &run_with("cat; echo over", "")).await;
+        assert_eq!((ending, heard.stdout().as_str()), (Ending::Exited(0), "over\n"));
+    }
+}
+
+#[tokio::test]
 async fn a_command_reads_its_input_to_the_byte() {
     let host = local().await;
     let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n % 256) as u8).collect();
