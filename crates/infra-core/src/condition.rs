@@ -129,6 +129,16 @@ impl Condition {
         }
     }
 
+    /// The calls of whose outcome on any host it asks, in the order in which they stand.
+    pub fn any_host_calls(&self) -> Vec<CallIndex> {
+        match self {
+            Self::AnyHost(call) => vec![*call],
+            Self::Not(condition) => condition.any_host_calls(),
+            Self::All(list) | Self::Any(list) => list.iter().flat_map(Self::any_host_calls).collect(),
+            Self::Always(_) | Self::Outcome(..) | Self::Function(_) => Vec::new(),
+        }
+    }
+
     /// The calls that it asks about, each once, in ascending order.
     pub fn calls(&self) -> Vec<CallIndex> {
         let mut calls = Vec::new();
@@ -189,6 +199,8 @@ mod tests {
         let condition = Condition::All(vec![Condition::Function(0), not(Condition::Any(vec![Condition::Function(1)]))]);
         assert_eq!(condition.decide(&open), None);
         assert_eq!(condition.functions(), [0, 1]);
+        assert_eq!(condition.any_host_calls(), [0; 0]);
+        assert_eq!(Condition::Any(vec![not(Condition::AnyHost(3)), condition.clone(), Condition::AnyHost(1)]).any_host_calls(), [3, 1]);
         let first = condition.with_functions(&|function| (function == 0).then_some(true));
         assert_eq!((first.decide(&open), first.functions()), (None, vec![1]));
         assert_eq!(first.with_functions(&|_| Some(false)).decide(&open), Some(true));

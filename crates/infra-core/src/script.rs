@@ -116,6 +116,11 @@ impl OperationCall {
         definition.bind(arguments)
     }
 
+    /// The conditions that decide of it: whether it runs, and its conditional arguments.
+    pub fn all_conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.when.iter().chain(self.conditions.iter().map(|(_, condition)| condition))
+    }
+
     /// Where the call itself stands.
     pub fn location(&self) -> Option<&Location> {
         self.chain.last()

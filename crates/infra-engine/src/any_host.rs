@@ -15,19 +15,7 @@ pub(crate) type Anywhere = Vec<Option<bool>>;
 
 /// The calls of whose outcome on any host the calls of a host ask.
 fn asked(calls: &[OperationCall]) -> BTreeSet<CallIndex> {
-    fn collect(condition: &Condition, asked: &mut BTreeSet<CallIndex>) {
-        match condition {
-            Condition::AnyHost(call) => drop(asked.insert(*call)),
-            Condition::Not(inner) => collect(inner, asked),
-            Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect(one, asked)),
-            Condition::Always(_) | Condition::Outcome(..) | Condition::Function(_) => {}
-        }
-    }
-    let mut found = BTreeSet::new();
-    for call in calls {
-        call.when.iter().chain(call.conditions.iter().map(|(_, one)| one)).for_each(|one| collect(one, &mut found));
-    }
-    found
+    calls.iter().flat_map(OperationCall::all_conditions).flat_map(Condition::any_host_calls).collect()
 }
 
 /// What the hosts that ask are to be told, as the plans stand now. Hosts that disagree on what they must agree on are told when the plan is made.

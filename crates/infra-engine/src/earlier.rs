@@ -101,7 +101,8 @@ impl HostEarlier {
         let still = |asked: CallIndex| known.get(asked as usize).is_some_and(|known| known.changed == Some(false));
         let asks_any_host = |asked: CallIndex| known.get(asked as usize).is_some_and(|known| known.changed_anywhere == Some(true));
         let asked = call.asks();
-        let again = asked.iter().any(|asked| !still(*asked)) || any_host_calls(call).into_iter().any(asks_any_host);
+        let again =
+            asked.iter().any(|asked| !still(*asked)) || call.all_conditions().flat_map(Condition::any_host_calls).any(asks_any_host);
         (!again).then(|| Continuation::outlook(run))
     }
 
@@ -160,21 +161,6 @@ fn keep_servers(calls: &[OperationCall], all: &mut [OfCall]) {
             }
         }
     }
-}
-
-/// The calls of whose outcome on any host this one asks.
-fn any_host_calls(call: &OperationCall) -> Vec<CallIndex> {
-    fn collect(condition: &Condition, calls: &mut Vec<CallIndex>) {
-        match condition {
-            Condition::AnyHost(call) => calls.push(*call),
-            Condition::Not(inner) => collect(inner, calls),
-            Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect(one, calls)),
-            Condition::Always(_) | Condition::Outcome(..) | Condition::Function(_) => {}
-        }
-    }
-    let mut calls = Vec::new();
-    call.when.iter().chain(call.conditions.iter().map(|(_, one)| one)).for_each(|one| collect(one, &mut calls));
-    calls
 }
 
 /// The digest of what a call does: its arguments and conditions, and as whom, where and how it does it. When it is done and what a failure leads to is no

@@ -9,7 +9,7 @@ mod splitting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infra_core::condition::CallIndex;
+use infra_core::condition::{CallIndex, Condition};
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::host::HostId;
 use infra_core::script::{Block, BlockKind, OperationCall};
@@ -74,7 +74,7 @@ pub(crate) trait Asks {
 
 impl Asks for OperationCall {
     fn asks(&self) -> Vec<CallIndex> {
-        self.when.iter().chain(self.conditions.iter().map(|(_, one)| one)).flat_map(|one| one.calls()).collect()
+        self.all_conditions().flat_map(Condition::calls).collect()
     }
 }
 

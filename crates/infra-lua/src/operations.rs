@@ -462,7 +462,7 @@ fn register(
         on,
         ..call_here(evaluation)
     };
-    strategies::check_any_host(&evaluation.state(), call.when.iter().chain(call.conditions.iter().map(|(_, condition)| condition)))?;
+    strategies::check_any_host(&evaluation.state(), call.all_conditions())?;
     Ok(Some(call))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use infra_core::arguments::{self, ArgumentError};
-use infra_core::condition::{CallIndex, Condition};
+use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location};
 use infra_core::global_arguments::GlobalArguments;
 use infra_core::script::{Block, BlockKind, Rolling};
@@ -185,20 +185,10 @@ pub(crate) fn check_call(state: &State, own: &GlobalArguments, merged: &GlobalAr
 /// A misuse: `any_host` of an operation in the same block.
 pub(crate) fn check_any_host<'c>(state: &State, conditions: impl Iterator<Item = &'c Condition>) -> Result<(), Diagnostic> {
     let Some(rolling) = state.rolling() else { return Ok(()) };
-    let mut asked = Vec::new();
-    conditions.for_each(|condition| collect_any_host(condition, &mut asked));
-    if asked.iter().any(|call| state.rolling_of.get(call).is_some_and(|of| of.chain == rolling.chain && of.turn == rolling.turn)) {
+    let mut asked = conditions.flat_map(Condition::any_host_calls);
+    if asked.any(|call| state.rolling_of.get(&call).is_some_and(|of| of.chain == rolling.chain && of.turn == rolling.turn)) {
         return Err(Diagnostic::misuse("`any_host` asks all hosts, but those of later waves come by only when this one is through")
             .hint("ask this host, handle.did_change, or use `any_host` after the block"));
     }
     Ok(())
-}
-
-fn collect_any_host(condition: &Condition, calls: &mut Vec<CallIndex>) {
-    match condition {
-        Condition::AnyHost(call) => calls.push(*call),
-        Condition::Not(inner) => collect_any_host(inner, calls),
-        Condition::All(list) | Condition::Any(list) => list.iter().for_each(|one| collect_any_host(one, calls)),
-        Condition::Always(_) | Condition::Outcome(..) | Condition::Function(_) => {}
-    }
 }

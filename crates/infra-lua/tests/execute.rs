@@ -440,7 +440,7 @@ async fn wrong(cases: &[&str]) -> String {
         let mut left = Left::with(&[("deploy.lua", case), ("tasks.lua", "rolling(function() end)")]).await;
         left.ended(0, changed("out"));
         for call in left.calls.clone() {
-            let conditions = call.when.iter().chain(call.conditions.iter().map(|(_, condition)| condition)).flat_map(Condition::functions);
+            let conditions = call.all_conditions().flat_map(Condition::functions);
             let arguments = call.late.arguments.iter().map(|(name, function)| (*function, Purpose::Argument { name: name.clone() }));
             let body = call.late.body.map(|function| (function, Purpose::Body));
             let all: Vec<_> = conditions.map(|function| (function, Purpose::Condition)).chain(arguments).chain(body).collect();

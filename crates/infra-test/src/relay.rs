@@ -175,10 +175,14 @@ fn pump(
     spawn(move || {
         for (due, bytes) in receiver {
             sleep(due.saturating_duration_since(Instant::now()));
-            if bytes.is_empty() || to.write_all(&bytes).is_err() {
+            if bytes.is_empty() {
                 break;
             }
+            // Noted first: what the other end says to it could otherwise be noted before it.
             on_write();
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
         }
         let _ = to.shutdown(Shutdown::Write);
     })
