@@ -72,9 +72,11 @@ fn with_passwords_that_nobody_sees() {
         machine,
         "setsid sh -c 'cd /proc; while [ -e /root/watch ]; do grep -laf /root/what [0-9]*/cmdline [0-9]*/environ >>/root/seen 2>/dev/null; echo >>/root/rounds; done' >/dev/null 2>&1 &",
     );
+    on(machine, "SHOWN=the-canary-of-the-watcher sh -c 'until [ -s /root/seen ]; do sleep 0.05; done'");
+    // The round in which that was seen is over, and a whole one since.
     on(
         machine,
-        "SHOWN=the-canary-of-the-watcher sh -c 'until [ -s /root/seen ]; do sleep 0.05; done'; : >/root/seen; sleep 0.3; : >/root/seen",
+        "n=$(wc -l </root/rounds); until [ $(wc -l </root/rounds) -gt $((n + 1)) ]; do sleep 0.05; done; : >/root/seen",
     );
 
     let ran = deploy(
