@@ -26,8 +26,7 @@ fn infra(sshd: &Sshd, prefix: &str, words: &[&str]) -> common::Ran {
     command.current_dir(sshd.folder()).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH")).env("HOME", sshd.folder());
     command.env("XDG_RUNTIME_DIR", sshd.folder().join("r")).env("INFRA_LOCK_FOLDER", sshd.folder()).stdin(Stdio::null());
     let ran = process::run(&mut command, Duration::from_secs(300)).expect("infra ends");
-    let left = sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(sshd);
     common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
 }
 

@@ -53,8 +53,7 @@ impl Hosts {
 
     fn infra(&self, words: &[&str]) -> common::Ran {
         let ran = process::run(&mut self.command(words), Duration::from_secs(300)).expect("infra ends");
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        common::nothing_left(&self.sshd);
         common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
     }
 }

@@ -178,8 +178,7 @@ fn the_second_run_is_told_who_has_the_host_or_waits_for_it() {
     let news = document["hosts"]["one"]["lock"].as_array().expect("news").clone();
     assert_eq!(news.iter().map(|one| one["news"].clone()).collect::<Vec<_>>(), [json!("waiting"), json!("moved")]);
     assert_eq!(bench.lock().len(), 1, "one small file remembers the last taking");
-    let left = bench.sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(&bench.sshd);
 }
 
 #[test]

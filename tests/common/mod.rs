@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use infra_test::process;
+use infra_test::{Sshd, process};
 use serde_json::Value;
 
 /// The top of the repository.
@@ -55,4 +55,25 @@ impl Ran {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{}\nstderr:\n{}", self.stdout, self.stderr))
     }
+}
+
+/// Each of these stands in the text.
+#[track_caller]
+pub fn says(text: &str, wanted: &[&str]) {
+    for line in wanted {
+        assert!(text.contains(line), "«{line}» is missing:\n{text}");
+    }
+}
+
+/// Each host of a document and where it stands.
+pub fn states(document: &Value) -> Vec<(&str, &str)> {
+    let hosts = document["hosts"].as_object().expect("hosts");
+    hosts.iter().map(|(name, host)| (name.as_str(), host["state"].as_str().expect("a state"))).collect()
+}
+
+/// Fails where a process or a socket of an sshd's hosts is left.
+#[track_caller]
+pub fn nothing_left(sshd: &Sshd) {
+    let left = sshd.leftovers_after(Duration::from_secs(20));
+    assert!(left.is_empty(), "{left:#?}");
 }

@@ -90,8 +90,7 @@ impl Stage {
     /// No process of infra's or of a command, and no socket, is left.
     #[track_caller]
     pub fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        crate::common::nothing_left(&self.sshd);
     }
 }
 

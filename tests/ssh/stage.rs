@@ -74,8 +74,7 @@ impl Stage {
 
     /// Fails where a process or a socket is left.
     pub fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        crate::common::nothing_left(&self.sshd);
     }
 }
 
