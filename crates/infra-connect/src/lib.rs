@@ -50,6 +50,7 @@ mod download;
 mod envelope;
 mod exchange;
 mod gather;
+mod incoming;
 mod local;
 mod lock;
 mod lock_script;
