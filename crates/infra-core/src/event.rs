@@ -357,6 +357,21 @@ pub struct HostResult {
     pub exit_code: Option<i32>,
 }
 
+impl HostResult {
+    /// The result of an operation for which nothing ran on the host.
+    pub fn without_work(outcome: Outcome) -> Self {
+        let (stdout, stderr) = (String::new(), String::new());
+        Self { outcome, steps_done: 0, retries: 0, took: Duration::ZERO, stdout, stderr, exit_code: None }
+    }
+
+    /// The same without the outputs of its commands.
+    pub fn without_output(&self) -> Self {
+        let Self { outcome, steps_done, retries, took, exit_code, .. } = self;
+        let (stdout, stderr) = (String::new(), String::new());
+        Self { outcome: outcome.clone(), steps_done: *steps_done, retries: *retries, took: *took, stdout, stderr, exit_code: *exit_code }
+    }
+}
+
 /// The outcome of an operation on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]

@@ -92,22 +92,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Map;
     use crate::host::{Connector, Host};
     use crate::inventory::Group;
 
     fn inventory() -> Inventory {
         let names = ["web-01", "web-02", "web-03", "db-1", "@local"];
-        let host = |(at, name): (usize, &&str)| {
-            Arc::new(Host {
-                id: HostId(at as u32),
-                name: (*name).to_owned(),
-                connector: Connector::Ssh,
-                address: (*name).to_owned(),
-                groups: Vec::new(),
-                data: Map::new(),
-            })
-        };
+        let host = |(at, name): (usize, &&str)| Arc::new(Host::new(HostId(at as u32), *name, Connector::Ssh, *name));
         Inventory {
             hosts: names.iter().enumerate().map(host).collect(),
             groups: vec![Group { name: "web".to_owned(), hosts: vec![HostId(0), HostId(1), HostId(2)] }],

@@ -194,17 +194,8 @@ impl Screen {
     fn fold(&mut self, event: &Event) {
         match event {
             Event::HostOperationEnded { op, host, result } => {
-                let HostResult { outcome, steps_done, retries, took, exit_code, .. } = &**result;
-                let slim = HostResult {
-                    outcome: outcome.clone(),
-                    steps_done: *steps_done,
-                    retries: *retries,
-                    took: *took,
-                    stdout: String::new(),
-                    stderr: String::new(),
-                    exit_code: *exit_code,
-                };
-                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(slim) });
+                let slim = Box::new(result.without_output());
+                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: slim });
             }
             event => self.state.fold(event),
         }

@@ -99,14 +99,7 @@ pub fn settings(folder: &Path) -> Settings {
 }
 
 pub fn local_host() -> Arc<Host> {
-    Arc::new(Host {
-        id: HostId(0),
-        name: "@local".to_owned(),
-        connector: Connector::Local,
-        address: String::new(),
-        groups: Vec::new(),
-        data: infra_core::Map::new(),
-    })
+    Arc::new(Host::new(HostId(0), "@local", Connector::Local, ""))
 }
 
 pub async fn local() -> Arc<dyn Connection> {

@@ -193,7 +193,7 @@ pub fn open() -> Outlook {
 
 fn result(outcome: Outcome, took: f64, exit_code: Option<i32>) -> HostResult {
     let took = Duration::from_secs_f64(took);
-    HostResult { outcome, steps_done: 0, retries: 0, took, stdout: String::new(), stderr: String::new(), exit_code }
+    HostResult { took, exit_code, ..HostResult::without_work(outcome) }
 }
 
 pub fn changed(reason: &str, took: f64) -> HostResult {
