@@ -31,9 +31,9 @@ fn command(sshd: &Sshd, words: &[&str]) -> Command {
 }
 
 fn ended(sshd: &Sshd, command: &mut Command) -> common::Ran {
-    let ran = process::run(command, Duration::from_secs(120)).expect("infra ends");
+    let ran = common::ran(command);
     common::nothing_left(sshd);
-    common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
+    ran
 }
 
 fn infra(sshd: &Sshd, words: &[&str]) -> common::Ran {

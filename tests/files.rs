@@ -52,9 +52,9 @@ impl Hosts {
     }
 
     fn infra(&self, words: &[&str]) -> common::Ran {
-        let ran = process::run(&mut self.command(words), Duration::from_secs(300)).expect("infra ends");
+        let ran = common::ran(&mut self.command(words));
         common::nothing_left(&self.sshd);
-        common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
+        ran
     }
 }
 

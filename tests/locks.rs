@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::Ran;
+use common::{Ran, ran};
 use infra_test::{Fleet, Sshd, SshdOptions, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,11 +69,6 @@ impl Bench {
         let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
         entries.into_iter().map(|entry| entry.file_name().into_string().expect("a name")).collect()
     }
-}
-
-fn ran(command: &mut Command) -> Ran {
-    let process::Outcome { code, stdout, stderr } = process::run(command, DEADLINE * 2).expect("infra ends");
-    Ran { code, stdout, stderr }
 }
 
 /// A run that goes on behind the test.

@@ -263,10 +263,7 @@ fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
 fn what_the_plan_has_only_a_digest_of_must_be_as_it_was() {
     let stage = Stage::new();
     let planning = stage.planning("deploy.lua", &[]);
-    let with_place = |words: &[String], place: &str| {
-        let outcome = process::run(infra(stage.folder.path()).args(words).env("PLACE", place), Duration::from_secs(100)).expect("it ends");
-        Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
-    };
+    let with_place = |words: &[String], place: &str| common::ran(infra(stage.folder.path()).args(words).env("PLACE", place));
     // Bytes that are no text are not carried.
     fs::write(stage.path("a.conf"), b"port\xff\n").expect("a source");
     with_place(&planning, "Paris").expect(0);

@@ -101,10 +101,10 @@ impl Stage {
 
     /// Runs infra, and keeps what it showed for the search.
     fn run(&mut self, words: &[&str]) -> Ran {
-        let outcome = process::run(&mut self.command(words), std::time::Duration::from_secs(120)).expect("infra ends");
-        self.shown.push((format!("stdout of {words:?}"), outcome.stdout.clone()));
-        self.shown.push((format!("stderr of {words:?}"), outcome.stderr.clone()));
-        Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+        let ran = common::ran(&mut self.command(words));
+        self.shown.push((format!("stdout of {words:?}"), ran.stdout.clone()));
+        self.shown.push((format!("stderr of {words:?}"), ran.stderr.clone()));
+        ran
     }
 
     fn deploy(&mut self, file: &str, more: &[&str]) -> Ran {

@@ -38,8 +38,14 @@ pub fn infra(folder: &Path) -> Command {
 
 /// Runs the binary with these words and waits for its end.
 pub fn run(folder: &Path, words: &[&str]) -> Ran {
-    let outcome = process::run(infra(folder).args(words), Duration::from_secs(300)).expect("infra ends");
-    Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+    ran(infra(folder).args(words))
+}
+
+/// Runs a program to its end, which comes in good time.
+#[track_caller]
+pub fn ran(command: &mut Command) -> Ran {
+    let process::Outcome { code, stdout, stderr } = process::run(command, Duration::from_secs(300)).expect("it ends");
+    Ran { code, stdout, stderr }
 }
 
 impl Ran {
