@@ -465,6 +465,10 @@ impl Outcome {
 pub trait Reporter: Send {
     /// Takes the next event. It never calls back into the run.
     fn event(&mut self, event: &Event);
+
+    /// No event is waiting: what was held back, to be written together with more, is written now. It is told so before any wait for the next event, so
+    /// that nothing is held back for long, and after the last one.
+    fn idle(&mut self) {}
 }
 
 /// Keeps events where they outlive the run. It is told of each event before anything follows from it: of a command before it is started, of a result before

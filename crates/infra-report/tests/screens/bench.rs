@@ -130,6 +130,7 @@ impl Run {
         let (human, results) = (Kept::default(), Kept::default());
         let mut reporter = screen(settings, human.boxed(), results.boxed());
         self.events.iter().for_each(|event| reporter.event(event));
+        reporter.idle();
         drop(reporter);
         (human.text(), results.bytes())
     }
@@ -141,6 +142,7 @@ impl Run {
 
     pub fn give(&self, mut reporter: Box<dyn Reporter>) {
         self.events.iter().for_each(|event| reporter.event(event));
+        reporter.idle();
     }
 }
 
