@@ -71,9 +71,11 @@ fn load(script: &str) -> String {
 pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag) -> String {
     let over = tag.say("$infra_k");
     let tag = tag.as_str();
-    // Each frame has a subshell: what it sets, and where it ends, is its own.
+    // Each frame has a subshell: what it sets, and where it ends, is its own. How it ended is known to the next one. Who is not heard any more serves no
+    // more: frames may have been sent ahead.
     let serve = format!(
-        "infra_k=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_k=$((infra_k+1));{over};;esac;done\n"
+        "infra_k=0;infra_o=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_o=$?;\
+         infra_k=$((infra_k+1));{over}||exit;;esac;done\n"
     );
     let Some(user) = user else { return serve };
     let (up, down) = (marks.add(Mark::Up).say("$$"), marks.add(Mark::Down).say("$?"));
@@ -85,6 +87,13 @@ pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag) -> St
 /// A frame. What the one before left of a line is ended first.
 fn frame(tag: &Tag, script: &str) -> String {
     format!("\n{}{}", tag.as_str(), load(script))
+}
+
+/// A frame that is done only where the command of the one before ended with one of these statuses. Otherwise it is let go, line by line, and so is every
+/// one behind it that has such a condition.
+fn frame_after(tag: &Tag, good: &[i32], script: &str) -> String {
+    let good: Vec<String> = good.iter().map(i32::to_string).collect();
+    format!("\n{}case $infra_o in {});;*)exit \"$infra_o\";;esac;{}", tag.as_str(), good.join("|"), load(script))
 }
 
 /// The first words of a host: what it can do.
@@ -102,15 +111,17 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
     )
 }
 
-/// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
-pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, script: &str) -> String {
+/// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own; where given, only after a
+/// command that ended with one of these statuses.
+pub(crate) fn command(marks: &mut Marks<Mark>, abilities: Abilities, tag: &Tag, script: &str, after: Option<&[i32]>) -> String {
     let ready = marks.add(Mark::Ready).say("$$");
     let boot = quote(BOOT);
     let start = if abilities.setsid { "setsid sh" } else { "sh" };
     let end = marks.add(Mark::End).say("$?");
     // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
     // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let mut text = frame(tag, &format!("{ready}\n{start} -c {boot}\n{end}"));
+    let serve = format!("{ready}\n{start} -c {boot}\n{end}\nexit \"$infra_r\"");
+    let mut text = after.map_or_else(|| frame(tag, &serve), |good| frame_after(tag, good, &serve));
     let group = if abilities.setsid { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
     text.push_str(&load(&format!("{group}{script}")));
     text

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::envelope::Mark;
 use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
-use crate::perform::{Ear, until};
+use crate::perform::{Ear, Turn, until};
 use crate::reached::{Inner, Refusal};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
@@ -20,9 +20,9 @@ use crate::{privilege, script};
 type Answer = Result<Output, String>;
 
 /// Listens to the answers of one request.
-struct Answers {
+pub(crate) struct Answers {
     /// Privilege, and what was said before the first question.
-    ear: Ear,
+    pub(crate) ear: Ear,
     limit: usize,
     /// The question whose output each stream holds now.
     current: [usize; 2],
@@ -33,11 +33,43 @@ struct Answers {
 }
 
 impl Answers {
+    /// To so many questions, asked in the frame with this number; no answer may be longer than `limit` bytes.
+    pub(crate) fn new(frame: i64, count: usize, limit: usize) -> Self {
+        Self {
+            ear: Ear::new(None, frame),
+            limit,
+            current: [0; 2],
+            partial: vec![Output::default(); count],
+            answered: vec![false; count],
+            since: Instant::now(),
+        }
+    }
+
+    /// From now on somebody waits for them.
+    pub(crate) fn waited_for(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Since when the question that is asked now has been.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The answers that are whole and not too long.
+    pub(crate) fn whole(self) -> Vec<Option<Output>> {
+        let fits = |output: &Output| output.stdout.len() + output.stderr.len() <= self.limit;
+        self.partial
+            .into_iter()
+            .zip(self.answered)
+            .map(|(output, answered)| Some(output).filter(|output| answered && fits(output)))
+            .collect()
+    }
+
     fn first_open(&self) -> Option<usize> {
         self.answered.iter().position(|answered| !answered)
     }
 
-    fn too_long(&self) -> bool {
+    pub(crate) fn too_long(&self) -> bool {
         self.first_open().is_some_and(|open| self.partial[open].stdout.len() + self.partial[open].stderr.len() > self.limit)
     }
 }
@@ -81,6 +113,17 @@ struct Round {
 }
 
 impl Inner {
+    /// The script that asks these questions, one after the other.
+    pub(crate) fn asking<S: AsRef<str>>(&self, marks: &mut Marks<Mark>, texts: &[S]) -> String {
+        let locale = self.abilities.locale();
+        let begin = marks.add(Mark::Begin).say("0");
+        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
+        for (place, question) in texts.iter().enumerate() {
+            text.push_str(&format!("( {} )\n{}\n", question.as_ref(), marks.add(Mark::Answer(place)).say("$?")));
+        }
+        text
+    }
+
     /// Answers all questions, in one request for each user among them; the requests run at once.
     pub(crate) async fn gather(self: &Arc<Self>, questions: Vec<Question>) -> Result<Vec<Answer>, Lost> {
         let mut groups: Vec<(Option<String>, Vec<usize>)> = Vec::new();
@@ -152,12 +195,7 @@ impl Inner {
         let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
         let killed = "it was not asked to its end, as the run was interrupted";
         let mut marks = Marks::new();
-        let locale = self.abilities.locale();
-        let begin = marks.add(Mark::Begin).say("0");
-        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
-        for (place, question) in texts.iter().enumerate() {
-            text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
-        }
+        let text = self.asking(&mut marks, texts);
         let session = tokio::select! {
             session = self.session(user, Use::Again) => session,
             _ = kills.changed() => return Ok(all(killed)),
@@ -169,14 +207,7 @@ impl Inner {
         };
         self.goes_out();
         let mut exchange = self.begin(&mut session, user, &text, marks, Payload::none(), Use::Again);
-        let mut answers = Answers {
-            ear: Ear::new(None, session.frame),
-            limit: self.settings.fact_limit,
-            current: [0; 2],
-            partial: vec![Output::default(); texts.len()],
-            answered: vec![false; texts.len()],
-            since: Instant::now(),
-        };
+        let mut answers = Answers::new(session.frame, texts.len(), self.settings.fact_limit);
         let deadline = self.settings.fact_deadline;
         let mut spoilt = None;
         let mut interrupted = false;
@@ -256,7 +287,7 @@ impl Answers {
 }
 
 /// What stands in the subshell of a question.
-fn ask(question: &Question) -> Result<String, String> {
+pub(crate) fn ask(question: &Question) -> Result<String, String> {
     let environment = script::environment(&question.context.env)?;
     let text = format!("{}{environment}{}", script::directory(&question.context), script::evaluate(&question.command.script));
     if text.contains('\0') { Err("a command cannot hold a NUL character".to_owned()) } else { Ok(text) }

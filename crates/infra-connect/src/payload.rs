@@ -1,7 +1,7 @@
 //! What follows the scripts on the input of a command, and how it is sent in bounded memory.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use infra_core::change::Content;
@@ -32,9 +32,15 @@ impl Payload {
     }
 }
 
+/// A script for the host and what it reads. The last line of the script is the one that lets it begin.
+pub(crate) struct Part {
+    pub(crate) script: String,
+    pub(crate) payload: Payload,
+}
+
 /// How far the sending is.
 pub(crate) struct Progress {
-    begun: AtomicBool,
+    begun: AtomicUsize,
     moved: Mutex<Instant>,
     fault: Mutex<Option<String>>,
 }
@@ -42,12 +48,12 @@ pub(crate) struct Progress {
 impl Progress {
     /// Nothing was sent yet.
     pub(crate) fn new() -> Self {
-        Self { begun: AtomicBool::new(false), moved: Mutex::new(Instant::now()), fault: Mutex::new(None) }
+        Self { begun: AtomicUsize::new(0), moved: Mutex::new(Instant::now()), fault: Mutex::new(None) }
     }
 
-    /// Whether the host may have all it needs to change something.
-    pub(crate) fn begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
+    /// Whether the host may have all it needs to change something by this part.
+    pub(crate) fn begun(&self, part: usize) -> bool {
+        self.begun.load(Ordering::Acquire) > part
     }
 
     /// When bytes last went out.
@@ -61,7 +67,7 @@ impl Progress {
     }
 
     fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
+        self.begun.fetch_add(1, Ordering::Release);
     }
 
     fn fail(&self, fault: String) {
@@ -87,39 +93,51 @@ impl Writer {
         }
         Ok(())
     }
+
+    async fn send(&mut self, Part { script, payload }: Part) -> std::io::Result<()> {
+        let last = script.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+        let waits = matches!(&payload, Payload::Checked(content) if content.size() > 0);
+        self.write(&script.as_bytes()[..last]).await?;
+        if !waits {
+            self.progress.begin();
+        }
+        self.write(&script.as_bytes()[last..]).await?;
+        match payload {
+            Payload::Stream(bytes) => self.write(&bytes).await?,
+            Payload::Checked(Content::Bytes(bytes)) => {
+                let at = bytes.len().saturating_sub(1);
+                self.write(&bytes[..at]).await?;
+                // An empty one has begun with its script.
+                if waits {
+                    self.progress.begin();
+                }
+                self.write(&bytes[at..]).await?;
+            }
+            Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
+                if let Err(fault) = send_file(self, &path, size, &sha256, waits).await? {
+                    self.progress.fail(fault);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The input of a shell.
 pub(crate) type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Sends the scripts and the payload, and ends the input, unless it is to be kept and all went well. A host that does not want to read all of it is no
-/// error here: its receipt tells.
-pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progress: Arc<Progress>, keep: bool) -> Option<Input> {
+/// Sends scripts and what they read, one after the other, and ends the input, unless it is to be kept and all went well. A host that does not want to read
+/// all of it is no error here: its receipt tells.
+pub(crate) async fn send(stdin: Input, parts: Vec<Part>, progress: Arc<Progress>, keep: bool) -> Option<Input> {
     let mut writer = Writer { stdin, progress };
-    // The last line is the one that lets the last shell begin.
-    let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-    let waits = matches!(&payload, Payload::Checked(content) if content.size() > 0);
     let sent = async {
-        writer.write(&scripts.as_bytes()[..last]).await?;
-        if !waits {
-            writer.progress.begin();
-        }
-        writer.write(&scripts.as_bytes()[last..]).await?;
-        match payload {
-            Payload::Stream(bytes) => writer.write(&bytes).await?,
-            Payload::Checked(Content::Bytes(bytes)) => {
-                let at = bytes.len().saturating_sub(1);
-                writer.write(&bytes[..at]).await?;
-                writer.progress.begin();
-                writer.write(&bytes[at..]).await?;
-            }
-            Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
-                if let Err(fault) = send_file(&mut writer, &path, size, &sha256).await? {
-                    writer.progress.fail(fault);
-                }
+        for part in parts {
+            writer.send(part).await?;
+            // With too few bytes a host would wait for the others.
+            if writer.progress.fault().is_some() {
+                break;
             }
         }
-        // With too few bytes a host would wait for the others.
         if keep && writer.progress.fault().is_none() {
             writer.stdin.flush().await?;
             return Ok(true);
@@ -133,7 +151,7 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
 }
 
 /// Sends a file of this machine. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
-async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str) -> std::io::Result<Result<(), String>> {
+async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str, begins: bool) -> std::io::Result<Result<(), String>> {
     let changed = || format!("the local file {path} changed after it was read");
     let mut file = match tokio::fs::File::open(path).await {
         Ok(file) => file,
@@ -156,7 +174,9 @@ async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str) -> 
             if digest.finish() != sha256 {
                 return Ok(Err(changed()));
             }
-            writer.progress.begin();
+            if begins {
+                writer.progress.begin();
+            }
             writer.write(&buffer[..read]).await?;
             // One look further: a file that has grown is another file.
             return Ok(match file.read(&mut buffer).await {

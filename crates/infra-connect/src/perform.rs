@@ -25,20 +25,20 @@ pub(crate) const LAG: Duration = Duration::from_secs(2);
 const PRELUDE: usize = 4096;
 
 /// A step, made ready for the wire.
-struct Task {
-    marks: Marks<Mark>,
-    script: String,
-    payload: Payload,
-    limit: Limit,
-    cleanup: Shell,
+pub(crate) struct Task {
+    pub(crate) marks: Marks<Mark>,
+    pub(crate) script: String,
+    pub(crate) payload: Payload,
+    pub(crate) limit: Limit,
+    pub(crate) cleanup: Shell,
     /// The destination, for an upload: it has no output, and 0 is its only good end.
-    dest: Option<String>,
+    pub(crate) dest: Option<String>,
     /// Whether it may leave processes behind, whose outputs must reach no other command.
     leaves_processes: bool,
 }
 
 impl Task {
-    fn how(&self) -> Use {
+    pub(crate) fn how(&self) -> Use {
         match (self.payload.reads_to_the_end(), self.leaves_processes) {
             (true, _) => Use::ToItsEnd,
             (false, true) => Use::Once,
@@ -47,17 +47,26 @@ impl Task {
     }
 }
 
+/// When the time of a step is up.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(crate) enum Limit {
     None,
     Whole(Duration),
     /// From the last bytes that went out.
     Stall(Duration),
 }
 
+/// Listens to commands, one of them at a time.
+pub(crate) trait Turn: Listener {
+    /// Whether nothing more is waited for.
+    fn done(&self) -> bool;
+    /// Whether one of the outputs is over, so that the other one should soon be.
+    fn nearly_done(&self) -> bool;
+}
+
 /// Listens to one command.
 pub(crate) struct Ear {
-    sink: Option<OutputSink>,
+    pub(crate) sink: Option<OutputSink>,
     prelude: [Vec<u8>; 2],
     begun: [bool; 2],
     over: [bool; 2],
@@ -94,16 +103,6 @@ impl Ear {
             end: None,
             down: None,
         }
-    }
-
-    /// Whether nothing more is waited for.
-    pub(crate) fn done(&self) -> bool {
-        self.over == [true; 2]
-    }
-
-    /// Whether one of the outputs is over, so that the other one should soon be.
-    pub(crate) fn nearly_done(&self) -> bool {
-        self.over[0]
     }
 
     /// The exit status of the command, by its receipt.
@@ -159,6 +158,16 @@ impl Ear {
     }
 }
 
+impl Turn for Ear {
+    fn done(&self) -> bool {
+        self.over == [true; 2]
+    }
+
+    fn nearly_done(&self) -> bool {
+        self.over[0]
+    }
+}
+
 impl Listener for Ear {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
         let at = side(stream);
@@ -210,7 +219,7 @@ impl Listener for Ear {
 
 /// Why a command was stopped by us.
 #[derive(Clone, Copy, PartialEq)]
-enum Stopped {
+pub(crate) enum Stopped {
     TimedOut,
     Killed,
 }
@@ -265,16 +274,16 @@ impl Inner {
                 (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after, still_running },
                 (Stopped::TimedOut, None) => {
                     let reason = format!("the host did not start a shell within {} s", after.as_secs());
-                    Ending::Lost { reason, begun: exchange.progress().begun() }
+                    Ending::Lost { reason, begun: exchange.progress().begun(0) }
                 }
             };
         }
-        let ending = self.judge(&mut exchange, &ear, user, task.dest.as_deref()).await;
+        let ending = self.judge(&mut exchange, &ear, 0, user, task.dest.as_deref()).await;
         self.end(session, exchange, &ear, how).await;
         ending
     }
 
-    async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
+    pub(crate) async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
         let mut marks = Marks::new();
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
         let name = temporary_name();
@@ -320,10 +329,10 @@ impl Inner {
     }
 
     /// Listens until the command is over, its time is up or it is to be killed.
-    async fn listen(
+    pub(crate) async fn listen<L: Turn>(
         &self,
         exchange: &mut Exchange,
-        ear: &mut Ear,
+        ear: &mut L,
         limit: Limit,
         kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
     ) -> Option<Stopped> {
@@ -366,14 +375,15 @@ impl Inner {
     }
 
     /// Kills a command. Gives the process group that is still there.
-    async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, user: Option<&str>, cleanup: &Shell) -> Option<u32> {
+    pub(crate) async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, user: Option<&str>, cleanup: &Shell) -> Option<u32> {
         let (group, privileged) = target?;
         let gone = self.kill_group(group, user.filter(|_| privileged), cleanup).await;
         (!gone).then_some(group)
     }
 
-    async fn judge(&self, exchange: &mut Exchange, ear: &Ear, user: Option<&str>, dest: Option<&str>) -> Ending {
-        let begun = exchange.progress().begun();
+    /// How a step ended, from what was heard of it; `part` is its place in what was sent.
+    pub(crate) async fn judge(&self, exchange: &mut Exchange, ear: &Ear, part: usize, user: Option<&str>, dest: Option<&str>) -> Ending {
+        let begun = exchange.progress().begun(part);
         let refused = |reason: String| {
             Ending::Refused(match dest {
                 Some(dest) => format!("{dest} was not written: {reason}"),
@@ -413,7 +423,7 @@ pub(crate) async fn until(moment: Option<Instant>) {
 }
 
 /// Goes on listening while a command is killed, and a little longer, for its last words.
-async fn hear_out<T>(exchange: &mut Exchange, ear: &mut Ear, killing: impl Future<Output = T>) -> T {
+pub(crate) async fn hear_out<T>(exchange: &mut Exchange, ear: &mut impl Turn, killing: impl Future<Output = T>) -> T {
     let mut killing = std::pin::pin!(killing);
     let result = loop {
         tokio::select! {

@@ -7,15 +7,16 @@ use std::time::Duration;
 use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
-use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
+use infra_core::connection::{Connection, Crowded, Ending, LinedUp, Lineup, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::global_arguments::Context;
 use infra_core::output::{Output, Stream};
 use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::envelope::{self, Abilities, Mark};
 use crate::exchange::{Exchange, Listener, Step};
-use crate::payload::Payload;
-use crate::perform::Ear;
+use crate::joined::Joined;
+use crate::payload::{Part, Payload};
+use crate::perform::{Ear, Turn};
 use crate::receipts::{Marks, Piece, Tag};
 use crate::sessions::{Session, Sessions, Use};
 use crate::settings::Settings;
@@ -25,7 +26,7 @@ use crate::spawn::{Process, Spawn};
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Why what is in flight when a connection is closed is lost.
-const CLOSED: &str = "the connection was closed";
+pub(crate) const CLOSED: &str = "the connection was closed";
 
 /// A host that was reached, by whatever connector.
 pub struct Reached {
@@ -61,6 +62,14 @@ pub(crate) struct Kills {
     count: u64,
     /// Whether nothing more is started after that.
     for_good: bool,
+}
+
+/// A script for a shell that serves.
+pub(crate) struct Frame<'a> {
+    pub(crate) script: &'a str,
+    /// The statuses of the one before after which alone it is done; whatever they were where not given.
+    pub(crate) after: Option<&'a [i32]>,
+    pub(crate) payload: Payload,
 }
 
 /// A command in flight, as [`Connection::kill`] counts them.
@@ -102,7 +111,7 @@ impl Reached {
         let mut marks = Marks::new();
         let tag = Tag::random();
         let text = envelope::open(&mut marks, None, &tag) + &envelope::hello(&mut marks, &tag);
-        let mut exchange = Exchange::new(first, marks, text, Payload::none(), true);
+        let mut exchange = Exchange::new(first, marks, vec![Part { script: text, payload: Payload::none() }], true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
             if exchange.step(&mut hello).await == Step::Closed && hello.number.is_none() {
@@ -146,6 +155,14 @@ impl Reached {
         tokio::join!(self.inner.kill_in_flight(for_good), here);
     }
 
+    /// Does one step, in a request of its own.
+    pub(crate) async fn perform_one(&self, step: Perform<'_>, sink: OutputSink) -> Ending {
+        match step.action {
+            Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
+            _ => self.inner.perform(step, sink).await,
+        }
+    }
+
     /// Runs a command on this machine. It is killed and closed with those of the host.
     async fn perform_on_controller(&self, command: &Command, step: &Perform<'_>, sink: OutputSink) -> Ending {
         let connecting = async { crate::local::connect(self.inner.settings.clone()).await.map(Box::new) };
@@ -186,7 +203,7 @@ impl Inner {
     }
 
     /// Waits until the connection is closed from this side.
-    async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         // The sender lives as long as we do.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
@@ -199,6 +216,11 @@ impl Inner {
     /// Counts a step of a change that is sent.
     pub(crate) fn command_goes_out(&self) {
         self.goes_out();
+        self.command_goes();
+    }
+
+    /// Counts a step of a change that is sent with others.
+    pub(crate) fn command_goes(&self) {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -223,7 +245,19 @@ impl Inner {
         payload: Payload,
         how: Use,
     ) -> Exchange {
-        let mut marks = marks;
+        let frame = Frame { script, after: None, payload };
+        self.begin_all(session, user, vec![frame], marks, how)
+    }
+
+    /// The same with several scripts, one after the other.
+    pub(crate) fn begin_all(
+        &self,
+        session: &mut Session,
+        user: Option<&str>,
+        frames: Vec<Frame<'_>>,
+        mut marks: Marks<Mark>,
+        how: Use,
+    ) -> Exchange {
         let mut text = String::new();
         let tag = session.tag.get_or_insert_with(|| {
             let tag = Tag::random();
@@ -231,12 +265,16 @@ impl Inner {
             tag
         });
         marks.know(tag, Mark::Over);
-        text.push_str(&envelope::command(&mut marks, self.abilities, tag, script));
+        let mut parts = Vec::with_capacity(frames.len());
+        for Frame { script, after, payload } in frames {
+            let script = std::mem::take(&mut text) + &envelope::command(&mut marks, self.abilities, tag, script, after);
+            parts.push(Part { script, payload });
+        }
         let process = session.process.take().expect("a session that was just taken has its process");
-        Exchange::new(process, marks, text, payload, self.keeps(how))
+        Exchange::new(process, marks, parts, self.keeps(how))
     }
 
-    fn keeps(&self, how: Use) -> bool {
+    pub(crate) fn keeps(&self, how: Use) -> bool {
         how == Use::Again && self.abilities.serves
     }
 
@@ -269,8 +307,8 @@ impl Inner {
             let tag = Tag::random();
             let open = envelope::open(&mut marks, user, &tag);
             marks.know(&tag, Mark::Over);
-            let text = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str());
-            let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
+            let script = open + &envelope::command(&mut marks, self.abilities, &tag, script.as_str(), None);
+            let mut exchange = Exchange::new(process, marks, vec![Part { script, payload: Payload::none() }], false);
             let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
             ear.end()
@@ -304,15 +342,14 @@ impl Connection for Reached {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ending = async {
-                    match step.action {
-                        Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
-                        _ => self.inner.perform(step, sink).await,
-                    }
-                } => ending,
+                ending = self.perform_one(step, sink) => ending,
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
+    }
+
+    fn line_up<'a>(&'a self, lineup: Lineup<'a>) -> Option<Box<dyn LinedUp + 'a>> {
+        Some(Box::new(Joined::new(self, &self.inner, lineup)))
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

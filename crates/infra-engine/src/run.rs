@@ -174,9 +174,7 @@ impl Ongoing {
     }
 
     async fn execute(&mut self, prepared: BTreeMap<HostId, (String, Prepared)>, built: Built) {
-        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| {
-            (host, HostExecution::new(prepared.sites, prepared.calls, prepared.functions, prepared.earlier))
-        };
+        let at = |(host, (_, prepared)): (HostId, (String, Prepared))| (host, HostExecution::new(prepared));
         let execution = Execution {
             plan: built.plan,
             policy: Policy::new(built.operations, &built.blocks, self.rules()),
