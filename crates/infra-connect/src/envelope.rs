@@ -84,16 +84,16 @@ pub(crate) fn open(marks: &mut Marks<Mark>, user: Option<&str>, tag: &Tag) -> St
     load(&format!("{up}\nLC_ALL=C {sudo} sh -c {boot}\n{down}")) + "unset LC_ALL;" + &serve
 }
 
-/// A frame. What the one before left of a line is ended first.
+/// A frame. What the one before left of a line is ended first; twice, for bash(1) in a UTF-8 locale takes a newline behind half a character into it.
 fn frame(tag: &Tag, script: &str) -> String {
-    format!("\n{}{}", tag.as_str(), load(script))
+    format!("\n\n{}{}", tag.as_str(), load(script))
 }
 
 /// A frame that is done only where the command of the one before ended with one of these statuses. Otherwise it is let go, line by line, and so is every
 /// one behind it that has such a condition.
 fn frame_after(tag: &Tag, good: &[i32], script: &str) -> String {
     let good: Vec<String> = good.iter().map(i32::to_string).collect();
-    format!("\n{}case $infra_o in {});;*)exit \"$infra_o\";;esac;{}", tag.as_str(), good.join("|"), load(script))
+    format!("\n\n{}case $infra_o in {});;*)exit \"$infra_o\";;esac;{}", tag.as_str(), good.join("|"), load(script))
 }
 
 /// The first words of a host: what it can do.
