@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ fn pump(
     on_read: impl Fn() + Send + 'static,
     on_write: impl Fn() + Send + 'static,
 ) -> JoinHandle<()> {
-    let (sender, receiver): (Sender<(Instant, Vec<u8>)>, Receiver<(Instant, Vec<u8>)>) = channel();
+    let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
     spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         loop {
