@@ -35,19 +35,19 @@ async fn requests_are_counted_and_what_they_hold_is_not() {
     let host = local().await;
     let traffic = |round_trips, commands| Traffic { round_trips, commands };
     assert_eq!(host.traffic(), traffic(0, 0), "making the connection is not in it");
-    // Each request opens a shell and asks it.
+    // The shell that was opened serves them.
     host.gather(vec![question("echo 1"), question("echo 2"), question("echo 3")]).await.expect("answers");
-    assert_eq!(host.traffic(), traffic(2, 0));
+    assert_eq!(host.traffic(), traffic(1, 0));
     perform(&host, &run("true")).await;
     let folder = tempfile::tempdir().unwrap();
     perform(&host, &Action::Upload(upload("x", &folder.path().join("file")))).await;
-    assert_eq!(host.traffic(), traffic(6, 2));
+    assert_eq!(host.traffic(), traffic(3, 2));
     // A question that spoils the request is one more.
     host.gather(vec![question("kill -9 $$"), question("echo 2")]).await.expect("answers");
-    assert_eq!(host.traffic(), traffic(10, 2));
+    assert_eq!(host.traffic(), traffic(5, 2));
     // What cannot be sent is not counted.
     perform(&host, &run("echo \0")).await;
-    assert_eq!(host.traffic(), traffic(10, 2));
+    assert_eq!(host.traffic(), traffic(5, 2));
 }
 
 #[tokio::test]
