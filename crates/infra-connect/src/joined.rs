@@ -222,13 +222,11 @@ impl<'a> Joined<'a> {
     async fn group(&mut self, most: usize) -> Vec<(Perform<'a>, Task)> {
         let mut group = Vec::new();
         while group.len() < most
-            && let Some(step) = self.steps.pop_front_if(|step| joins(step))
-        {
+            && let Some(step) = self.steps.front().filter(|step| joins(step))
             // What cannot be made ready says so when its turn comes.
-            let Ok(task) = self.inner.prepare(&step).await else {
-                self.steps.push_front(step);
-                break;
-            };
+            && let Ok(task) = self.inner.prepare(step).await
+            && let Some(step) = self.steps.pop_front()
+        {
             let last = task.how() != Use::Again;
             group.push((step, task));
             if last {

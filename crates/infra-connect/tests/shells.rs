@@ -403,6 +403,19 @@ fn a_killed_step_ends_what_was_sent_with_it() {
             assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
             assert!(!there.exists(), "{name}: the step behind was done");
 
+            // Also where it ends well when it is killed.
+            let patient = run("trap 'exit 0' TERM; while :; do sleep 0.05; done");
+            let actions = [patient, run(&format!("touch {}", there.display()))];
+            let timeout = Some(Duration::from_millis(200));
+            let steps = actions.iter().map(|action| Perform { action, context: &context, timeout, as_of: None }).collect();
+            let mut lined_up = host.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+            let ending = lined_up.next(heard.sink()).await;
+            assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{name}: {ending:?}");
+            assert!(matches!(&lined_up.answers().await[..], [None]), "{name}");
+            drop(lined_up);
+            assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
+            assert!(!there.exists(), "{name}: the step behind was done");
+
             let late = Action::Run(Command::new(Shell::verbatim("(sleep 0.2; echo late; echo late >&2) & exit 0")).leaving_processes());
             let actions = [run("echo first"), late];
             let steps = actions.iter().map(|action| Perform { action, context: &context, timeout: None, as_of: None }).collect();
