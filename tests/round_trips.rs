@@ -5,35 +5,38 @@ mod common;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use infra_test::{Relay, Sshd, SshdOptions};
+use infra_test::{Fleet, Relay};
 
 /// One way. A round trip must take longer than what a command takes on a busy machine has to say about it: what comes sooner is no answer.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
+/// A machine at the end of a long wire.
 struct Bench {
-    sshd: Sshd,
-    server: Option<SocketAddrV4>,
-    folder: tempfile::TempDir,
+    fleet: Fleet,
+    server: SocketAddrV4,
 }
 
 impl Bench {
     fn start() -> Self {
-        let sshd = Sshd::start(SshdOptions::default().aliases(["far"])).unwrap_or_else(|error| panic!("{error}"));
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("page.j2"), "on {{ host.name }}\n").expect("a template");
-        Self { sshd, server: None, folder }
+        let fleet = Fleet::boot(&["far"]).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
+        let server = SocketAddrV4::new(fleet.machine("far").address().parse().expect("an IPv4 address"), 22);
+        std::fs::write(fleet.folder().join("page.j2"), "on {{ host.name }}\n").expect("a template");
+        Self { fleet, server }
     }
 
     /// Runs a deploy over a wire of its own. Gives how many round trips were on the wire, connecting included, and the outcomes.
-    fn run(&mut self, deploy: &str) -> (usize, Vec<String>) {
-        let path = self.folder.path();
-        let server = *self.server.get_or_insert(self.sshd.aliases()[0].1);
-        let relay = Relay::start(server, ONE_WAY).expect("a relay");
-        self.sshd.known_as(vec![("far".to_owned(), relay.address())]).expect("an ssh_config");
-        std::fs::write(path.join("deploy.lua"), format!("local here = \"{}/there\"\n{deploy}", path.display())).expect("a deploy");
-        let config = format!("ssh_config_file={}", self.sshd.ssh_config().display());
-        let ran = common::run(path, &["far", "deploy.lua", "--yes", "--json", "--data", &config]).expect(0);
-        let document = ran.json();
+    fn run(&self, deploy: &str) -> (usize, Vec<String>) {
+        let path = self.fleet.folder();
+        let relay = Relay::start(self.server, ONE_WAY).expect("a relay");
+        std::fs::write(path.join("deploy.lua"), format!("local here = \"/srv/there\"\n{deploy}")).expect("a deploy");
+        let (wire, machine, config) = (relay.address(), self.server.ip(), self.fleet.ssh_config().display());
+        let own = path.join("over_the_wire");
+        let (ip, port) = (wire.ip(), wire.port());
+        let far = format!("Host far\n  HostName {ip}\n  Port {port}\n  HostKeyAlias {machine}\nMatch all\n  Include {config}\n");
+        std::fs::write(&own, far).expect("an ssh_config");
+        let config = format!("ssh_config_file={}", own.display());
+        let words = ["far", "deploy.lua", "--yes", "--json", "--data", &config];
+        let document = common::run(path, &words).expect(0).json();
         let operations = document["hosts"]["far"]["operations"].as_array().expect("operations");
         let outcomes = operations.iter().map(|one| one["outcome"].as_str().expect("an outcome").to_owned()).collect();
         (relay.round_trips(), outcomes)
@@ -41,7 +44,7 @@ impl Bench {
 
     /// What a deploy cost beyond connecting and opening the shell, and how many of its operations changed something. The least of a few runs: on a busy
     /// machine an answer may come in two pieces that look like two.
-    fn cost(&mut self, deploys: impl Fn(usize) -> String) -> (usize, usize) {
+    fn cost(&self, deploys: impl Fn(usize) -> String) -> (usize, usize) {
         let connecting = (0..2).map(|_| self.run("").0).min().expect("some runs");
         let runs: Vec<_> = (0..2).map(|round| self.run(&deploys(round))).collect();
         let changed = |outcomes: &[String]| outcomes.iter().filter(|outcome| *outcome == "changed").count();
@@ -70,9 +73,8 @@ fn converged(times: usize) -> String {
 
 #[test]
 fn a_run_costs_what_its_changes_cost() {
-    let mut bench = Bench::start();
-    let (_, outcomes) = bench.run(&converged(10));
-    println!("made: {outcomes:?}");
+    let bench = Bench::start();
+    bench.run(&converged(10));
     for times in [2, 10] {
         let (trips, changed) = bench.cost(|_| converged(times));
         println!("{} operations with nothing to do: {trips} round trips", times * 10 + 1);
@@ -98,4 +100,33 @@ fn a_run_costs_what_its_changes_cost() {
     println!("with 5 that change something: {trips} round trips");
     assert_eq!(changed, 5);
     assert!(trips <= 2 + 5, "five changes cost {trips} round trips");
+
+    // A further privilege is one more shell, and one more request for its facts.
+    let further = |_| {
+        format!(
+            "{}\nfiles.file {{ path = here .. \"/0/put\", _sudo = true }}\nfiles.directory {{ path = here .. \"/0\", _sudo = true }}",
+            converged(2)
+        )
+    };
+    let (trips, changed) = bench.cost(further);
+    println!("with a further privilege: {trips} round trips");
+    assert_eq!(changed, 0);
+    assert!(trips <= 2 + 1, "a further privilege costs {trips} round trips");
+
+    // What is larger than 1 MiB goes out by itself, before what comes behind it.
+    std::fs::write(bench.fleet.folder().join("large"), vec![b'x'; 1_500_000]).expect("a large file");
+    let uploading = |round: usize| {
+        format!(
+            r#"{}
+            files.put {{ src = "large", dest = here .. "/large-{round}", mode = "600" }}
+            files.put {{ src = "large", dest = here .. "/other-{round}" }}
+            files.line {{ path = here .. "/0/put", line = "two" }}
+            "#,
+            converged(2)
+        )
+    };
+    let (trips, changed) = bench.cost(uploading);
+    println!("with 2 uploads of 1.5 MB: {trips} round trips");
+    assert_eq!(changed, 2);
+    assert!(trips <= 2 + 2 * 2, "two large uploads cost {trips} round trips");
 }
