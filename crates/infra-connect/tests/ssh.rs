@@ -334,7 +334,8 @@ async fn a_shell_that_is_killed_from_outside_is_lost_and_the_connection_is_not()
     let (_wire, connection) = reach(&sshd).await;
     // The parent of the command's shell holds its receipt, and the parent of that one takes the commands: it is the first of its connection.
     let kills = run("kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID; sleep 0.1");
-    let (ending, _) = tokio::time::timeout(Duration::from_secs(60), perform(&connection, &kills)).await.expect("its outputs are at their end");
+    let (ending, _) =
+        tokio::time::timeout(Duration::from_secs(60), perform(&connection, &kills)).await.expect("its outputs are at their end");
     assert!(matches!(ending, Ending::Lost { begun: true, .. }), "{ending:?}");
     assert_eq!(perform(&connection, &run("exit 4")).await.0, Ending::Exited(4));
     assert_eq!(sshd.logins(), 1);
