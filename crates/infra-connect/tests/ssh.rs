@@ -315,8 +315,10 @@ async fn a_killed_step_with_others_behind_it_leaves_the_connection() {
     let timeout = Some(Duration::from_millis(300));
     let steps = actions.iter().map(|action| Perform { action, context: &context, timeout, as_of: None }).collect();
     let mut lined_up = connection.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
-    let ending = lined_up.next(Arc::new(Heard::default()).sink()).await;
+    let heard = Arc::new(Heard::default());
+    let ending = lined_up.next(heard.sink()).await;
     assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(!heard.stderr().contains("Killed"), "{}", heard.stderr());
     assert!(matches!(&lined_up.answers().await[..], [None]));
     drop(lined_up);
     // Were it to end with that shell, it would have ended by then.

@@ -270,9 +270,10 @@ fn remote_command() -> String {
 }
 
 /// The same for the first session of a master that lives as long as that: when our shell there is killed, another one goes on to wait for the end of the input.
-/// It lets go of the outputs, so that they are at their end for who listens.
+/// It has nothing to say of that (the subshell is for those that redirect a command's outputs in themselves), and lets go of the outputs, so that they are at
+/// their end for who listens.
 fn first_command() -> String {
-    format!("exec sh -c 'sh -c \"$0\"; exec cat >/dev/null 2>&1' '{BOOT}'")
+    format!("exec sh -c 'exec 3>&2 2>/dev/null; (exec sh -c \"$0\" 2>&3 3>&-); exec cat >/dev/null 3>&-' '{BOOT}'")
 }
 
 fn read_log(path: &PathBuf) -> String {
