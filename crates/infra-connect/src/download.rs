@@ -1,7 +1,11 @@
 //! Files of a host written on this machine: beside their destination, checked, then renamed over it.
+//!
+//! Where the file system can have files without a name (open(2), `O_TMPFILE`), a file gets one when it is whole: so nothing half is left however this
+//! process ends.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +17,7 @@ use infra_core::connection::{Ending, OutputSink, TakeOutput};
 use infra_core::digest::Sha256Builder;
 use infra_core::output::Stream;
 use infra_core::sh;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 
 /// How much is kept in memory before it is written.
 pub(crate) const ENOUGH: usize = 256 * 1024;
@@ -27,9 +32,11 @@ pub(crate) struct Incoming {
 
 pub(crate) struct Arriving {
     file: File,
-    /// Where it is written, and the file that it will replace.
+    /// Where it is written, or gets its first name, and the file that it will replace.
     temporary: PathBuf,
     place: PathBuf,
+    /// Whether it has a name.
+    named: bool,
     /// The permission bits of the file that it will replace.
     mode: Option<u32>,
     digest: Sha256Builder,
@@ -37,12 +44,11 @@ pub(crate) struct Arriving {
     words: Vec<u8>,
     moved: u64,
     fault: Option<String>,
-    in_place: bool,
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if !self.in_place {
+        if self.named {
             // Whoever removed it before did what we want.
             let _ = std::fs::remove_file(&self.temporary);
         }
@@ -80,10 +86,20 @@ impl Arriving {
         let fresh = if executable { 0o777 } else { 0o666 };
         let mode = old.map(|old| old.mode() & 0o7777);
         // At no moment may more people read it than may read the file that it replaces.
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(fresh) & 0o777).open(&temporary);
-        let file = file.map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
+        let (file, named) = fresh_file(folder, &temporary, mode.unwrap_or(fresh) & 0o777)
+            .map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
         let digest = Sha256Builder::default();
-        Ok(Self { file, temporary, place, mode, digest, waiting: Vec::new(), words: Vec::new(), moved: 0, fault: None, in_place: false })
+        Ok(Self { file, temporary, place, named, mode, digest, waiting: Vec::new(), words: Vec::new(), moved: 0, fault: None })
+    }
+
+    /// Gives it a name, where it has none.
+    fn name(&mut self) -> std::io::Result<()> {
+        if !self.named {
+            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            nix::unistd::linkat(AT_FDCWD, own.as_str(), AT_FDCWD, &self.temporary, AtFlags::AT_SYMLINK_FOLLOW)?;
+            self.named = true;
+        }
+        Ok(())
     }
 
     /// Writes what waits.
@@ -114,14 +130,28 @@ impl Arriving {
             self.file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
         }
         self.file.sync_all().map_err(io)?;
+        self.name().map_err(io)?;
         std::fs::rename(&self.temporary, &self.place).map_err(io)?;
-        self.in_place = true;
+        self.named = false;
         // The file is there; where its directory cannot be synced, a power cut may take it away again.
         if let Some(folder) = self.place.parent().and_then(|folder| File::open(folder).ok()) {
             let _ = folder.sync_all();
         }
         Ok(())
     }
+}
+
+/// A new file in a folder with these permission bits, and whether it has the name.
+fn fresh_file(folder: &Path, name: &Path, mode: u32) -> std::io::Result<(File, bool)> {
+    let nameless = OpenOptions::new().write(true).custom_flags(nix::libc::O_TMPFILE).mode(mode).open(folder);
+    // It is named by way of /proc, as this needs no privilege.
+    if let Ok(file) = nameless
+        && Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())).exists()
+    {
+        return Ok((file, false));
+    }
+    // There is no list of what a file system says that cannot do this; one that can do neither says why here.
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(name).map(|file| (file, true))
 }
 
 /// Takes the content of the file as output of a command.
