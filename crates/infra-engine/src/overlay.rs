@@ -109,6 +109,8 @@ pub(crate) struct View<'a> {
 pub(crate) struct Seen {
     /// The first earlier operation that touches something it looked at.
     pub(crate) touched_by: Option<DependsOn>,
+    /// What was asked, also where the layers had the answer.
+    pub(crate) asked: Vec<Asked>,
     /// The files of the controller.
     pub(crate) locals: BTreeSet<String>,
     /// The trees of the controller.
@@ -139,6 +141,8 @@ impl<'a> View<'a> {
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
         let wanted = Wanted { fact: &**fact, path: fact.path().map(normal_path), rests_on: fact.rests_on().with_real_paths(&self.aliases) };
+        let asked = Asked::new(fact.clone(), self.context);
+        self.seen.borrow_mut().asked.push(asked.clone());
         if self.seen.borrow().touched_by.is_none()
             && let Some(layer) = self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases))
         {
@@ -147,7 +151,6 @@ impl FactSource for View<'_> {
         if let Some(decided) = self.layers.iter().rev().find_map(|layer| layer.decide(&wanted, &self.aliases)) {
             return decided;
         }
-        let asked = Asked::new(fact.clone(), self.context);
         self.store.lock().unwrap_or_else(PoisonError::into_inner).lookup(&asked)
     }
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use infra_core::Map;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::facts::Lookup;
@@ -109,7 +108,7 @@ impl Places {
     }
 
     /// A place as a host sees it: none where it is the host itself.
-    fn seen_from(own: &HostRun, place: Option<Place>) -> Option<Place> {
+    pub(crate) fn seen_from(own: &HostRun, place: Option<Place>) -> Option<Place> {
         place.filter(|place| match place {
             Place::Host(host) => *host != own.host.id,
             Place::Controller => own.host.connector != Connector::Local,
@@ -124,14 +123,7 @@ impl Places {
     fn host(&self, place: Place) -> Arc<Host> {
         match place {
             Place::Host(host) => self.inventory.by_id(host).clone(),
-            Place::Controller => Arc::new(Host {
-                id: HostId(u32::MAX),
-                name: "@local".to_owned(),
-                connector: Connector::Local,
-                address: String::new(),
-                groups: Vec::new(),
-                data: Map::new(),
-            }),
+            Place::Controller => Arc::new(Host::new(HostId(u32::MAX), "@local", Connector::Local, "")),
         }
     }
 
