@@ -24,7 +24,25 @@ const OF_INVENTORY: &str = "iV5sGq0ZrTb4Lw7PinV";
 const OF_PROMPT: &str = "pR7mPt-Kq2xVd9Zs typed";
 const OF_PASSWORD: &str = "sUd0Pw-9cXe3Rf7Tg";
 const OF_WORDS: &str = "dAtAw0rd-5Bn8Yh2Jk";
-const ALL: [&str; 7] = [OF_ENVIRONMENT, OF_FILE, OF_COMMAND, OF_INVENTORY, OF_PROMPT, OF_PASSWORD, OF_WORDS];
+const OF_CALL: &str = "cA11-Lit3ral-8Ws2";
+const OF_BLOCK: &str = "bL0ck-Giv3n-4Mn7";
+const OF_FILE_DEFAULTS: &str = "cOnf1g-Se7s-6Jp9";
+const OF_SCRIPT_DATA: &str = "dAta-Ass1gned-3Rk5";
+const OF_HOST_DATA: &str = "iNv-Su-Pa55w-1Td8";
+const ALL: [&str; 12] = [
+    OF_ENVIRONMENT,
+    OF_FILE,
+    OF_COMMAND,
+    OF_INVENTORY,
+    OF_PROMPT,
+    OF_PASSWORD,
+    OF_WORDS,
+    OF_CALL,
+    OF_BLOCK,
+    OF_FILE_DEFAULTS,
+    OF_SCRIPT_DATA,
+    OF_HOST_DATA,
+];
 
 const INVENTORY: &str = r#"
 machines = {
@@ -139,16 +157,11 @@ fn pieces() -> Vec<(String, String)> {
             }
         }
         for before in 0..3 {
-            let encoded = process::run(
-                std::process::Command::new("sh").arg("-c").arg(r#"printf '%*s%s' "$1" '' "$2" | base64 -w0"#).args([
-                    "sh",
-                    &before.to_string(),
-                    secret,
-                ]),
-                std::time::Duration::from_secs(20),
-            )
-            .expect("base64 ends")
-            .stdout;
+            // No word of a process: another test may be looking at those.
+            let encode = r#"printf '%*s%s' "$1" '' "$SECRET" | base64 -w0"#;
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", encode, "sh", &before.to_string()]).env("SECRET", secret);
+            let encoded = process::run(&mut command, std::time::Duration::from_secs(20)).expect("base64 ends").stdout;
             // Characters at the ends are shared with what stands beside.
             let inner = &encoded.as_bytes()[4..encoded.len() - 4];
             for window in inner.windows(12) {
@@ -259,6 +272,45 @@ fn no_secret_is_shown_or_kept_anywhere() {
     let fact = stage.run(&["inventory.lua", "fact", "files.text", &scope]).expect(0);
     assert!(fact.stdout.contains("h=Bearer ***"), "{}", fact.stdout);
     watch.end();
+    stage.search();
+}
+
+/// Nobody has to say `secret(…)` of what can be nothing else.
+#[test]
+fn a_password_is_a_secret_wherever_it_is_given() {
+    let mut stage = Stage::new();
+    let inventory = format!(r#"machines = {{ {{ "@local", _su_password = "{OF_HOST_DATA}", ssh_password = "{OF_PASSWORD}" }} }}"#);
+    fs::write(stage.path("given.lua"), inventory).expect("an inventory");
+    let shows = |password: &str| {
+        format!(r#"server.shell {{ commands = {{ "echo {password} | tee -a made/shown", "false {password}" }}, _ignore_errors = true"#)
+    };
+    let deploy = [
+        format!("{} }}", shows(OF_HOST_DATA)),
+        format!("{} }}", shows(OF_PASSWORD)),
+        format!(r#"{}, _su_user = "root", _su_password = "{OF_CALL}" }}"#, shows(OF_CALL)),
+        format!(r#"with({{ _su_user = "root", _su_password = "{OF_BLOCK}" }}, function() {} }} end)"#, shows(OF_BLOCK)),
+        format!(r#"config.su_user, config.su_password = "root", "{OF_FILE_DEFAULTS}""#),
+        format!("{} }}", shows(OF_FILE_DEFAULTS)),
+        format!(r#"host.data._sudo_password = "{OF_SCRIPT_DATA}" host:log(host.data._sudo_password)"#),
+        format!(r#"print(host:fact("server.which", {{ command = "sh", _su_user = "root", _su_password = "{OF_CALL}" }}), "{OF_CALL}")"#),
+        format!(r#"files.put {{ content = "{OF_SCRIPT_DATA}\n", dest = "made/put" }}"#),
+        format!(r#"files.line {{ path = "made/put", line = "{OF_CALL}" }}"#),
+    ];
+    fs::write(stage.path("given_deploy.lua"), deploy.join("\n")).expect("a deploy");
+    let watch = Watch::begin();
+    stage.run(&["given.lua", "given_deploy.lua", "--dry", "--diff", "-vvv"]).expect(0);
+    stage.run(&["given.lua", "given_deploy.lua", "--yes", "--diff", "-vvv"]).expect(0);
+    stage.run(&["given.lua", "given_deploy.lua", "--yes", "--json", "--diff", "-vv"]).expect(0);
+    stage.run(&["runs", "show", "-v"]).expect(0);
+    stage.run(&["given.lua", "hosts", "--json"]).expect(0);
+    let given = format!("ssh_password={OF_WORDS}");
+    let ran = stage.run(&["@local", "exec", "--data", &given, "--", "echo", "it is", OF_WORDS]).expect(0);
+    assert!(ran.stdout.contains("it is ***"), "{}", ran.stdout);
+    watch.end();
+    // What reached the host is what was meant.
+    let shown = text(&stage.path("made/shown"));
+    assert_eq!(shown.lines().take(4).collect::<Vec<_>>(), [OF_HOST_DATA, OF_PASSWORD, OF_CALL, OF_BLOCK]);
+    assert_eq!(text(&stage.path("made/put")), format!("{OF_SCRIPT_DATA}\n{OF_CALL}\n"));
     stage.search();
 }
 
