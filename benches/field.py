@@ -89,6 +89,15 @@ def infra_environment(hosts, folder):
     return {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_RUNTIME_DIR": ""}
 
 
+def write_inventories(folder, hosts):
+    """Writes the hosts as `inventory.lua`, and as `curve25519.lua` with the key exchange that the libraries of the peers agree on with the sshd."""
+    names = ", ".join(f'"{name}"' for name in hosts.names)
+    curve = pathlib.Path(folder) / "curve25519_config"
+    curve.write_text(f"KexAlgorithms curve25519-sha256\nInclude {hosts.ssh_config}\n")
+    for name, config in (("inventory", hosts.ssh_config), ("curve25519", curve)):
+        (pathlib.Path(folder) / f"{name}.lua").write_text(f'hosts = {{ {names}, data = {{ ssh_config_file = "{config}" }} }}\n')
+
+
 def table(head, rows):
     """Prints rows under a head, columns aligned."""
     rows = [[str(cell) for cell in row] for row in [head, *rows]]
