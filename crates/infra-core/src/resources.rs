@@ -24,6 +24,11 @@ impl Aliases {
         }
     }
 
+    /// Where this very path leads, where that is known.
+    pub fn leads(&self, path: &str) -> Option<&str> {
+        self.0.get(path).map(String::as_str)
+    }
+
     /// The same but for these paths themselves.
     pub fn without(&self, paths: &[&str]) -> Self {
         let mut left = self.clone();

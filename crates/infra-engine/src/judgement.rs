@@ -85,7 +85,7 @@ pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer],
     let noted = facts.into_noted();
     let seen = view.into_seen();
     if !noted.is_empty() {
-        let facts = noted.facts.into_iter().map(|fact| Asked::new(fact, context)).collect();
+        let facts = noted.facts.into_iter().chain(seen.missing).map(|fact| Asked::new(fact, context)).collect();
         return Diffed::Wanting(Wanted { facts, locals: noted.locals, trees: noted.trees });
     }
     match result {
@@ -287,6 +287,8 @@ fn unsettled(error: DiffError, seen: Seen, before: &Prefix<'_>) -> Result<Depend
             };
             before.controller.iter().copied().flatten().find(writes).map(|layer| layer.from.clone()).ok_or(error)
         }
+        // All that it looked at is known, also what earlier operations will have made of it.
+        error @ DiffError::Refused { .. } if !seen.unknown => Err(error),
         error => seen.touched_by.ok_or(error),
     }
 }

@@ -109,7 +109,11 @@ fn base(path: &str) -> Mutex<FactStore> {
 
 fn look(path: &str, layers: &[Layer]) -> String {
     let (store, locals, context) = (base("/a/b"), LocalFiles::default(), Context::default());
-    let view = View::new(&store, &locals, layers, &context);
+    let mut settled: Vec<Layer> = Vec::new();
+    for layer in layers {
+        settled.push(layer.clone().settled(&settled, &Aliases::default()));
+    }
+    let view = View::new(&store, &locals, &settled, &context);
     match view.lookup(&erase(KindAt { path: path.to_owned() })) {
         Lookup::Known(value) => value.as_str().unwrap_or_default().to_owned(),
         Lookup::Missing => "missing".into(),

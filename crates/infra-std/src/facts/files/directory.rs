@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, real_path};
+use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, read_links, real_path};
 
 /// A directory, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -62,8 +62,12 @@ impl Fact for Directory {
         }
     }
 
-    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
-        answer.is()?.real_path.clone()
+    fn foresee_link(&self, target: &str, behind: &Found<Status>) -> Option<Found<Status>> {
+        Some(behind.behind_link().map(|status| Status { link_target: Some(target.to_owned()), ..status }))
+    }
+
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        read_links(&self.path, output)
     }
 
     fn examples() -> Vec<FactExample> {

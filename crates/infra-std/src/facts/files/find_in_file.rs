@@ -68,6 +68,12 @@ impl Fact for FindInFile {
         }
     }
 
+    const OF_CONTENT: bool = true;
+
+    fn foresee_link(&self, _: &str, behind: &Found<Vec<String>>) -> Option<Found<Vec<String>>> {
+        Some(behind.behind_link())
+    }
+
     fn examples() -> Vec<FactExample> {
         let line = "81a4:0:0:40:3:2:1:root:root\n";
         let question = Self { path: "/etc/ssh/sshd_config".into(), pattern: "^#?Port ".into() };

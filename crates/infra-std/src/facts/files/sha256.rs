@@ -72,6 +72,12 @@ impl Fact for Sha256 {
         }
     }
 
+    const OF_CONTENT: bool = true;
+
+    fn foresee_link(&self, _: &str, behind: &Found<String>) -> Option<Found<String>> {
+        Some(behind.behind_link())
+    }
+
     fn examples() -> Vec<FactExample> {
         let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let line = "81a4:0:0:0:3:2:1:root:root\n";

@@ -89,6 +89,12 @@ impl Fact for Text {
         }
     }
 
+    const OF_CONTENT: bool = true;
+
+    fn foresee_link(&self, _: &str, behind: &Found<String>) -> Option<Found<String>> {
+        Some(behind.behind_link())
+    }
+
     fn examples() -> Vec<FactExample> {
         let line = "81a4:0:0:7:3:2:1:root:root\n";
         let mut nothing = FactExample::new(&Self::at("/etc/motd"), "", Found::Nothing).status(1);

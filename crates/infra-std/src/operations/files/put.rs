@@ -2,7 +2,6 @@
 
 use infra_core::change::{Action, Change, Effect};
 use infra_core::example::Example;
-use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::node::Node;
 use infra_core::operation::{Misuse, Operation};
@@ -151,31 +150,15 @@ fn with_times(change: Change, times: Times, path: &str, standing: &Standing, new
             Change { reason: reasons.join(", "), ..change }.run(command)
         }
     };
-    if let (Some(mtime), false) = (times.mtime, change.is_none()) {
-        foretell(&mut change, path, mtime);
-    }
-    change
-}
-
-/// Makes the time of the last change a part of what is foretold of the file. That of the last access is none: the next reader changes it.
-fn foretell(change: &mut Change, path: &str, mtime: i64) {
-    let question = File::at(path);
-    let mut status = None;
+    let kept = standing.file.is().filter(|_| !is_written).and_then(|status| status.mtime);
+    let mtime = times.mtime.or(kept);
+    // That of the last access is not foretold: the next reader changes it.
     for effect in &mut change.effects {
-        match effect {
-            Effect::Node { path: at, node: node @ Node::File(_) } if at == path => {
-                status = question.foresee(node).and_then(|found| found.is().cloned());
-            }
-            Effect::Answer { fact, answer: infra_core::Value::Object(answer), .. } if fact == File::NAME => {
-                answer.insert("mtime".to_owned(), json!(mtime));
-            }
-            _ => {}
+        if let Effect::Node { node: Node::File(node), .. } = effect {
+            node.mtime = mtime;
         }
     }
-    if let Some(status) = status {
-        let answer = Found::Is(Status { mtime: Some(mtime), ..status });
-        *change = std::mem::take(change).answer(&question, &answer);
-    }
+    change
 }
 
 impl Operation for Put {

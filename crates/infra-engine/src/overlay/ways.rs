@@ -1,0 +1,92 @@
+//! Where paths lead, after the operations of a plan: through the links that they make, and those that the host was found to have.
+
+use infra_core::node::Node;
+use infra_core::resources::{Aliases, Resource, Resources, normal_path};
+
+use super::Layer;
+
+/// The layers of operations over the links that the host was found to have.
+pub(super) struct Ways<'a> {
+    pub(super) layers: &'a [Layer],
+    pub(super) aliases: &'a Aliases,
+}
+
+/// As many links as a kernel follows before it takes them for a circle.
+const LINKS: usize = 40;
+
+impl Ways<'_> {
+    /// The path without links on the way. A link at its end stays as it is; so does a path that leads in a circle.
+    pub(super) fn place(&self, path: &str) -> String {
+        self.walk(path, false).unwrap_or_else(|| normal_path(path))
+    }
+
+    /// The path without any link, also at its end; none where it leads in a circle.
+    pub(super) fn end(&self, path: &str) -> Option<String> {
+        self.walk(path, true)
+    }
+
+    /// The same resources, with the paths by which they are known as well. What a link at the end of a path leads to is among them where `follows` says so
+    /// of the path.
+    pub(super) fn reach(&self, resources: &Resources, follows: impl Fn(&str) -> bool) -> Resources {
+        let Resources::Only(set) = resources else { return Resources::Everything };
+        let mut all = Vec::new();
+        for resource in set {
+            let (path, make): (&str, fn(String) -> Resource) = match resource {
+                Resource::Path(path) => (path, Resource::Path),
+                Resource::Tree(path) => (path, Resource::Tree),
+                _ => continue,
+            };
+            all.push(make(self.place(path)));
+            all.extend(self.end(path).filter(|_| follows(path)).map(make));
+        }
+        resources.clone().and(Resources::only(all))
+    }
+
+    fn walk(&self, path: &str, to_the_end: bool) -> Option<String> {
+        let mut left: Vec<String> = Vec::new();
+        let mut at = String::new();
+        let follow = |path: &str, left: &mut Vec<String>, at: &mut String| {
+            if path.starts_with('/') {
+                *at = "/".to_owned();
+            }
+            left.extend(path.split('/').rev().filter(|part| !part.is_empty() && *part != ".").map(str::to_owned));
+        };
+        follow(path, &mut left, &mut at);
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            if part == ".." && at.starts_with('/') {
+                at.truncate(at.rfind('/').unwrap_or_default().max(1));
+                continue;
+            }
+            let here = match at.as_str() {
+                "" => part,
+                "/" => format!("/{part}"),
+                above => format!("{above}/{part}"),
+            };
+            match self.link_at(&here).filter(|_| to_the_end || !left.is_empty()) {
+                Some(_) if links == LINKS => return None,
+                Some(target) => {
+                    links += 1;
+                    follow(&target, &mut left, &mut at);
+                }
+                None => at = here,
+            }
+        }
+        Some(if at.is_empty() { ".".to_owned() } else { at })
+    }
+
+    /// What the link at this place leads to; none where none is known to be there.
+    fn link_at(&self, place: &str) -> Option<String> {
+        let standing = self.layers.iter().rev().find_map(|layer| match layer.nearest_node(place)? {
+            (at, node) if at == place => Some(Some(node)),
+            (_, Node::Directory(directory)) if !directory.fresh => None,
+            // Nothing is there.
+            _ => Some(None),
+        });
+        match standing {
+            Some(Some(Node::Link(link))) => Some(link.target.clone()),
+            Some(_) => None,
+            None => self.aliases.leads(place).map(str::to_owned),
+        }
+    }
+}

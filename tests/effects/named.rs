@@ -1,0 +1,1 @@
+//! Mistakes that plans have made once, each by its name.
