@@ -87,6 +87,10 @@ fn hold(root: &Path, ground: &[Given], wishes: &[(Wish, Spelling)]) -> Result<Co
     for round in ["first", "second"] {
         let all = run("@local", &calls, look.clone())?;
         check(&calls, &all).map_err(|why| format!("{round} run: {why}\n{all:#?}"))?;
+        if let (true, Some(at)) = (std::env::var_os("INFRA_EFFECTS_SHOW").is_some(), all.iter().position(|d| d.planned.0==Word::Depends)) {
+            eprintln!("=== {round} {:?}", all[0].before.listing);
+            for i in 0..=at { eprintln!("   {} {} | {:?} | {:?}", calls[i].0, calls[i].1, all[i].planned, all[i].outcome); }
+        }
         count.add(&all);
     }
     Ok(count)

@@ -63,8 +63,11 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     /// Whether the answer rests on what a file holds and on nothing else of it: then a change of its owner, mode or times leaves the answer as it is.
     const OF_CONTENT: bool = false;
 
-    /// The answer, if a link to `target` stood at [`path`](Fact::path), and `behind` were the answer about where that leads; none for facts that
-    /// do not follow links.
+    /// What the answer is about where a link stands at [`path`](Fact::path).
+    const AT_LINK: AtLink = AtLink::Both;
+
+    /// The answer, if a link to `target` stood at [`path`](Fact::path), and `behind` were the answer about where that leads: for facts whose answers can be told
+    /// from that, which are [`AtLink::Behind`].
     fn foresee_link(&self, target: &str, behind: &Self::Value) -> Option<Self::Value> {
         let _ = (target, behind);
         None
@@ -88,6 +91,17 @@ pub enum Scope {
     Everyone,
     /// It depends on who asks, with what environment and shell.
     Privilege,
+}
+
+/// What an answer is about where a link stands at the path that is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLink {
+    /// The link itself, wherever it leads.
+    Itself,
+    /// What it leads to: [`Fact::foresee_link`] makes the answer of that about where it leads.
+    Behind,
+    /// It may be about both.
+    Both,
 }
 
 /// Why an output is no answer.
@@ -129,6 +143,8 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn foresee(&self, node: &Node) -> Option<Value>;
     /// See [`Fact::OF_CONTENT`].
     fn of_content(&self) -> bool;
+    /// See [`Fact::AT_LINK`].
+    fn at_link(&self) -> AtLink;
     /// See [`Fact::foresee_link`].
     fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value>;
     /// See [`Fact::links`].
@@ -195,6 +211,10 @@ impl<F: Fact> AnyFact for Typed<F> {
 
     fn of_content(&self) -> bool {
         F::OF_CONTENT
+    }
+
+    fn at_link(&self) -> AtLink {
+        F::AT_LINK
     }
 
     fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value> {

@@ -287,8 +287,6 @@ fn unsettled(error: DiffError, seen: Seen, before: &Prefix<'_>) -> Result<Depend
             };
             before.controller.iter().copied().flatten().find(writes).map(|layer| layer.from.clone()).ok_or(error)
         }
-        // All that it looked at is known, also what earlier operations will have made of it.
-        error @ DiffError::Refused { .. } if !seen.unknown => Err(error),
         error => seen.touched_by.ok_or(error),
     }
 }

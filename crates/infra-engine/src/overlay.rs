@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use infra_core::Value;
 use infra_core::change::Effect;
-use infra_core::fact::{AnyFact, SharedFact};
+use infra_core::fact::{AnyFact, AtLink, SharedFact};
 use infra_core::facts::{DependsOn, FactSource, LocalLookup, Lookup};
 use infra_core::global_arguments::Context;
 use infra_core::node::Node;
-use infra_core::resources::{Aliases, Resources, is_within, normal_path};
+use infra_core::resources::{Aliases, Resource, Resources, is_within, normal_path};
 use infra_core::tree::{TreeLookup, TreeQuestion};
 
 use crate::fact_store::{Asked, FactStore};
@@ -33,7 +33,11 @@ struct Wanted<'a> {
     fact: &'a dyn AnyFact,
     /// The path that it is about, without links on the way.
     place: Option<String>,
-    /// By the paths as spelt and as they really are.
+    /// Whether links on the way lead in a circle, so that nothing can be there.
+    circles: bool,
+    /// The operation that may turn a link on the way, which makes all else unknown.
+    unsure: Option<DependsOn>,
+    /// By the paths as spelt and as they really are. Where the answer can be told from that about what a link leads to, what that is does not count.
     rests_on: Resources,
 }
 
@@ -48,7 +52,8 @@ impl Layer {
     /// The same with its paths as they really are, after the operations before it: later ones may turn the links on the way.
     pub(crate) fn settled(mut self, before: &[Layer], aliases: &Aliases) -> Self {
         let ways = Ways { layers: before, aliases };
-        let own = self.own_links();
+        let own = self.own_paths();
+        self.touches = self.without_what_links_lead_to();
         self.touches = ways.reach(&self.touches, |path| !own.contains(&normal_path(path)));
         let mut more = Vec::new();
         for effect in &mut self.effects {
@@ -69,13 +74,25 @@ impl Layer {
         self
     }
 
-    /// The links that it makes, changes or removes, which leaves alone what they lead to.
-    fn own_links(&self) -> Vec<String> {
-        let links = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Node { path, node: Node::Link(_) | Node::Absent } => Some(normal_path(path)),
-            _ => None,
+    /// The paths of which it says what will stand there. If a link stood there, it is changed or replaced itself, and what it led to is left alone.
+    fn own_paths(&self) -> Vec<String> {
+        let paths = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Node { path, .. } => Some(normal_path(path)),
+            Effect::Answer { .. } => None,
         });
-        links.collect()
+        paths.collect()
+    }
+
+    /// What it touches, but for what is seen below the links that it makes: that stands where they lead, and is looked up there.
+    fn without_what_links_lead_to(&self) -> Resources {
+        let Resources::Only(set) = &self.touches else { return Resources::Everything };
+        let is_link = |path: &String| {
+            self.effects.iter().any(|effect| matches!(effect, Effect::Node { path: at, node: Node::Link(_) } if normal_path(at) == *path))
+        };
+        Resources::Only(set.iter().cloned().map(|one| match one {
+            Resource::Tree(path) if is_link(&path) => Resource::Path(path),
+            other => other,
+        }).collect())
     }
 
     /// What this operation makes of the question; none where it leaves it alone.
@@ -98,7 +115,8 @@ impl Layer {
                 node if at == *place => Some(node),
                 Node::Absent | Node::File(_) => Some(&Node::Absent),
                 Node::Directory(directory) if directory.fresh => Some(&Node::Absent),
-                // What is below a link is somewhere else, and only the host knows where.
+                Node::Link(_) if wanted.circles => Some(&Node::Absent),
+                // What is below a link is somewhere else.
                 Node::Link(_) => return Some(Decided::Answer(unknown())),
                 Node::Directory(_) => None,
             };
@@ -118,7 +136,7 @@ impl Layer {
         if aliases.is_empty() {
             return self.touches.overlaps(&wanted.rests_on);
         }
-        let own = self.own_links();
+        let own = self.own_paths();
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
         self.touches.with_real_paths(&aliases.without(&own)).overlaps(&wanted.rests_on)
     }
@@ -138,7 +156,12 @@ impl Layer {
 
 impl<'a> Wanted<'a> {
     fn new(fact: &'a dyn AnyFact, ways: &Ways<'_>) -> Self {
-        Self { fact, place: fact.path().map(|path| ways.place(path)), rests_on: ways.reach(&fact.rests_on(), |_| true) }
+        let walked = fact.path().map(|path| ways.walk(path, false));
+        let circles = walked == Some(None);
+        let place = walked.map(|place| place.unwrap_or_else(|| normal_path(fact.path().unwrap_or_default())));
+        let rests_on = fact.rests_on();
+        let both = fact.at_link() == AtLink::Both;
+        Self { fact, place, circles, unsure: ways.unsure(&rests_on, both), rests_on: ways.reach(&rests_on, |_| both) }
     }
 
     /// Whether a question is this one but for the way in which its path is spelt.
@@ -169,8 +192,6 @@ pub(crate) struct View<'a> {
 pub(crate) struct Seen {
     /// The first earlier operation that touches something it looked at.
     pub(crate) touched_by: Option<DependsOn>,
-    /// Whether something that it looked at is not known.
-    pub(crate) unknown: bool,
     /// The files of the controller.
     pub(crate) locals: BTreeSet<String>,
     /// The trees of the controller.
@@ -191,6 +212,9 @@ impl<'a> View<'a> {
     fn look(&self, fact: &SharedFact, links: usize) -> Lookup {
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
         let wanted = Wanted::new(&**fact, &ways);
+        if let Some(from) = wanted.unsure {
+            return Lookup::Unknown(from);
+        }
         match self.layers.iter().rev().find_map(|layer| layer.decide(&wanted, &self.aliases).map(|decided| (layer, decided))) {
             Some((_, Decided::Answer(answer))) => return answer,
             Some((layer, Decided::Link(target))) => {
@@ -198,7 +222,11 @@ impl<'a> View<'a> {
             }
             None => {}
         }
-        let Some(place) = &wanted.place else { return self.ask(fact) };
+        let as_it_stands = Ways { layers: &[], aliases: &self.aliases };
+        let Some(place) = &wanted.place else {
+            let is_turned = ways.reach(&fact.rests_on(), |_| true) != as_it_stands.reach(&fact.rests_on(), |_| true);
+            return if is_turned { self.turned(&wanted) } else { self.ask(fact) };
+        };
         // The host followed the link when it answered: what is there by now may be another thing.
         if let Some(target) = self.aliases.leads(place)
             && let Some(end) = ways.end(place)
@@ -208,7 +236,6 @@ impl<'a> View<'a> {
         {
             return answer;
         }
-        let as_it_stands = Ways { layers: &[], aliases: &self.aliases };
         if fact.path().is_some_and(|path| as_it_stands.place(path) == *place) {
             return self.ask(fact);
         }
@@ -219,10 +246,12 @@ impl<'a> View<'a> {
 
     /// What is known of a question about a path where a link to `target` stands; none where the fact cannot be told from what it leads to.
     fn look_behind(&self, fact: &SharedFact, target: &str, links: usize) -> Option<Lookup> {
-        const LINKS: usize = 40;
+        if fact.at_link() != AtLink::Behind {
+            return None;
+        }
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
         let behind = match ways.end(fact.path()?) {
-            Some(end) if links < LINKS => self.look(&fact.at_path(&end)?, links + 1),
+            Some(end) if links < ways::LINKS => self.look(&fact.at_path(&end)?, links + 1),
             // It leads in a circle, which is nowhere.
             _ => Lookup::Known(Arc::new(fact.foresee(&Node::Absent)?)),
         };
@@ -260,15 +289,16 @@ impl FactSource for View<'_> {
         if self.layers.is_empty() {
             return self.ask(fact);
         }
-        let wanted = Wanted::new(&**fact, &Ways { layers: self.layers, aliases: &self.aliases });
+        let ways = Ways { layers: self.layers, aliases: &self.aliases };
+        let wanted = Wanted { rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself), ..Wanted::new(&**fact, &ways) };
         if self.seen.borrow().touched_by.is_none()
-            && let Some(layer) = self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases))
+            && let Some(from) = wanted.unsure.clone().or_else(|| {
+                self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases)).map(|layer| layer.from.clone())
+            })
         {
-            self.seen.borrow_mut().touched_by = Some(layer.from.clone());
+            self.seen.borrow_mut().touched_by = Some(from);
         }
-        let answer = self.look(fact, 0);
-        self.seen.borrow_mut().unknown |= matches!(answer, Lookup::Unknown(_) | Lookup::Failed(_));
-        answer
+        self.look(fact, 0)
     }
 
     fn local(&self, path: &str) -> LocalLookup {

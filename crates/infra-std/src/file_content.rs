@@ -254,8 +254,7 @@ pub fn stand(change: Change, path: &str, link_target: Option<&str>, file: FileNo
         return change.node(path, Node::File(file)).touching(Resources::path(path));
     };
     let real = link_leads_to(path, target);
-    let touches = Resources::path(path).and(Resources::path(real.as_str()));
-    change.node(real, Node::File(file)).touching(touches)
+    change.touching(Resources::path(real.as_str())).node(real, Node::File(file))
 }
 
 /// The digest of a text, as the host would give it.

@@ -167,6 +167,11 @@ pub fn link_target(path: &str) -> Shell {
     sh!("if test -L {}; then LC_ALL=C readlink -n -- {}; fi", path, path)
 }
 
+/// Prints where a link leads in the end, through whatever other links, after a NUL and whatever was printed before.
+pub fn link_end(path: &str) -> Shell {
+    sh!("if test -L {}; then printf '\\000' && { LC_ALL=C readlink -f -- {} 2>/dev/null || :; }; fi", path, path)
+}
+
 /// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.
 pub fn real_path(path: &str) -> Shell {
     // A `-` alone would be the directory before this one.
@@ -278,7 +283,7 @@ pub fn read_links(path: &str, output: &Output) -> Vec<(String, String)> {
     }
     // There may be further links on the way.
     if let Some(real) = next() {
-        links.push((at, real.into_owned()));
+        links.push((at, real.strip_suffix('\n').unwrap_or(&real).to_owned()));
     }
     links
 }

@@ -97,7 +97,7 @@ fn file() -> Node {
 }
 
 fn link() -> Node {
-    Node::Link(LinkNode::default())
+    Node::Link(LinkNode { target: "/x".into(), ..LinkNode::default() })
 }
 
 fn base(path: &str) -> Mutex<FactStore> {
@@ -138,7 +138,12 @@ fn layers_are_asked_from_the_latest_down() {
         ("/a/b", vec![standing(0, "/a", file())], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(true))], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(false))], "base"),
-        ("/a/b", vec![standing(0, "/a", link())], "unknown: call 0"),
+        // Nobody has asked yet about the place where it then is.
+        ("/a/b", vec![standing(0, "/a", link())], "missing"),
+        ("/x/b", vec![standing(0, "/a", link())], "missing"),
+        ("/c/b", vec![standing(0, "/c", Node::Link(LinkNode { target: "a".into(), ..LinkNode::default() }))], "base"),
+        ("/c/b", vec![standing(0, "/c", Node::Link(LinkNode { target: "c".into(), ..LinkNode::default() }))], "absent"),
+        ("/c/b", vec![standing(0, "/c", link()), touching(1, Resources::path("/c"))], "unknown: call 1"),
         ("/a/b", vec![standing(0, "/", fresh(false))], "base"),
         ("/ab", vec![standing(0, "/a", Node::Absent)], "missing"),
         // The latest word counts.

@@ -1,5 +1,6 @@
 //! Where paths lead, after the operations of a plan: through the links that they make, and those that the host was found to have.
 
+use infra_core::facts::DependsOn;
 use infra_core::node::Node;
 use infra_core::resources::{Aliases, Resource, Resources, normal_path};
 
@@ -12,7 +13,7 @@ pub(super) struct Ways<'a> {
 }
 
 /// As many links as a kernel follows before it takes them for a circle.
-const LINKS: usize = 40;
+pub(super) const LINKS: usize = 40;
 
 impl Ways<'_> {
     /// The path without links on the way. A link at its end stays as it is; so does a path that leads in a circle.
@@ -25,8 +26,7 @@ impl Ways<'_> {
         self.walk(path, true)
     }
 
-    /// The same resources, with the paths by which they are known as well. What a link at the end of a path leads to is among them where `follows` says so
-    /// of the path.
+    /// The same resources, with their paths as they really are. What a link at the end of a path leads to is among them where `follows` says so of the path.
     pub(super) fn reach(&self, resources: &Resources, follows: impl Fn(&str) -> bool) -> Resources {
         let Resources::Only(set) = resources else { return Resources::Everything };
         let mut all = Vec::new();
@@ -34,15 +34,38 @@ impl Ways<'_> {
             let (path, make): (&str, fn(String) -> Resource) = match resource {
                 Resource::Path(path) => (path, Resource::Path),
                 Resource::Tree(path) => (path, Resource::Tree),
-                _ => continue,
+                other => {
+                    all.push(other.clone());
+                    continue;
+                }
             };
             all.push(make(self.place(path)));
             all.extend(self.end(path).filter(|_| follows(path)).map(make));
         }
-        resources.clone().and(Resources::only(all))
+        Resources::only(all)
     }
 
-    fn walk(&self, path: &str, to_the_end: bool) -> Option<String> {
+    /// Goes along a path through the links on the way, also through one at its end where it goes to the end; none where they lead in a circle.
+    pub(super) fn walk(&self, path: &str, to_the_end: bool) -> Option<String> {
+        self.walk_over(path, to_the_end, &mut |_| {})
+    }
+
+    /// The operation that may turn a link on the way to one of these paths, without its being known where to.
+    pub(super) fn unsure(&self, resources: &Resources, to_the_end: bool) -> Option<DependsOn> {
+        let Resources::Only(set) = resources else { return None };
+        let mut found = None;
+        for resource in set {
+            let (Resource::Path(path) | Resource::Tree(path)) = resource else { continue };
+            self.walk_over(path, to_the_end, &mut |link| {
+                let link_itself = Resources::Only([Resource::Path(link.to_owned())].into());
+                let after = self.layers.iter().rev().take_while(|layer| layer.nearest_node(link).is_none());
+                found = found.take().or_else(|| after.filter(|layer| layer.touches.overlaps(&link_itself)).last().map(|layer| layer.from.clone()));
+            });
+        }
+        found
+    }
+
+    fn walk_over(&self, path: &str, to_the_end: bool, over: &mut dyn FnMut(&str)) -> Option<String> {
         let mut left: Vec<String> = Vec::new();
         let mut at = String::new();
         let follow = |path: &str, left: &mut Vec<String>, at: &mut String| {
@@ -67,6 +90,7 @@ impl Ways<'_> {
                 Some(_) if links == LINKS => return None,
                 Some(target) => {
                     links += 1;
+                    over(&here);
                     follow(&target, &mut left, &mut at);
                 }
                 None => at = here,

@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -34,6 +34,7 @@ impl Fact for Directory {
                                table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it \
                                holds. `real_path` is there when a link stands on the way.";
     const FLEETING: &'static [&'static str] = &["size", "atime", "mtime", "ctime"];
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Status>;
 
     fn command(&self) -> Command {

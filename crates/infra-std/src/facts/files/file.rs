@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, read_links};
+use crate::file_status::{Found, Kind, Status, link_end, link_target, look_through, read_found, read_links};
 
 /// A regular file, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,14 +35,16 @@ impl Fact for File {
                                `gid`, `size` (bytes), `atime`, `mtime`, `ctime` (seconds \
                                since 1970) and, for a link, `link_target`.";
     const FLEETING: &'static [&'static str] = &["atime", "mtime", "ctime"];
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        sh!("{} && {}", look_through(&self.path), link_target(&self.path)).into()
+        sh!("{} && {} && {}", look_through(&self.path), link_target(&self.path), link_end(&self.path)).into()
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {
-        read_found(&self.path, Kind::File, output)
+        let found = read_found(&self.path, Kind::File, output)?;
+        Ok(found.map(|status| Status { real_path: None, ..status }))
     }
 
     fn rests_on(&self) -> Resources {

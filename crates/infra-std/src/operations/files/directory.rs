@@ -220,7 +220,7 @@ impl Operation for Directory {
         }
         // A link stays a link: the directory stands where it leads.
         let real = status.link_target.as_ref().map_or_else(|| path.clone(), |target| link_leads_to(path, target));
-        let touches = Resources::path(path).and(Resources::path(real.as_str()));
+        let touches = Resources::path(real.as_str());
         let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(touches);
         Ok(change.node(real, Node::Directory(settled.after.directory_node(false))))
     }
