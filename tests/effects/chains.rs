@@ -55,8 +55,8 @@ fn mode() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, None, Some("644"), Some("600"), Some("755"), Some("u=rwX,go=")])
 }
 
-fn rarely() -> impl Strategy<Value = bool> {
-    prop::bool::weighted(0.2)
+fn often() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.6)
 }
 
 fn mostly() -> impl Strategy<Value = bool> {
@@ -65,21 +65,22 @@ fn mostly() -> impl Strategy<Value = bool> {
 
 /// One wish.
 pub fn a_wish() -> impl Strategy<Value = (Wish, Spelling)> {
-    let file = (name(), mostly(), mode(), rarely()).prop_map(|(path, present, mode, force)| Wish::File { path, present, mode, force });
-    let directory = (name(), mostly(), mode(), rarely()).prop_map(|(path, present, mode, force)| {
+    let file = (name(), mostly(), mode(), often()).prop_map(|(path, present, mode, force)| Wish::File { path, present, mode, force });
+    let directory = (name(), mostly(), mode(), often()).prop_map(|(path, present, mode, force)| {
         // Also who is not root goes through it.
         let mode = mode.map(|mode| if mode == "644" || mode == "600" { "750" } else { mode });
         Wish::Directory { path, present, mode, force }
     });
-    let link = (name(), prop::sample::select(TARGETS), mostly(), rarely())
-        .prop_map(|(path, target, present, force)| Wish::Link { path, target, present, force });
-    let put = (name(), prop::sample::select(vec!["one\n", "two\n", "one\nthree"]), mode(), any::<bool>(), rarely())
+    let link = (name(), prop::sample::select(TARGETS), mostly(), often()).prop_map(|(path, target, present, force)| Wish::Link {
+        path,
+        target,
+        present,
+        force,
+    });
+    let put = (name(), prop::sample::select(vec!["one\n", "two\n", "one\nthree"]), mode(), any::<bool>(), often())
         .prop_map(|(path, content, mode, rendered, force)| Wish::Put { path, content, mode, rendered, force });
-    let line = (name(), prop::sample::select(vec!["one", "two", "three"]), prop::option::weighted(0.3, Just("four")), mostly()).prop_map(
-        |(path, line, replace, present)| {
-            Wish::Line { path, line, replace: replace.filter(|_| present), present }
-        },
-    );
+    let line = (name(), prop::sample::select(vec!["one", "two", "three"]), prop::option::weighted(0.3, Just("four")), mostly())
+        .prop_map(|(path, line, replace, present)| Wish::Line { path, line, replace: replace.filter(|_| present), present });
     let spelling = prop_oneof![4 => Just(Spelling::Plain), 1 => Just(Spelling::Odd)];
     (prop_oneof![2 => file, 2 => directory, 2 => link, 3 => put, 3 => line], spelling)
 }
@@ -164,9 +165,9 @@ pub fn is_fulfilled(root: &Path, wish: &Wish) -> bool {
     let at = |path: &str| root.join(path);
     let is_gone = |path: &str| fs::symlink_metadata(at(path)).is_err();
     match wish {
-        Wish::File { path, present: false, .. } | Wish::Directory { path, present: false, .. } | Wish::Link { path, present: false, .. } => {
-            is_gone(path)
-        }
+        Wish::File { path, present: false, .. }
+        | Wish::Directory { path, present: false, .. }
+        | Wish::Link { path, present: false, .. } => is_gone(path),
         Wish::File { path, mode, .. } => at(path).is_file() && mode_holds(&at(path), *mode),
         Wish::Directory { path, mode, .. } => at(path).is_dir() && mode_holds(&at(path), *mode),
         Wish::Link { path, target, .. } => fs::read_link(at(path)).is_ok_and(|found| found == Path::new(&target_in(root, target))),

@@ -22,23 +22,25 @@ struct Count {
     nothing: usize,
     failure: usize,
     depends: usize,
-    /// Of those that depend: how many failed.
-    failed: usize,
+    /// Operations of runs in which nothing failed, and those of them that depend: where one is refused because of what earlier ones will have done, it depends on
+    /// them, and so does what comes after it.
+    calm: usize,
+    open: usize,
 }
 
 impl Count {
     fn add(&mut self, all: &[Done]) {
         for done in all {
-            if done.planned.0 == Word::Depends && std::env::var_os("INFRA_EFFECTS_SHOW").is_some() {
-                eprintln!("DEP {:?} | {:?}", done.planned, done.outcome);
-            }
             match done.planned.0 {
                 Word::Change => self.change += 1,
                 Word::Nothing => self.nothing += 1,
                 Word::Failure => self.failure += 1,
                 Word::Depends => self.depends += 1,
             }
-            self.failed += usize::from(done.planned.0 == Word::Depends && done.outcome.0 == Word::Failure);
+        }
+        if all.iter().all(|done| done.outcome.0 != Word::Failure) {
+            self.calm += all.len();
+            self.open += all.iter().filter(|done| done.planned.0 == Word::Depends).count();
         }
     }
 }
@@ -78,19 +80,12 @@ fn hold(root: &Path, ground: &[Given], wishes: &[(Wish, Spelling)]) -> Result<Co
     let calls: Vec<Call> = wishes.iter().map(|wish| call_of(root.to_str().expect("UTF-8"), wish)).collect();
     let look: Look = {
         let (root, wishes) = (root.to_owned(), wishes.to_vec());
-        Arc::new(move || Seen {
-            listing: listing(&root),
-            fulfilled: wishes.iter().map(|(wish, _)| is_fulfilled(&root, wish)).collect(),
-        })
+        Arc::new(move || Seen { listing: listing(&root), fulfilled: wishes.iter().map(|(wish, _)| is_fulfilled(&root, wish)).collect() })
     };
     let mut count = Count::default();
     for round in ["first", "second"] {
         let all = run("@local", &calls, look.clone())?;
         check(&calls, &all).map_err(|why| format!("{round} run: {why}\n{all:#?}"))?;
-        if let (true, Some(at)) = (std::env::var_os("INFRA_EFFECTS_SHOW").is_some(), all.iter().position(|d| d.planned.0==Word::Depends)) {
-            eprintln!("=== {round} {:?}", all[0].before.listing);
-            for i in 0..=at { eprintln!("   {} {} | {:?} | {:?}", calls[i].0, calls[i].1, all[i].planned, all[i].outcome); }
-        }
         count.add(&all);
     }
     Ok(count)
@@ -118,7 +113,8 @@ fn try_chains<S: Strategy>(seed: u8, chains: u32, strategy: &S, mut hold: impl F
         all.nothing += count.nothing;
         all.failure += count.failure;
         all.depends += count.depends;
-        all.failed += count.failed;
+        all.calm += count.calm;
+        all.open += count.open;
         Ok(())
     });
     match result {
@@ -129,14 +125,26 @@ fn try_chains<S: Strategy>(seed: u8, chains: u32, strategy: &S, mut hold: impl F
     all.into_inner()
 }
 
-#[test]
-fn files_are_as_the_plan_foretold() {
-    let count = try_chains(1, 100, &(a_ground(), vec(a_wish(), 3..12)), |(ground, wishes)| {
+/// Tries chains of calls about files on this machine, each in a folder of its own.
+fn try_files(seed: u8) {
+    let count = try_chains(seed, 60, &(a_ground(), vec(a_wish(), 3..12)), |(ground, wishes)| {
         let folder = TempDir::new().expect("a folder");
         let root = folder.path().join("root");
         std::fs::create_dir(&root).expect("a folder");
         hold(&root, &ground, &wishes)
     });
-    eprintln!("{count:?}");
-    assert!(count.change > count.depends && count.depends * 10 < count.change + count.nothing, "{count:?}");
+    println!("{count:?}");
+    // What is always said to depend is never wrong.
+    assert!(count.change > count.depends && count.open * 50 <= count.calm, "{count:?}");
+}
+
+// Two of them, for each can have a processor of its own.
+#[test]
+fn files_are_as_the_plan_foretold() {
+    try_files(1);
+}
+
+#[test]
+fn other_files_are_as_the_plan_foretold() {
+    try_files(2);
 }

@@ -107,7 +107,8 @@ impl HostRun {
         let mut outdated = false;
         for one in &wanted {
             let output = outputs.next().unwrap_or_else(|| Err("the host gave no answer to it".to_owned()));
-            let answer = output.as_ref().map_err(String::clone).and_then(|output| one.fact.parse(output).map_err(|error| error.to_string()));
+            let answer =
+                output.as_ref().map_err(String::clone).and_then(|output| one.fact.parse(output).map_err(|error| error.to_string()));
             let mut store = self.store();
             if let Ok(output) = &output {
                 store.note_links(one, output);

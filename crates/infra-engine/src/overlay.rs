@@ -89,10 +89,15 @@ impl Layer {
         let is_link = |path: &String| {
             self.effects.iter().any(|effect| matches!(effect, Effect::Node { path: at, node: Node::Link(_) } if normal_path(at) == *path))
         };
-        Resources::Only(set.iter().cloned().map(|one| match one {
-            Resource::Tree(path) if is_link(&path) => Resource::Path(path),
-            other => other,
-        }).collect())
+        Resources::Only(
+            set.iter()
+                .cloned()
+                .map(|one| match one {
+                    Resource::Tree(path) if is_link(&path) => Resource::Path(path),
+                    other => other,
+                })
+                .collect(),
+        )
     }
 
     /// What this operation makes of the question; none where it leaves it alone.
@@ -232,7 +237,7 @@ impl<'a> View<'a> {
             && let Some(end) = ways.end(place)
             && let Some(there) = fact.at_path(&end)
             && self.layers.iter().any(|layer| layer.may_change(&Wanted::new(&*there, &ways), &self.aliases))
-            && let Some(answer) = self.look_behind(fact, target, links)
+            && let Some(answer) = self.look_behind(fact, &target, links)
         {
             return answer;
         }
@@ -273,7 +278,8 @@ impl<'a> View<'a> {
 
     /// That the operation which turned a link is what the answer depends on.
     fn turned(&self, wanted: &Wanted<'_>) -> Lookup {
-        let turns = |layer: &&Layer| layer.effects.iter().any(|effect| matches!(effect, Effect::Node { node: Node::Link(_) | Node::Absent, .. }));
+        let turns =
+            |layer: &&Layer| layer.effects.iter().any(|effect| matches!(effect, Effect::Node { node: Node::Link(_) | Node::Absent, .. }));
         let last = self.layers.iter().rev().find(turns).or_else(|| self.layers.last());
         last.map_or_else(|| Lookup::Failed(format!("nothing is known of {:?}", wanted.place)), |layer| Lookup::Unknown(layer.from.clone()))
     }
@@ -292,9 +298,10 @@ impl FactSource for View<'_> {
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
         let wanted = Wanted { rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself), ..Wanted::new(&**fact, &ways) };
         if self.seen.borrow().touched_by.is_none()
-            && let Some(from) = wanted.unsure.clone().or_else(|| {
-                self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases)).map(|layer| layer.from.clone())
-            })
+            && let Some(from) = wanted
+                .unsure
+                .clone()
+                .or_else(|| self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases)).map(|layer| layer.from.clone()))
         {
             self.seen.borrow_mut().touched_by = Some(from);
         }

@@ -59,7 +59,9 @@ impl Ways<'_> {
             self.walk_over(path, to_the_end, &mut |link| {
                 let link_itself = Resources::Only([Resource::Path(link.to_owned())].into());
                 let after = self.layers.iter().rev().take_while(|layer| layer.nearest_node(link).is_none());
-                found = found.take().or_else(|| after.filter(|layer| layer.touches.overlaps(&link_itself)).last().map(|layer| layer.from.clone()));
+                found = found
+                    .take()
+                    .or_else(|| after.filter(|layer| layer.touches.overlaps(&link_itself)).last().map(|layer| layer.from.clone()));
             });
         }
         found
@@ -75,6 +77,9 @@ impl Ways<'_> {
             left.extend(path.split('/').rev().filter(|part| !part.is_empty() && *part != ".").map(str::to_owned));
         };
         follow(path, &mut left, &mut at);
+        if let (true, Some(within)) = (at.is_empty(), self.aliases.working_directory()) {
+            follow(within, &mut left, &mut at);
+        }
         let mut links = 0;
         while let Some(part) = left.pop() {
             if part == ".." && at.starts_with('/') {
@@ -110,7 +115,7 @@ impl Ways<'_> {
         match standing {
             Some(Some(Node::Link(link))) => Some(link.target.clone()),
             Some(_) => None,
-            None => self.aliases.leads(place).map(str::to_owned),
+            None => self.aliases.leads(place),
         }
     }
 }

@@ -160,7 +160,8 @@ impl Operation for File {
         if commands.is_empty() {
             return Ok(Change::none("the file is as wished"));
         }
-        let node = FileNode { size: status.size, mtime: status.mtime.filter(|_| !self.touch), same_content: true, ..settled.after.file_node() };
+        let node =
+            FileNode { size: status.size, mtime: status.mtime.filter(|_| !self.touch), same_content: true, ..settled.after.file_node() };
         let change = Change::new(reasons.join(", ")).run(Shell::join(" && ", commands));
         Ok(stand(change, path, status.link_target.as_deref(), node))
     }
