@@ -197,6 +197,8 @@ pub(crate) struct View<'a> {
 pub(crate) struct Seen {
     /// The first earlier operation that touches something it looked at.
     pub(crate) touched_by: Option<DependsOn>,
+    /// What was asked, also where the layers had the answer.
+    pub(crate) asked: Vec<Asked>,
     /// The files of the controller.
     pub(crate) locals: BTreeSet<String>,
     /// The trees of the controller.
@@ -292,6 +294,7 @@ impl<'a> View<'a> {
 
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
+        self.seen.borrow_mut().asked.push(Asked::new(fact.clone(), self.context));
         if self.layers.is_empty() {
             return self.ask(fact);
         }
