@@ -117,7 +117,7 @@ struct Looking {
 
 impl Journal for Looking {
     fn record(&self, event: &Event) {
-        if let Event::Executing { .. } | Event::HostOperationEnded { .. } = event {
+        if let Event::Executing | Event::HostOperationEnded { .. } = event {
             self.seen.lock().expect("no look panics").push((self.look)());
         }
     }
