@@ -60,10 +60,23 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         None
     }
 
-    /// Where [`path`](Fact::path) really is, without a link on the way, when the answer tells that this is not where it is spelt.
-    fn real_path(&self, answer: &Self::Value) -> Option<String> {
-        let _ = answer;
+    /// Whether the answer rests on what a file holds and on nothing else of it: then a change of its owner, mode or times leaves the answer as it is.
+    const OF_CONTENT: bool = false;
+
+    /// What the answer is about where a link stands at [`path`](Fact::path).
+    const AT_LINK: AtLink = AtLink::Both;
+
+    /// The answer, if a link to `target` stood at [`path`](Fact::path), and `behind` were the answer about where that leads: for facts whose answers can be told
+    /// from that, which are [`AtLink::Behind`].
+    fn foresee_link(&self, target: &str, behind: &Self::Value) -> Option<Self::Value> {
+        let _ = (target, behind);
         None
+    }
+
+    /// The links that the output tells of: paths, and where each leads.
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        let _ = output;
+        Vec::new()
     }
 
     /// Questions, outputs and answers: shown by the docs, run by the tests.
@@ -78,6 +91,17 @@ pub enum Scope {
     Everyone,
     /// It depends on who asks, with what environment and shell.
     Privilege,
+}
+
+/// What an answer is about where a link stands at the path that is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLink {
+    /// The link itself, wherever it leads.
+    Itself,
+    /// What it leads to: [`Fact::foresee_link`] makes the answer of that about where it leads.
+    Behind,
+    /// It may be about both.
+    Both,
 }
 
 /// Why an output is no answer.
@@ -117,8 +141,16 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn path(&self) -> Option<&str>;
     /// See [`Fact::foresee`].
     fn foresee(&self, node: &Node) -> Option<Value>;
-    /// See [`Fact::real_path`].
-    fn real_path(&self, answer: &Value) -> Option<String>;
+    /// See [`Fact::OF_CONTENT`].
+    fn of_content(&self) -> bool;
+    /// See [`Fact::AT_LINK`].
+    fn at_link(&self) -> AtLink;
+    /// See [`Fact::foresee_link`].
+    fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value>;
+    /// See [`Fact::links`].
+    fn links(&self, output: &Output) -> Vec<(String, String)>;
+    /// The same question about another path; none where its path is no argument of that name.
+    fn at_path(&self, path: &str) -> Option<SharedFact>;
     /// The typed question, for those who know the type.
     fn as_any(&self) -> &dyn Any;
 }
@@ -177,8 +209,28 @@ impl<F: Fact> AnyFact for Typed<F> {
         self.0.foresee(node).map(|answer| serde_json::to_value(answer).expect(JSON))
     }
 
-    fn real_path(&self, answer: &Value) -> Option<String> {
-        self.0.real_path(&serde_json::from_value(answer.clone()).ok()?)
+    fn of_content(&self) -> bool {
+        F::OF_CONTENT
+    }
+
+    fn at_link(&self) -> AtLink {
+        F::AT_LINK
+    }
+
+    fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value> {
+        let behind = serde_json::from_value(behind.clone()).ok()?;
+        self.0.foresee_link(target, &behind).map(|answer| serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        self.0.links(output)
+    }
+
+    fn at_path(&self, path: &str) -> Option<SharedFact> {
+        let mut question = self.question();
+        let argument = question.get_mut("path").filter(|argument| argument.as_str().is_some() && argument.as_str() == self.0.path())?;
+        *argument = Value::from(path);
+        serde_json::from_value::<F>(question).ok().map(erase)
     }
 
     fn as_any(&self) -> &dyn Any {

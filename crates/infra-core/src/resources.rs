@@ -15,13 +15,31 @@ impl Aliases {
         self.0.is_empty()
     }
 
-    /// Notes where a path leads. A relative path that leads to an absolute one is left out: it would count as the same as any other relative
-    /// path then.
+    /// Notes where a path leads; of `.`, the directory that a session is in. Sessions of different users may be in different ones: then it is not known any
+    /// more which of them a relative path counts from.
     pub fn add(&mut self, path: &str, real: &str) {
         let (path, real) = (normal_path(path), normal_path(real));
-        if path != real && path.starts_with('/') == real.starts_with('/') {
+        if path == "." && self.0.get(&path).is_some_and(|known| *known != real) {
+            self.0.insert(path, String::new());
+        } else if path != real {
             self.0.insert(path, real);
         }
+    }
+
+    /// The directory that relative paths count from, where that is known.
+    pub fn working_directory(&self) -> Option<&str> {
+        self.0.get(".").map(String::as_str).filter(|known| known.starts_with('/'))
+    }
+
+    /// Where this very path leads, where that is known.
+    pub fn leads(&self, path: &str) -> Option<String> {
+        if let Some(leads) = self.0.get(path) {
+            return Some(leads.clone());
+        }
+        // It may have been asked about by the way from the working directory.
+        let within = self.working_directory()?;
+        let leads = self.0.get(path.strip_prefix(within)?.strip_prefix('/')?)?;
+        Some(if leads.starts_with('/') { leads.clone() } else { format!("{within}/{leads}") })
     }
 
     /// The same but for these paths themselves.
@@ -37,9 +55,14 @@ impl Aliases {
         const LINKS: usize = 8;
         let mut real = normal_path(path);
         let mut found = false;
+        if let (false, Some(within)) = (real.starts_with('/'), self.working_directory()) {
+            real = normal_path(&format!("{within}/{real}"));
+            found = true;
+        }
         for _ in 0..LINKS {
-            let above = std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| self.0.get_key_value(&above));
-            let Some((spelt, leads)) = above else { break };
+            let above =
+                std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| Some((self.leads(&above)?, above)));
+            let Some((leads, spelt)) = above else { break };
             real = normal_path(&format!("{leads}/{}", &real[spelt.len()..]));
             found = true;
         }
@@ -126,15 +149,28 @@ impl Resources {
         }
     }
 
-    /// The same, with the paths by which its paths are known as well.
+    /// The same, with the paths by which its paths are known as well. Of a relative path of which it is known where it is, only that counts.
     pub fn with_real_paths(&self, aliases: &Aliases) -> Self {
         let Self::Only(set) = self else { return Self::Everything };
-        let real = set.iter().filter_map(|resource| match resource {
-            Resource::Path(path) => aliases.real(path).map(Resource::Path),
-            Resource::Tree(path) => aliases.real(path).map(Resource::Tree),
-            _ => None,
-        });
-        self.clone().and(Self::only(real))
+        let mut all = BTreeSet::new();
+        let mut real = Vec::new();
+        for resource in set {
+            let (path, make): (&String, fn(String) -> Resource) = match resource {
+                Resource::Path(path) => (path, Resource::Path),
+                Resource::Tree(path) => (path, Resource::Tree),
+                other => {
+                    all.insert(other.clone());
+                    continue;
+                }
+            };
+            let leads = aliases.real(path);
+            let is_placed = !path.starts_with('/') && leads.as_ref().is_some_and(|leads| leads.starts_with('/'));
+            real.extend(leads.map(make));
+            if !is_placed {
+                all.insert(resource.clone());
+            }
+        }
+        Self::Only(all).and(Self::only(real))
     }
 
     /// Whether there is nothing in it.
@@ -326,12 +362,13 @@ mod tests {
         aliases.add("/same", "/same/");
         aliases.add("site", "/root/site");
         aliases.add("now", "rel/1");
+        assert_eq!(aliases.working_directory(), None);
         for (path, real) in [
             ("/srv/current", Some("/srv/rel/1")),
             ("/www/a/b", Some("/srv/rel/1/a/b")),
             ("/same/a", None),
             ("/srv/currently", None),
-            ("site/a", None),
+            ("site/a", Some("/root/site/a")),
             ("now/a", Some("rel/1/a")),
             ("/srv/rel/1/a", None),
         ] {
@@ -341,6 +378,15 @@ mod tests {
         assert!(Resources::path("/www/conf").with_real_paths(&aliases).overlaps(&there));
         assert!(Resources::tree("/srv/current").with_real_paths(&aliases).overlaps(&there));
         assert!(!Resources::path("/www/other").with_real_paths(&aliases).overlaps(&there));
+        assert!(!Resources::path("site/a").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        aliases.add(".", "/root");
+        assert_eq!(aliases.real("now/a").as_deref(), Some("/root/rel/1/a"));
+        assert_eq!(aliases.real("/root/now/a").as_deref(), Some("/root/rel/1/a"));
+        assert!(!Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/root/other")));
+        aliases.add(".", "/home/ann");
+        assert_eq!((aliases.real("other"), aliases.working_directory()), (None, None), "there are two of them");
         aliases.add("/circle/a", "/circle/b");
         aliases.add("/circle/b", "/circle/a");
         assert!(aliases.real("/circle/a/x").is_some());

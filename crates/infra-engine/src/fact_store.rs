@@ -7,6 +7,7 @@ use infra_core::Value;
 use infra_core::fact::{Scope, SharedFact, key_of};
 use infra_core::facts::Lookup;
 use infra_core::global_arguments::Context;
+use infra_core::output::Output;
 use infra_core::resources::{Aliases, Resources};
 
 /// The answers of one host by question, and by who asked where that matters. Failures are kept like answers.
@@ -97,11 +98,15 @@ impl FactStore {
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
-        if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
-            self.aliases.add(path, &real);
-        }
         let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
         self.answers.insert(asked.key(), kept);
+    }
+
+    /// Notes the links that the output of a question tells of.
+    pub(crate) fn note_links(&mut self, asked: &Asked, output: &Output) {
+        for (path, leads) in asked.fact.links(output) {
+            self.aliases.add(&path, &leads);
+        }
     }
 
     /// All that is known, in the order of the questions.

@@ -85,7 +85,7 @@ pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer],
     let noted = facts.into_noted();
     let seen = view.into_seen();
     if !noted.is_empty() {
-        let facts = noted.facts.into_iter().map(|fact| Asked::new(fact, context)).collect();
+        let facts = noted.facts.into_iter().chain(seen.missing).map(|fact| Asked::new(fact, context)).collect();
         return Diffed::Wanting(Wanted { facts, locals: noted.locals, trees: noted.trees });
     }
     match result {

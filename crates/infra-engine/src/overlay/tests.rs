@@ -97,7 +97,7 @@ fn file() -> Node {
 }
 
 fn link() -> Node {
-    Node::Link(LinkNode::default())
+    Node::Link(LinkNode { target: "/x".into(), ..LinkNode::default() })
 }
 
 fn base(path: &str) -> Mutex<FactStore> {
@@ -109,7 +109,11 @@ fn base(path: &str) -> Mutex<FactStore> {
 
 fn look(path: &str, layers: &[Layer]) -> String {
     let (store, locals, context) = (base("/a/b"), LocalFiles::default(), Context::default());
-    let view = View::new(&store, &locals, layers, &context);
+    let mut settled: Vec<Layer> = Vec::new();
+    for layer in layers {
+        settled.push(layer.clone().settled(&settled, &Aliases::default()));
+    }
+    let view = View::new(&store, &locals, &settled, &context);
     match view.lookup(&erase(KindAt { path: path.to_owned() })) {
         Lookup::Known(value) => value.as_str().unwrap_or_default().to_owned(),
         Lookup::Missing => "missing".into(),
@@ -134,7 +138,12 @@ fn layers_are_asked_from_the_latest_down() {
         ("/a/b", vec![standing(0, "/a", file())], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(true))], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(false))], "base"),
-        ("/a/b", vec![standing(0, "/a", link())], "unknown: call 0"),
+        // Nobody has asked yet about the place where it then is.
+        ("/a/b", vec![standing(0, "/a", link())], "missing"),
+        ("/x/b", vec![standing(0, "/a", link())], "missing"),
+        ("/c/b", vec![standing(0, "/c", Node::Link(LinkNode { target: "a".into(), ..LinkNode::default() }))], "base"),
+        ("/c/b", vec![standing(0, "/c", Node::Link(LinkNode { target: "c".into(), ..LinkNode::default() }))], "absent"),
+        ("/c/b", vec![standing(0, "/c", link()), touching(1, Resources::path("/c"))], "unknown: call 1"),
         ("/a/b", vec![standing(0, "/", fresh(false))], "base"),
         ("/ab", vec![standing(0, "/a", Node::Absent)], "missing"),
         // The latest word counts.

@@ -3,12 +3,11 @@
 use infra_core::change::Change;
 use infra_core::command::Shell;
 use infra_core::example::Example;
-use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::mode::Mode;
 use infra_core::node::Node;
 use infra_core::operation::{Misuse, Operation};
-use infra_core::resources::{Resources, normal_path};
+use infra_core::resources::{Resources, link_leads_to, normal_path};
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -219,15 +218,11 @@ impl Operation for Directory {
         if settled.commands.is_empty() {
             return Ok(Change::none("the directory is as wished"));
         }
-        let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(Resources::path(path));
-        let node = settled.after.directory_node(false);
-        let Some(target) = &status.link_target else { return Ok(change.node(path, Node::Directory(node))) };
-        // The link stays a link, and what it leads to is another path's matter.
-        let question = DirectoryFact::at(path);
-        Ok(match question.foresee(&Node::Directory(node)) {
-            Some(Found::Is(after)) => change.answer(&question, &Found::Is(Status { link_target: Some(target.clone()), ..after })),
-            _ => change,
-        })
+        // A link stays a link: the directory stands where it leads.
+        let real = status.link_target.as_ref().map_or_else(|| path.clone(), |target| link_leads_to(path, target));
+        let touches = Resources::path(real.as_str());
+        let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(touches);
+        Ok(change.node(real, Node::Directory(settled.after.directory_node(false))))
     }
 
     fn examples() -> Vec<Example> {

@@ -160,7 +160,8 @@ impl Operation for File {
         if commands.is_empty() {
             return Ok(Change::none("the file is as wished"));
         }
-        let node = FileNode { size: status.size, ..settled.after.file_node() };
+        let node =
+            FileNode { size: status.size, mtime: status.mtime.filter(|_| !self.touch), same_content: true, ..settled.after.file_node() };
         let change = Change::new(reasons.join(", ")).run(Shell::join(" && ", commands));
         Ok(stand(change, path, status.link_target.as_deref(), node))
     }
@@ -233,8 +234,12 @@ mod tests {
         let table =
             MadeUp::new().fact(&FileFact::at("/d/f"), Found::Is(status)).fact(&Directory::at("/d"), Found::Nothing).fact(&Identity {}, who);
         let (change, _) = diff_fully(&*erase(file(json!({ "path": "/d/f", "mode": 644 }))), &table).expect("a change");
-        assert!(change.effects.iter().all(|effect| matches!(effect, infra_core::change::Effect::Answer { .. })), "{change:?}");
-        assert!(change.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/d/../real"))));
+        let nodes = change.effects.iter().map(|effect| match effect {
+            infra_core::change::Effect::Node { path, .. } => path.as_str(),
+            infra_core::change::Effect::Answer { .. } => "an answer",
+        });
+        assert_eq!(nodes.collect::<Vec<_>>(), ["/real"]);
+        assert!(change.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/real"))));
     }
 
     #[test]

@@ -112,7 +112,8 @@ impl Link {
                 commands.push(sh!("ln -s -- {} {}", self.target(), path));
                 commands.extend(settled.commands.iter().cloned());
                 let change = with_parents(Change::new("create").run(Shell::join(" && ", commands)), &place);
-                Ok(change.node(path, node(&settled)).touching(touches))
+                // Nothing was to be seen below it before.
+                Ok(change.node(path, node(&settled)).touching(touches.and(Resources::tree(path))))
             }
         }
     }

@@ -5,7 +5,7 @@ use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::mode::Mode;
 use infra_core::operation::{Misuse, Operation};
-use infra_core::resources::{Resources, normal_path};
+use infra_core::resources::{Resources, link_leads_to, normal_path};
 use infra_core::tree::{LeftOut, TreeQuestion};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -143,9 +143,9 @@ impl Operation for Sync {
             Some(contents) if !is_link => change = change.answer(&question, &Found::Is(contents)),
             _ => {}
         }
-        if let Some(real) = found.as_ref().and_then(|found| crate::file_content::real_path_of(&dest, found.root.link_target.as_deref())) {
+        if let Some(target) = found.as_ref().and_then(|found| found.root.link_target.as_deref()) {
             change.effects.clear();
-            touches = touches.and(Resources::tree(real));
+            touches = touches.and(Resources::tree(link_leads_to(&dest, target)));
         }
         Ok(change.touching(touches))
     }
