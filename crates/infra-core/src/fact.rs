@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::Value;
 use crate::command::Command;
 use crate::example::FactExample;
-use crate::node::Node;
+use crate::node::{LinkNode, Node};
 use crate::output::Output;
 use crate::resources::Resources;
 
@@ -57,6 +57,12 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     /// The answer, if this stood at [`path`](Fact::path); none where the node does not say enough.
     fn foresee(&self, node: &Node) -> Option<Self::Value> {
         let _ = node;
+        None
+    }
+
+    /// The answer where this link stands at [`path`](Fact::path), made of the answer about what it leads to; none where one does not say the other.
+    fn through(&self, link: &LinkNode, answer: Self::Value) -> Option<Self::Value> {
+        let _ = (link, answer);
         None
     }
 
@@ -117,6 +123,10 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn path(&self) -> Option<&str>;
     /// See [`Fact::foresee`].
     fn foresee(&self, node: &Node) -> Option<Value>;
+    /// See [`Fact::through`].
+    fn through(&self, link: &LinkNode, answer: &Value) -> Option<Value>;
+    /// The same question about another path; none where it is about no path.
+    fn about(&self, path: &str) -> Option<SharedFact>;
     /// See [`Fact::real_path`].
     fn real_path(&self, answer: &Value) -> Option<String>;
     /// The typed question, for those who know the type.
@@ -175,6 +185,20 @@ impl<F: Fact> AnyFact for Typed<F> {
 
     fn foresee(&self, node: &Node) -> Option<Value> {
         self.0.foresee(node).map(|answer| serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn through(&self, link: &LinkNode, answer: &Value) -> Option<Value> {
+        let answer = self.0.through(link, serde_json::from_value(answer.clone()).ok()?)?;
+        Some(serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn about(&self, path: &str) -> Option<SharedFact> {
+        let own = self.0.path()?;
+        let mut question = self.question();
+        let members = question.as_object_mut()?.values_mut();
+        members.filter(|value| value.as_str() == Some(own)).for_each(|value| *value = Value::from(path));
+        let other: F = serde_json::from_value(question).ok()?;
+        (other.path() == Some(path)).then(|| erase(other))
     }
 
     fn real_path(&self, answer: &Value) -> Option<String> {

@@ -31,19 +31,39 @@ impl Aliases {
         left
     }
 
+    /// Forgets where a path leads, and all below it: something else stands there now.
+    pub fn forget(&mut self, path: &str) {
+        let path = normal_path(path);
+        self.0.retain(|known, _| !is_within(known, &path));
+    }
+
     /// The real path of a path, as far as it is known; none where that is as spelt.
     pub fn real(&self, path: &str) -> Option<String> {
+        self.way(path).last().map(|(_, real)| real)
+    }
+
+    /// The real path of what stands at a path itself, also where that is a link: only links on the way to it are followed.
+    pub fn real_entry(&self, path: &str) -> String {
+        let path = normal_path(path);
+        let above = parent_of(&path).and_then(|above| self.real(&above));
+        above.map_or_else(|| path.clone(), |above| normal_path(&format!("{above}/{}", path.rsplit('/').next().unwrap_or_default())))
+    }
+
+    /// The way from a path to its real one: each link that it goes through, by the path under which it is known, and where the whole path leads by it.
+    pub fn way(&self, path: &str) -> impl Iterator<Item = (&str, String)> {
         // A link may lead through another one; links in a circle end somewhere.
         const LINKS: usize = 8;
         let mut real = normal_path(path);
-        let mut found = false;
-        for _ in 0..LINKS {
+        std::iter::from_fn(move || {
+            if self.is_empty() {
+                return None;
+            }
             let above = std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| self.0.get_key_value(&above));
-            let Some((spelt, leads)) = above else { break };
+            let (spelt, leads) = above?;
             real = normal_path(&format!("{leads}/{}", &real[spelt.len()..]));
-            found = true;
-        }
-        found.then_some(real)
+            Some((spelt.as_str(), real.clone()))
+        })
+        .take(LINKS)
     }
 }
 
@@ -341,6 +361,12 @@ mod tests {
         assert!(Resources::path("/www/conf").with_real_paths(&aliases).overlaps(&there));
         assert!(Resources::tree("/srv/current").with_real_paths(&aliases).overlaps(&there));
         assert!(!Resources::path("/www/other").with_real_paths(&aliases).overlaps(&there));
+        assert_eq!(aliases.real_entry("/www/a/b"), "/srv/rel/1/a/b");
+        assert_eq!((aliases.real_entry("/www"), aliases.real_entry("/")), ("/www".to_owned(), "/".to_owned()));
+        assert_eq!(aliases.way("/www/a").map(|(link, _)| link).collect::<Vec<_>>(), ["/www", "/srv/current"]);
+        let mut fewer = aliases.clone();
+        fewer.forget("/srv/");
+        assert_eq!(fewer.real("/www/a").as_deref(), Some("/srv/current/a"));
         aliases.add("/circle/a", "/circle/b");
         aliases.add("/circle/b", "/circle/a");
         assert!(aliases.real("/circle/a/x").is_some());

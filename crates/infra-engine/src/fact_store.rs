@@ -94,7 +94,10 @@ impl FactStore {
         if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
             self.aliases.add(path, &real);
         }
-        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
+        // Whether somebody can be asked at all rests on who there is, and on much else.
+        let whoever = answer.is_err() && asked.context.privilege.some().is_some();
+        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on() };
+        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on };
         self.answers.insert(asked.key(), kept);
     }
 

@@ -3,6 +3,7 @@
 use infra_core::change::Change;
 use infra_core::condition::{CallIndex, Condition, Known};
 use infra_core::diagnostic::Diagnostic;
+use infra_core::fact::{SharedFact, key_of};
 use infra_core::facts::{DependsOn, DiffError, Facts};
 use infra_core::global_arguments::Context;
 use infra_core::operation::SharedOperation;
@@ -85,7 +86,8 @@ pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer],
     let noted = facts.into_noted();
     let seen = view.into_seen();
     if !noted.is_empty() {
-        let facts = noted.facts.into_iter().map(|fact| Asked::new(fact, context)).collect();
+        let instead = |fact: SharedFact| seen.instead.get(&key_of(&*fact)).cloned().unwrap_or(fact);
+        let facts = noted.facts.into_iter().map(|fact| Asked::new(instead(fact), context)).collect();
         return Diffed::Wanting(Wanted { facts, locals: noted.locals, trees: noted.trees });
     }
     match result {

@@ -53,6 +53,10 @@ impl Fact for KindAt {
         }
     }
 
+    fn through(&self, link: &LinkNode, answer: String) -> Option<String> {
+        Some(format!("{answer} through {}", link.target))
+    }
+
     fn examples() -> Vec<FactExample> {
         Vec::new()
     }
@@ -60,7 +64,6 @@ impl Fact for KindAt {
 
 #[test]
 fn what_is_written_through_a_link_is_unknown_by_its_real_path() {
-    let to = |target: &str| Node::Link(LinkNode { target: target.to_owned(), ..LinkNode::default() });
     for (target, path, wanted) in [
         ("/a", "/l/b", "unknown: call 1"),
         ("../x/../a", "/l/b", "unknown: call 1"),
@@ -97,7 +100,11 @@ fn file() -> Node {
 }
 
 fn link() -> Node {
-    Node::Link(LinkNode::default())
+    to("/else/where")
+}
+
+fn to(target: &str) -> Node {
+    Node::Link(LinkNode { target: target.to_owned(), ..LinkNode::default() })
 }
 
 fn base(path: &str) -> Mutex<FactStore> {
@@ -129,12 +136,27 @@ fn layers_are_asked_from_the_latest_down() {
         ("/x", vec![], "missing"),
         ("/a/b", vec![standing(0, "/a/b", file())], "file"),
         ("/a/b", vec![standing(0, "/a//b/", file())], "file"),
-        ("/a/b", vec![standing(0, "/a/b", link())], "unknown: call 0"),
+        // What a link leads to is asked about where it is.
+        ("/a/b", vec![standing(0, "/a/b", link())], "missing"),
         ("/a/b", vec![standing(0, "/a", Node::Absent)], "absent"),
         ("/a/b", vec![standing(0, "/a", file())], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(true))], "absent"),
         ("/a/b", vec![standing(0, "/a", fresh(false))], "base"),
-        ("/a/b", vec![standing(0, "/a", link())], "unknown: call 0"),
+        ("/a/b", vec![standing(0, "/a", link())], "missing"),
+        ("/l", vec![standing(0, "/l", to("a/b"))], "base through a/b"),
+        ("/l/b", vec![standing(0, "/l", to("/a"))], "base"),
+        ("/l/b", vec![standing(0, "/l", to("/m")), standing(1, "/m", to("a"))], "base"),
+        ("/l/b", vec![standing(0, "/l", to("/m")), standing(1, "/m", to("/l"))], "unknown: call 0"),
+        ("l/b", vec![standing(0, "l", to("../a"))], "unknown: call 0"),
+        // What is written through it is found by either path, also when the link leads elsewhere later.
+        ("/l/c", vec![standing(0, "/l", to("/a")), standing(1, "/a/c", file())], "file"),
+        ("/a/c", vec![standing(0, "/l", to("/a")), standing(1, "/l/c", file())], "file"),
+        ("/a/c", vec![standing(0, "/l", to("/a")), standing(1, "/l/c", file()), standing(2, "/l", to("/z"))], "file"),
+        ("/l/c", vec![standing(0, "/l", to("/a")), standing(1, "/l/c", file()), standing(2, "/l", to("/z"))], "unknown: call 1"),
+        ("/l/c", vec![standing(0, "/l", to("/a")), standing(1, "/l/c", file()), standing(2, "/l", Node::Absent)], "absent"),
+        ("/a/c", vec![standing(0, "/l", to("/a")), standing(1, "/l/c", file()), standing(2, "/l", Node::Absent)], "file"),
+        ("/l/c", vec![standing(0, "/a", fresh(true)), standing(1, "/l", to("/a"))], "absent"),
+        ("/l", vec![standing(0, "/l", to("/a")), standing(1, "/l", fresh(true))], "directory"),
         ("/a/b", vec![standing(0, "/", fresh(false))], "base"),
         ("/ab", vec![standing(0, "/a", Node::Absent)], "missing"),
         // The latest word counts.
@@ -185,6 +207,45 @@ fn what_was_looked_at_and_touched_is_remembered() {
     assert_eq!(seen.touched_by.map(|on| on.call), Some(5));
     assert_eq!(seen.locals.into_iter().collect::<Vec<_>>(), ["/src"]);
     assert!(!seen.local_failed);
+}
+
+#[test]
+fn what_cannot_be_asked_yet_is_asked_elsewhere() {
+    let (store, locals, context) = (base("/a/b"), LocalFiles::default(), Context::default());
+    let layers = [standing(0, "/l", to("/x"))];
+    let view = View::new(&store, &locals, &layers, &context);
+    for path in ["/l", "/l/c"] {
+        assert_eq!(view.lookup(&erase(KindAt { path: path.into() })), Lookup::Missing);
+    }
+    let instead: Vec<_> = view.into_seen().instead.into_values().map(|fact| fact.path().map(str::to_owned)).collect();
+    assert_eq!(instead, [Some("/x".to_owned()), Some("/x/c".to_owned())]);
+}
+
+#[test]
+fn who_is_created_can_be_asked_for() {
+    let (mut store, locals) = (FactStore::default(), LocalFiles::default());
+    let ann = Context { privilege: infra_core::privilege::Privilege::sudo("ann"), ..Context::default() };
+    let fact = erase(KindAt { path: "/a".into() });
+    store.keep(&Asked::new(fact.clone(), &ann), Err("there is no ann".into()));
+    let question = KindAt { path: "/a".into() };
+    let change = Change::new("x").touching(Resources::only([Resource::Users])).answer_to(Some("ann"), &question, &"ann's".to_owned());
+    let store = Mutex::new(store);
+    let look = |layers: &[Layer], context: &Context| {
+        let view = View::new(&store, &locals, layers, context);
+        let answer = view.lookup(&fact);
+        (answer, view.into_seen().touched_by.map(|on| on.call))
+    };
+    let layers = [layer(4, change)];
+    assert_eq!(look(&layers, &ann), (Lookup::Known(Arc::new(json!("ann's"))), None));
+    assert_eq!(look(&layers, &Context::default()).0, Lookup::Missing, "it is said to nobody else");
+    // Where nothing is said, the failure is put down to who makes the users.
+    let failed = Lookup::Failed("there is no ann".into());
+    assert_eq!(look(&[touching(4, Resources::only([Resource::Users]))], &ann), (failed.clone(), Some(4)));
+    assert_eq!(look(&[touching(4, Resources::path("/b"))], &ann), (failed, None));
+    // In execute she is asked again as soon as something has changed.
+    let mut store = store.into_inner().expect("nobody else has it");
+    store.drop_touched(&Resources::only([Resource::Users]));
+    assert_eq!(store.lookup(&Asked::new(fact, &ann)), Lookup::Missing);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use infra_core::command::Command;
 use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError};
-use infra_core::node::Node;
+use infra_core::node::{LinkNode, Node};
 use infra_core::output::Output;
 use infra_core::resources::Resources;
 use infra_core::sh;
@@ -62,6 +62,14 @@ impl Fact for Directory {
         }
     }
 
+    fn through(&self, link: &LinkNode, answer: Found<Status>) -> Option<Found<Status>> {
+        Some(match answer {
+            Found::Is(status) => Found::Is(Status { link_target: Some(link.target.clone()), ..status }),
+            // Then the link leads nowhere, or to something else.
+            Found::Nothing | Found::Other => Found::Other,
+        })
+    }
+
     fn real_path(&self, answer: &Found<Status>) -> Option<String> {
         answer.is()?.real_path.clone()
     }
@@ -83,7 +91,7 @@ impl Fact for Directory {
 
 #[cfg(test)]
 mod tests {
-    use infra_core::node::{DirectoryNode, FileNode, LinkNode};
+    use infra_core::node::{DirectoryNode, FileNode};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use infra_core::command::Command;
 use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError};
-use infra_core::node::Node;
+use infra_core::node::{LinkNode, Node};
 use infra_core::output::Output;
 use infra_core::resources::{Resources, link_leads_to};
 use infra_core::sh;
@@ -63,6 +63,14 @@ impl Fact for File {
         }
     }
 
+    fn through(&self, link: &LinkNode, answer: Found<Status>) -> Option<Found<Status>> {
+        Some(match answer {
+            Found::Is(status) => Found::Is(Status { link_target: Some(link.target.clone()), ..status }),
+            // Then the link leads nowhere, or to something else.
+            Found::Nothing | Found::Other => Found::Other,
+        })
+    }
+
     fn real_path(&self, answer: &Found<Status>) -> Option<String> {
         Some(link_leads_to(&self.path, answer.is()?.link_target.as_ref()?))
     }
@@ -86,7 +94,7 @@ impl Fact for File {
 
 #[cfg(test)]
 mod tests {
-    use infra_core::node::{FileNode, LinkNode};
+    use infra_core::node::FileNode;
 
     use super::*;
 

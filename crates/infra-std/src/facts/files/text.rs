@@ -3,7 +3,7 @@
 use infra_core::command::Command;
 use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError};
-use infra_core::node::Node;
+use infra_core::node::{LinkNode, Node};
 use infra_core::output::Output;
 use infra_core::resources::Resources;
 use infra_core::sh;
@@ -85,8 +85,14 @@ impl Fact for Text {
             Node::Absent => Some(Found::Nothing),
             Node::Directory(_) => Some(Found::Other),
             Node::File(file) => file.text.as_deref().map(|text| Found::Is(text.to_owned())),
+            // Where it leads is another path's matter.
             Node::Link(_) => None,
         }
+    }
+
+    fn through(&self, _: &LinkNode, answer: Found<String>) -> Option<Found<String>> {
+        // A link that leads nowhere is something else than a file.
+        Some(if answer == Found::Nothing { Found::Other } else { answer })
     }
 
     fn examples() -> Vec<FactExample> {
