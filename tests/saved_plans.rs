@@ -253,7 +253,7 @@ fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
     for (bytes, why) in [
         (changed, "the plan file p.json is refused: it was changed since it was written"),
         (text[..text.len() - 2].to_vec(), "the plan file p.json is refused: it was changed since it was written"),
-        (saved_plan::write(&newer).into_bytes(), "the plan file p.json is refused: it was made by infra 9.9.9 (format 1)"),
+        (saved_plan::write(&newer).into_bytes(), "the plan file p.json is refused: it was made by infra 9.9.9 (format 2)"),
         (b"{}\n".to_vec(), "the plan file p.json is refused: it is no plan file of infra"),
     ] {
         fs::write(stage.path("p.json"), bytes).expect("a plan");

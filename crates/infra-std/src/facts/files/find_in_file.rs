@@ -37,6 +37,7 @@ impl Fact for FindInFile {
                                `false` where something else is, an empty list where no line matches.\n\nThe lines are matched by infra, \
                                not by the host's grep: the dialect is that of `files.line`, the same on \
                                every host. A pattern that is the whole text of a line matches that line too.";
+    const TELLS_CONTENT: bool = true;
     type Value = Found<Vec<String>>;
 
     fn command(&self) -> Command {

@@ -32,6 +32,7 @@ impl Fact for Sha256 {
     const DOC: &'static str = "The SHA-256 digest of a regular file's content, as 64 lower-case hexadecimal digits: `nil` where nothing \
                                is, `false` where \
                                something else than a file is.";
+    const TELLS_CONTENT: bool = true;
     type Value = Found<String>;
 
     fn command(&self) -> Command {

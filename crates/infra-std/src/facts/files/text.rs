@@ -56,6 +56,7 @@ impl Fact for Text {
     const DOC: &'static str = "The content of a text file, every byte of it: `nil` where nothing is, `false` where something else than a \
                                file is. A file of \
                                more than 16 MiB (less 4 KiB), and one that is not UTF-8, is an error that says so.";
+    const TELLS_CONTENT: bool = true;
     type Value = Found<String>;
 
     fn command(&self) -> Command {
