@@ -288,7 +288,10 @@ fn a_plan_rests_on_the_places_where_it_has_something_to_do() {
     // A host of the plan is such a place as well, also where the plan is not applied to it.
     stage.plan("elsewhere.lua", &["--limit", "b,c"]).expect(0);
     let plan: Value = serde_json::from_str(&stage.text("p.json")).expect("JSON");
-    assert_eq!(plan["plan"]["basis"]["places"].as_object().map(|places| places.keys().collect::<Vec<_>>()), Some(vec![&"@local".to_owned()]));
+    assert_eq!(
+        plan["plan"]["basis"]["places"].as_object().map(|places| places.keys().collect::<Vec<_>>()),
+        Some(vec![&"@local".to_owned()])
+    );
     stage.write("out/pool", "edited\n");
     let ran = stage.apply(&["--limit", "b"]).expect(1);
     says(&ran, &["on c: files.text"]);
