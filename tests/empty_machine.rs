@@ -167,13 +167,31 @@ fn diff<'d>(said: &'d Value, path: &str) -> &'d str {
 fn a_plan_for_an_empty_machine_is_kept_to() {
     let names = ["way-1", "way-2", "way-3", "way-4", "way-5", "way-6", "way-7"];
     assert_eq!(names.len(), WAYS.len(), "a machine for each way");
-    let fleet = Fleet::boot(&names).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
+    let fleet =
+        Fleet::boot(&[&names[..], &["worker"]].concat()).unwrap_or_else(|error| panic!("{error}; {}", error.hint().unwrap_or_default()));
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("app.service.j2"), UNIT).expect("a template");
     let config = format!("ssh_config_file={}", fleet.ssh_config().display());
     for (way, host) in WAYS.iter().zip(names) {
         kept_to(way, host, folder.path(), &config, fleet.machine(host));
     }
+    the_deploy_of_the_book(&config, fleet.machine("worker"));
+}
+
+/// The deploy that the book shows for this: all is known beforehand but what systemd makes of the unit.
+fn the_deploy_of_the_book(config: &str, machine: &Machine) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let deploy = common::repository().join("deploys/worker.lua").display().to_string();
+    let run = |words: &[&str]| common::run(folder.path(), &[&["worker", deploy.as_str(), "--json", "--data", config], words].concat());
+    let done = run(&["--yes", "--prove"]).expect(0).json();
+    let said: Vec<(&str, &str)> = planned(&done, "worker").into_iter().map(|(title, outlook, _)| (title, outlook)).collect();
+    let change = |title| (title, CHANGE);
+    let wanted = ["User", "Folder", "Settings", "How many at once", "Unit"].map(|title| format!("Worker | {title}"));
+    let wanted: Vec<(&str, &str)> = wanted.iter().map(|title| change(title.as_str())).chain([("Worker | Run", "depends")]).collect();
+    assert_eq!(said, wanted);
+    assert_eq!((&done["departures"], &done["proof"]["holds"]), (&Value::Array(Vec::new()), &Value::Bool(true)), "{:#}", done["proof"]);
+    let seen = "cd /srv/worker/etc && stat -c '%U %G %a' . worker.conf && cat worker.conf && systemctl is-active worker && systemctl is-enabled worker";
+    assert_eq!(look(machine, seen), "worker worker 750\nworker worker 640\nat_once = 4\nactive\nenabled");
 }
 
 fn kept_to(way: &Way, host: &str, folder: &Path, config: &str, machine: &Machine) {

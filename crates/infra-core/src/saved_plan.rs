@@ -86,6 +86,13 @@ pub struct HostBasis {
     pub calls: Vec<CallBasis>,
 }
 
+impl HostBasis {
+    /// Whether something is to be done although the plan rests on no fact, so that nothing tells whether it was done already.
+    pub fn rests_on_nothing(&self) -> bool {
+        self.facts.is_empty() && self.elsewhere.is_empty() && self.calls.iter().any(|call| call.planned != Planned::NoChange)
+    }
+}
+
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FactBasis {

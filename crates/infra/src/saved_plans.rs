@@ -135,6 +135,14 @@ impl Saved {
         let made = readable(self.plan.made as f64);
         let command = self.plan.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
         say(&format!("applying the plan that was made {made} UTC ({})", infra_core::output::printable(&command)));
+        let unbound = hosts.iter().map(name).filter(|host| self.plan.basis.hosts[*host].rests_on_nothing());
+        let unbound: Vec<&str> = unbound.collect();
+        if !unbound.is_empty() {
+            let on = fold_within(unbound.iter().copied(), 200);
+            say(&format!(
+                "the plan rests on nothing that is read from {on}: nobody can tell there whether it was applied already, and it is done again"
+            ));
+        }
         let depending = self.plan.depending(hosts.iter().map(name));
         if depending.is_empty() {
             return Ok(hosts);
