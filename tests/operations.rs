@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infra_test::snapshot::Snapshot;
 use infra_test::{Fleet, Machine};
@@ -267,15 +268,23 @@ fn outlooks(document: &Value) -> Vec<String> {
     operations.iter().map(|operation| text(&operation["hosts"]["web-01"]["outlook"], document)).collect()
 }
 
+/// How many predictions and outcomes were looked at; each is what it should be, or the test has failed there.
+static LOOKED_AT: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
 /// What the plan says of the only operation of a run.
 fn outlook(document: &Value) -> String {
     let mut all = outlooks(document);
     assert_eq!(all.len(), 1, "{document:#}");
+    LOOKED_AT[0].fetch_add(1, Ordering::Relaxed);
+    // A run that departed from its plan says so.
+    let departures = document["departures"].as_array().map_or(0, Vec::len);
+    assert_eq!(departures, 0, "a disagreement: {document:#}");
     all.remove(0)
 }
 
 /// What came of it: `changed`, `unchanged`, …
 fn outcome(document: &Value) -> String {
+    LOOKED_AT[1].fetch_add(1, Ordering::Relaxed);
     text(&document["hosts"]["web-01"]["operations"][0]["outcome"], document)
 }
 
@@ -368,6 +377,8 @@ fn every_operation_on_a_real_machine() {
             direction(folder, &config, machine, row, call, (command, output));
         }
     }
+    let [predictions, outcomes] = LOOKED_AT.each_ref().map(|count| count.load(Ordering::Relaxed));
+    println!("{} operations: {predictions} predictions, {outcomes} outcomes, 0 disagreements", ROWS.len());
     for chain in CHAINS {
         look(machine, chain.ground);
         std::fs::write(folder.join("deploy.lua"), chain.deploy).expect("a deploy");

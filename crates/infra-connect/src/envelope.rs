@@ -91,9 +91,11 @@ pub(crate) struct Dress<'d> {
 fn serve(tag: &Tag) -> String {
     let over = tag.say("$infra_k");
     let tag = tag.as_str();
-    // Each frame has a subshell: what it sets, and where it ends, is its own.
+    // Each frame has a subshell: what it sets, and where it ends, is its own. How it ended is known to the next one. Who is not heard any more serves no
+    // more: frames may have been sent ahead.
     format!(
-        "infra_k=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_k=$((infra_k+1));{over};;esac;done\n"
+        "infra_k=0;infra_o=0;while IFS= read -r infra_l;do case $infra_l in {tag}*)(eval \"${{infra_l#{tag}}}\");infra_o=$?;\
+         infra_k=$((infra_k+1));{over}||exit;;esac;done\n"
     )
 }
 
@@ -136,10 +138,12 @@ fn on_a_terminal(shell: &str) -> Shell {
     )
 }
 
-/// A frame. What the one before left of a line is ended first.
-fn frame(tag: &Tag, script: &str) -> String {
+/// A frame. What the one before left of a line is ended first. One that is `after` another is done only where that ended well, and otherwise let go, line
+/// by line, and so is every one that is after it.
+fn frame(tag: &Tag, after: bool, script: &str) -> String {
+    let condition = if after { "case $infra_o in 0);;*)exit \"$infra_o\";;esac;" } else { "" };
     // Twice, since bash(1) in a UTF-8 locale takes a newline behind half a character into it.
-    format!("\n\n{}{}", tag.as_str(), load(script))
+    format!("\n\n{}{condition}{}", tag.as_str(), load(script))
 }
 
 /// The first words of a host: what it can do.
@@ -148,6 +152,7 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
     // A tool that reads ahead takes what is meant for the next one: the loop would wait for ever.
     frame(
         tag,
+        false,
         &format!(
             "infra_c=0\ncommand -v setsid >/dev/null 2>&1 && infra_c=1\n\
              case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n\
@@ -164,6 +169,8 @@ pub(crate) struct Before<'b> {
     pub(crate) lock: Option<&'b Shell>,
     /// As whom this command alone runs.
     pub(crate) privilege: Option<&'b Privilege>,
+    /// Whether the command is not run unless the one before it ended with 0.
+    pub(crate) after: bool,
 }
 
 /// A script of the lock, and what tells its answer.
@@ -171,19 +178,22 @@ fn locking(marks: &mut Marks<Mark>, lock: Option<&Shell>) -> String {
     lock.map_or_else(String::new, |lock| format!("{lock}{}\n", marks.add(Mark::Lock).print("$infra_k")))
 }
 
-/// A frame that begins with this mark: `run`, which starts another shell, unless the lock is against it.
-fn guarded(marks: &mut Marks<Mark>, [first, last]: [Mark; 2], tag: &Tag, lock: Option<&Shell>, run: &str) -> String {
+/// A frame that begins with this mark: `run`, which starts another shell, unless the lock is against it. It ends as that does.
+fn guarded(marks: &mut Marks<Mark>, [first, last]: [Mark; 2], tag: &Tag, before: Before<'_>, run: &str) -> String {
     let first = marks.add(first).say("$$");
-    let locking = locking(marks, lock);
-    let run = if lock.is_some() { format!("case $infra_k in 0) unset infra_k\n{run}\n;; esac") } else { run.to_owned() };
+    let locking = locking(marks, before.lock);
+    let run = match before.lock {
+        Some(_) => format!("case $infra_k in 0) unset infra_k\n{run}\n;; *) (exit 255);; esac"),
+        None => run.to_owned(),
+    };
     let last = marks.add(last).say("$?");
     // The lines of the other shell are let go where it was not started.
-    frame(tag, &format!("{first}\n{locking}{run}\n{last}"))
+    frame(tag, before.after, &format!("{first}\n{locking}{run}\n{last}\nexit \"$infra_r\""))
 }
 
 /// Everything to be written to a shell that serves frames with this tag to have a script of the lock run, and nothing else.
 pub(crate) fn lock_alone(marks: &mut Marks<Mark>, tag: &Tag, lock: &Shell) -> String {
-    guarded(marks, [Mark::Ready, Mark::End], tag, Some(lock), ":")
+    guarded(marks, [Mark::Ready, Mark::End], tag, Before { lock: Some(lock), ..Before::default() }, ":")
 }
 
 /// Everything to be written to a shell that serves frames with this tag to have `script` run in a process group of its own.
@@ -203,12 +213,12 @@ pub(crate) fn command(
     let check = dress.shell.map_or_else(Shell::default, |shell| sh!("{} && ", shell_is_there(shell)));
     let start = format!("{check}{start}");
     let mut text = match before.privilege {
-        None => guarded(marks, [Mark::Ready, Mark::End], tag, before.lock, &start),
+        None => guarded(marks, [Mark::Ready, Mark::End], tag, before, &start),
         Some(privilege) => {
             let change = crate::privilege::command(privilege, None, false);
-            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before.lock, change.as_str());
+            let outer = guarded(marks, [Mark::Up, Mark::Down], tag, before, change.as_str());
             let (ready, end) = (marks.add(Mark::Ready).say("$$"), marks.add(Mark::End).say("$?"));
-            outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}"))
+            outer + &load(&format!("unset LC_ALL\n{ready}\n{start}\n{end}\nexit \"$infra_r\""))
         }
     };
     let group = if abilities.setsid || dress.terminal { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };

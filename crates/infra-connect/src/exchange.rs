@@ -8,7 +8,7 @@ use infra_core::output::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::envelope::Mark;
-use crate::payload::{Input, Payload, Progress, send};
+use crate::payload::{Input, Part, Progress, send};
 use crate::receipts::{Marks, Piece, Scanner};
 use crate::spawn::Process;
 
@@ -20,6 +20,10 @@ pub(crate) trait Listener: Send {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>);
     /// A stream is at its end.
     fn closed(&mut self, stream: Stream);
+    /// Whether it can take more of this stream by now. Where it cannot, that is not read before the other one has moved.
+    fn takes(&self, _: Stream) -> bool {
+        true
+    }
     /// Waits until it can take more.
     fn room(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
@@ -72,15 +76,15 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins to send `scripts` and `payload` to `process`, in whose outputs these marks may come, and then ends its input, unless that is to be kept.
-    pub(crate) fn new(process: Process, marks: Marks<Mark>, scripts: String, payload: Payload, keep: bool) -> Self {
+    /// Begins to send these parts to `process`, in whose outputs these marks may come, and then ends its input, unless that is to be kept.
+    pub(crate) fn new(process: Process, marks: Marks<Mark>, parts: Vec<Part>, keep: bool) -> Self {
         let marks = Arc::new(marks);
         let progress = Arc::new(Progress::new());
         let side = |stream| Side { stream: Some(stream), scanner: Scanner::new(marks.clone()), buffer: vec![0; BUFFER].into_boxed_slice() };
         Self {
             stdout: side(process.stdout),
             stderr: side(process.stderr),
-            writing: Some(Box::pin(send(process.stdin, scripts, payload, progress.clone(), keep))),
+            writing: Some(Box::pin(send(process.stdin, parts, progress.clone(), keep))),
             progress,
             input: None,
             ends: process.ends,
@@ -96,7 +100,7 @@ impl Exchange {
     /// Sends more, where [`has_sent`](Self::has_sent) says that it may.
     pub(crate) fn send_more(&mut self, text: String) {
         if let Some(input) = self.input.take() {
-            self.writing = Some(Box::pin(send(input, text, Payload::none(), self.progress.clone(), true)));
+            self.writing = Some(Box::pin(send(input, vec![Part::script(text)], self.progress.clone(), true)));
         }
     }
 
@@ -112,11 +116,11 @@ impl Exchange {
         }
         listener.room().await;
         tokio::select! {
-            read = self.stdout.read() => {
+            read = self.stdout.read(), if listener.takes(Stream::Stdout) => {
                 self.progress.advance();
                 self.stdout.take(read, Stream::Stdout, listener);
             }
-            read = self.stderr.read() => self.stderr.take(read, Stream::Stderr, listener),
+            read = self.stderr.read(), if listener.takes(Stream::Stderr) => self.stderr.take(read, Stream::Stderr, listener),
             input = async { match &mut self.writing { Some(writing) => writing.await, None => std::future::pending().await } } => {
                 self.writing = None;
                 self.input = input;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::envelope::{Dress, Mark};
 use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
-use crate::perform::{Ear, until};
+use crate::perform::{Ear, Turn, until};
 use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Refusal, Request};
 use crate::receipts::{Marks, Piece};
@@ -22,9 +22,9 @@ use crate::{privilege, script};
 type Answer = Result<Output, String>;
 
 /// Listens to the answers of one request.
-struct Answers {
+pub(crate) struct Answers {
     /// Privilege, and what was said before the first question.
-    ear: Ear,
+    pub(crate) ear: Ear,
     limit: usize,
     /// The question whose output each stream holds now.
     current: [usize; 2],
@@ -35,11 +35,40 @@ struct Answers {
 }
 
 impl Answers {
+    /// To so many questions, asked in the frame with this number; no answer may be longer than `limit` bytes.
+    pub(crate) fn new(frame: i64, count: usize, limit: usize) -> Self {
+        Self {
+            ear: Ear::new(None, frame),
+            limit,
+            current: [0; 2],
+            partial: vec![Output::default(); count],
+            answered: vec![false; count],
+            since: Instant::now(),
+        }
+    }
+
+    /// From now on somebody waits for them.
+    pub(crate) fn waited_for(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Since when the question that is asked now has been.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The answers that are whole and not too long.
+    pub(crate) fn whole(self) -> Vec<Option<Output>> {
+        let fits = |output: &Output| output.stdout.len() + output.stderr.len() <= self.limit;
+        let all = self.partial.into_iter().zip(self.answered);
+        all.map(|(output, answered)| Some(output).filter(|output| answered && fits(output))).collect()
+    }
+
     fn first_open(&self) -> Option<usize> {
         self.answered.iter().position(|answered| !answered)
     }
 
-    fn too_long(&self) -> bool {
+    pub(crate) fn too_long(&self) -> bool {
         self.first_open().is_some_and(|open| self.partial[open].stdout.len() + self.partial[open].stderr.len() > self.limit)
     }
 }
@@ -90,6 +119,17 @@ struct Round {
 }
 
 impl Inner {
+    /// The script that asks these questions, one after the other.
+    pub(crate) fn asking<'q>(&self, marks: &mut Marks<Mark>, texts: impl Iterator<Item = &'q str>) -> String {
+        let locale = self.abilities.locale();
+        let begin = marks.add(Mark::Begin).say("0");
+        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
+        for (place, question) in texts.enumerate() {
+            text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
+        }
+        text
+    }
+
     /// Answers all questions, in one request for each user and shell among them; the requests run at once.
     pub(crate) async fn gather(self: &Arc<Self>, questions: Vec<Question>) -> Result<Vec<Answer>, Lost> {
         let mut groups: Vec<(As, Vec<usize>)> = Vec::new();
@@ -176,12 +216,7 @@ impl Inner {
         let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
         let killed = "it was not asked to its end, as the run was interrupted";
         let mut marks = Marks::new();
-        let locale = self.abilities.locale();
-        let begin = marks.add(Mark::Begin).say("0");
-        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
-        for (place, (question, _)) in texts.iter().enumerate() {
-            text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
-        }
+        let text = self.asking(&mut marks, texts.iter().map(|(question, _)| *question));
         let guarded = self.lock.before_facts(self);
         let session = tokio::select! {
             session = self.session(privilege, Use::Again) => session,
@@ -197,16 +232,10 @@ impl Inner {
         self.goes_out();
         let lock = guarded.as_ref().map(|guarded| &guarded.script);
         let dress = Dress { shell: of.shell.as_deref(), terminal: false };
-        let request = Request { privilege, lock, script: &text, dress, marks, payload: Payload::none() };
+        let request = Request { privilege, lock, script: &text, dress, marks, payload: Payload::none(), after: false };
         let mut exchange = self.begin(&mut session, request, Use::Again);
-        let mut answers = Answers {
-            ear: Ear::new(None, session.frame).guarded(guarded.map(|guarded| guarded.answer)),
-            limit: self.settings.fact_limit,
-            current: [0; 2],
-            partial: vec![Output::default(); texts.len()],
-            answered: vec![false; texts.len()],
-            since: Instant::now(),
-        };
+        let mut answers = Answers::new(session.frame, texts.len(), self.settings.fact_limit);
+        answers.ear = answers.ear.guarded(guarded.map(|guarded| guarded.answer));
         let deadline_of = |open: Option<usize>| {
             let patience = open.and_then(|open| texts[open].1).map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
             patience.unwrap_or(self.settings.fact_deadline).max(self.settings.fact_deadline)
@@ -291,7 +320,7 @@ impl Answers {
 }
 
 /// What stands in the subshell of a question.
-fn text_of(question: &Question) -> Result<String, String> {
+pub(crate) fn text_of(question: &Question) -> Result<String, String> {
     let environment = script::environment(&question.context.env)?;
     let text = format!("{}{environment}{}", script::directory(&question.context), script::evaluate(&question.command.script));
     if text.contains('\0') { Err("a command cannot hold a NUL character".to_owned()) } else { Ok(text) }

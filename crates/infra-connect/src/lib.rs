@@ -38,7 +38,8 @@
 //! - An exit is a code that came with our own receipt, or it is *lost*. What the connector says about the end of its process is only
 //!   used for the words of a message.
 //! - Nothing that a host prints can be taken for a receipt: each has 128 random bits, which are sent on standard input only.
-//! - Commands share a shell, one after the other, for as long as none of them may have left something behind (`sessions`): most cost one round trip.
+//! - Commands share a shell, one after the other, for as long as none of them may have left something behind (`sessions`): most cost one round trip. The
+//!   steps of a change go out together where nothing stands between them, with the questions that are asked behind them (`joined`).
 //! - What was printed before a command began (banners, shell start-up files) is never part of its output.
 //! - A command that leaves a child behind which holds its outputs open does not hang: it ends with the receipt.
 
@@ -50,6 +51,7 @@ mod download;
 mod envelope;
 mod exchange;
 mod gather;
+mod joined;
 mod local;
 mod lock;
 mod lock_script;

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use crate::envelope::{self, Mark};
 use crate::exchange::{Exchange, Step};
 use crate::lock_script::{self, HELD, LOST, MOVED, OTHERS, Place};
-use crate::payload::Payload;
-use crate::perform::Ear;
+use crate::payload::Part;
+use crate::perform::{Ear, Turn};
 use crate::reached::Inner;
 use crate::receipts::{Marks, Tag};
 use crate::sessions::Use;
@@ -153,6 +153,25 @@ impl Lock {
         Ok(Some(Guarded { script, answer: Awaited { inner: inner.clone(), kind: Kind::Take(taking) } }))
     }
 
+    /// What stands before a step that goes out behind one that has this before it, and is not begun unless that ended well: the lock is to be held still.
+    pub(crate) fn before_next(&self, inner: &Arc<Inner>, first: &Guarded) -> Option<Guarded> {
+        let state = self.state();
+        let Claimed { claim, key } = &**state.claim.as_ref()?;
+        let place = match (&state.standing, &first.answer.kind) {
+            // It will have been taken by then.
+            (_, Kind::Take(_)) => None,
+            (Standing::Held(place), _) => Some(place),
+            _ => return None,
+        };
+        let script = lock_script::check(claim, key, place, &temporary(), lock_script::enough(claim));
+        Some(Guarded { script, answer: Awaited { inner: inner.clone(), kind: Kind::Check } })
+    }
+
+    /// Whether changes are made under it.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.state().claim.is_some()
+    }
+
     /// The same, as far as the lock does not have to be taken first.
     fn known(&self, inner: &Arc<Inner>, as_of: u64) -> Result<Option<Option<Guarded>>, Locked> {
         let state = self.state();
@@ -163,7 +182,7 @@ impl Lock {
             Standing::Held(_) if state.moves != as_of => Err(Locked::Moved { same_machine: None }),
             Standing::Held(place) => {
                 let Claimed { claim, key } = &**claimed;
-                let script = lock_script::check(claim, key, place, &temporary(), lock_script::enough(claim));
+                let script = lock_script::check(claim, key, Some(place), &temporary(), lock_script::enough(claim));
                 Ok(Some(Some(Guarded { script, answer: Awaited { inner: inner.clone(), kind: Kind::Check } })))
             }
         }
@@ -247,7 +266,7 @@ impl Inner {
         let script = {
             let state = self.lock.state();
             let (Some(claimed), Standing::Held(place)) = (&state.claim, &state.standing) else { return };
-            lock_script::check(&claimed.claim, &claimed.key, place, &temporary(), claimed.claim.lease.as_secs())
+            lock_script::check(&claimed.claim, &claimed.key, Some(place), &temporary(), claimed.claim.lease.as_secs())
         };
         let guarded = Guarded { script, answer: Awaited { inner: self.clone(), kind: Kind::Check } };
         // Losing the lock ends this task; whoever hears of it does so when the next step is to be done.
@@ -276,7 +295,7 @@ impl Inner {
         let opened = if idle.is_none() { envelope::open(&mut marks, None, &tag, None) } else { String::new() };
         marks.know(&tag, Mark::Over);
         let text = opened + &envelope::lock_alone(&mut marks, &tag, &guarded.script);
-        let mut exchange = Exchange::new(process, marks, text, Payload::none(), idle.is_some());
+        let mut exchange = Exchange::new(process, marks, vec![Part::script(text)], idle.is_some());
         let mut ear = Ear::new(None, frame).guarded(Some(guarded.answer));
         while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
         let ending = match ear.locked() {

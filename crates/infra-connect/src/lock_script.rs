@@ -184,10 +184,15 @@ pub(crate) struct Place {
     pub(crate) epoch: String,
 }
 
-/// Sets all that is known of a lock that is held, or ends with `otherwise` where it is held no more.
-fn held(claim: &Claim, key: &str, place: &Place, temporary: &str, otherwise: i64) -> Shell {
+/// Sets all that is known of a lock that is held, or ends with `otherwise` where it is held no more. Without a place it is the one that was taken right
+/// before, and which nobody was told of yet.
+fn held(claim: &Claim, key: &str, held: Option<&Place>, temporary: &str, otherwise: i64) -> Shell {
+    let found = match held {
+        Some(place) => sh!("d={}; m={}", place.folder, place.epoch),
+        None => sh!("{}infra_place && infra_top; m=$e", place(true)),
+    };
     sh!(
-        "{}{}d={}; m={}
+        "{}{}{}
 infra_mine() { infra_top; [ \"$e\" = \"$m\" ] && infra_look && [ \"$hk\" = {} ] && [ \"$hb\" = \"$b\" ] && [ \"$hu\" != free ]; }
 infra_lost() { [ \"$e\" = 0 ] || [ \"$hk\" = {} ] || infra_who; infra_end {}; }
 infra_now; infra_mine || { infra_look; infra_lost; }
@@ -195,8 +200,7 @@ s=$hs
 ",
         reading(),
         writing(claim, key, temporary),
-        place.folder,
-        place.epoch,
+        found,
         key,
         key,
         otherwise
@@ -205,7 +209,7 @@ s=$hs
 
 /// Makes sure that the lock is held, and renews its lease where less than `enough` seconds of it are left. A lease that has run out is renewed where nobody
 /// has taken the lock; who takes it at the same moment sees that, or is seen.
-pub(crate) fn check(claim: &Claim, key: &str, place: &Place, temporary: &str, enough: u64) -> Shell {
+pub(crate) fn check(claim: &Claim, key: &str, place: Option<&Place>, temporary: &str, enough: u64) -> Shell {
     apart(&sh!(
         "{}[ $((hu-n)) -gt {} ] && infra_end {}
 infra_hold $((n+{})) || { echo \"its lease cannot be renewed in $d\"; infra_end {}; }
@@ -227,5 +231,5 @@ pub(crate) fn enough(claim: &Claim) -> u64 {
 
 /// Gives the lock back.
 pub(crate) fn release(claim: &Claim, key: &str, place: &Place, temporary: &str) -> Shell {
-    apart(&sh!("{}infra_hold free\ninfra_end {}", held(claim, key, place, temporary, HELD), HELD))
+    apart(&sh!("{}infra_hold free\ninfra_end {}", held(claim, key, Some(place), temporary, HELD), HELD))
 }

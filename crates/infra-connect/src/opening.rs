@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::envelope::{self, Mark};
 use crate::exchange::{Exchange, Listener, Step};
 use crate::passwords::{Attempt, HostPasswords};
-use crate::payload::Payload;
+use crate::payload::Part;
 use crate::privilege::{Kind, Refused, is_expired, refusal, wrong};
 use crate::reached::{Inner, Refusal};
 use crate::receipts::{Marks, Piece, Tag};
@@ -175,7 +175,7 @@ impl Inner {
         let doas_asks = self.doors.of(privilege).doas;
         let mut marks = Marks::new();
         let text = envelope::knock(&mut marks, privilege, doas_asks);
-        let mut exchange = Exchange::new(process, marks, text, Payload::none(), true);
+        let mut exchange = Exchange::new(process, marks, vec![Part::script(text)], true);
         let mut door = Door::default();
         let passwords: &HostPasswords = self.passwords();
         let mut attempt: Option<(Tool, Attempt)> = None;

@@ -1,7 +1,7 @@
 //! What follows the scripts on the input of a command, and how it is sent in bounded memory.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use infra_core::change::Content;
@@ -43,9 +43,23 @@ impl Payload {
     }
 }
 
+/// A script for the host and what it reads. The last line of the script is the one that lets it begin.
+pub(crate) struct Part {
+    pub(crate) script: String,
+    pub(crate) payload: Payload,
+}
+
+impl Part {
+    /// A script that reads nothing.
+    pub(crate) fn script(script: String) -> Self {
+        Self { script, payload: Payload::none() }
+    }
+}
+
 /// How far the sending is.
 pub(crate) struct Progress {
-    begun: AtomicBool,
+    /// How many parts may have begun.
+    begun: AtomicUsize,
     moved: Mutex<Instant>,
     fault: Mutex<Option<String>>,
     whole: AtomicBool,
@@ -57,7 +71,7 @@ impl Progress {
     /// Nothing was sent yet.
     pub(crate) fn new() -> Self {
         Self {
-            begun: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
             moved: Mutex::new(Instant::now()),
             fault: Mutex::new(None),
             whole: AtomicBool::new(false),
@@ -77,9 +91,9 @@ impl Progress {
         self.whole.load(Ordering::Acquire)
     }
 
-    /// Whether the host may have all it needs to change something.
-    pub(crate) fn begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
+    /// Whether the host may have all it needs to change something by this part.
+    pub(crate) fn begun(&self, part: usize) -> bool {
+        self.begun.load(Ordering::Acquire) > part
     }
 
     /// When bytes last went out.
@@ -93,7 +107,7 @@ impl Progress {
     }
 
     fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
+        self.begun.fetch_add(1, Ordering::Release);
     }
 
     fn fail(&self, fault: String) {
@@ -134,45 +148,19 @@ impl Writer {
 /// The input of a shell.
 pub(crate) type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
-/// Sends the scripts and the payload, and ends the input, unless it is to be kept and all went well. A host that does not want to read all of it is no
-/// error here: its receipt tells.
-pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progress: Arc<Progress>, keep: bool) -> Option<Input> {
+/// Sends scripts and what they read, one after the other, and ends the input, unless it is to be kept and all went well. A host that does not want to read
+/// all of it is no error here: its receipt tells.
+pub(crate) async fn send(stdin: Input, parts: Vec<Part>, progress: Arc<Progress>, keep: bool) -> Option<Input> {
     let mut writer = Writer { stdin, progress };
-    // The last line is the one that lets the last shell begin.
-    let last = scripts.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-    let waits = match &payload {
-        Payload::Stream(_) | Payload::File(_) => false,
-        Payload::Checked(content) => content.size() > 0,
-        Payload::Tree(_) => true,
-    };
     let sent = async {
-        writer.write(&scripts.as_bytes()[..last]).await?;
-        if !waits {
-            writer.progress.begin();
-        }
-        writer.write(&scripts.as_bytes()[last..]).await?;
-        match payload {
-            Payload::Stream(bytes) => writer.write(&bytes).await?,
-            Payload::File(Content::Bytes(bytes)) => writer.write(&bytes).await?,
-            Payload::File(Content::LocalFile { path, size, sha256 }) | Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
-                if let Err(fault) = send_file(&mut writer, &path, size, &sha256, true).await? {
-                    writer.progress.fail(fault);
-                }
-            }
-            Payload::Checked(Content::Bytes(bytes)) => {
-                let at = bytes.len().saturating_sub(1);
-                writer.write_content(&bytes[..at]).await?;
-                writer.progress.begin();
-                writer.write_content(&bytes[at..]).await?;
-            }
-            Payload::Tree(tree) => {
-                if let Err(fault) = send_tree(&mut writer, &tree).await? {
-                    writer.progress.fail(fault);
-                }
+        for part in parts {
+            send_part(&mut writer, part).await?;
+            // With too few bytes a host would wait for the others.
+            if writer.progress.fault().is_some() {
+                break;
             }
         }
         writer.progress.whole.store(true, Ordering::Release);
-        // With too few bytes a host would wait for the others.
         if keep && writer.progress.fault().is_none() {
             writer.stdin.flush().await?;
             return Ok(true);
@@ -183,6 +171,45 @@ pub(crate) async fn send(stdin: Input, scripts: String, payload: Payload, progre
     // Broken pipes show as the end of the outputs.
     let sent: std::io::Result<bool> = sent.await;
     sent.unwrap_or(false).then_some(writer.stdin)
+}
+
+async fn send_part(writer: &mut Writer, Part { script, payload }: Part) -> std::io::Result<()> {
+    // The last line is the one that lets the last shell begin.
+    let last = script.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let waits = match &payload {
+        Payload::Stream(_) | Payload::File(_) => false,
+        Payload::Checked(content) => content.size() > 0,
+        Payload::Tree(_) => true,
+    };
+    writer.write(&script.as_bytes()[..last]).await?;
+    if !waits {
+        writer.progress.begin();
+    }
+    writer.write(&script.as_bytes()[last..]).await?;
+    match payload {
+        Payload::Stream(bytes) => writer.write(&bytes).await?,
+        Payload::File(Content::Bytes(bytes)) => writer.write(&bytes).await?,
+        Payload::File(Content::LocalFile { path, size, sha256 }) | Payload::Checked(Content::LocalFile { path, size, sha256 }) => {
+            if let Err(fault) = send_file(writer, &path, size, &sha256, waits).await? {
+                writer.progress.fail(fault);
+            }
+        }
+        Payload::Checked(Content::Bytes(bytes)) => {
+            let at = bytes.len().saturating_sub(1);
+            writer.write_content(&bytes[..at]).await?;
+            // An empty one has begun with its script.
+            if waits {
+                writer.progress.begin();
+            }
+            writer.write_content(&bytes[at..]).await?;
+        }
+        Payload::Tree(tree) => {
+            if let Err(fault) = send_tree(writer, &tree).await? {
+                writer.progress.fail(fault);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sends the files of a tree, one after the other. What ends it is not sent before each is known to be what was meant.
@@ -208,8 +235,8 @@ async fn send_tree(writer: &mut Writer, tree: &TreeStream) -> std::io::Result<Re
     Ok(Ok(()))
 }
 
-/// Sends a file of this machine; `last` where nothing comes after it. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
-async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str, last: bool) -> std::io::Result<Result<(), String>> {
+/// Sends a file of this machine; with `begins` its last bytes are those that let the host begin. What it finds wrong with the file leaves the host with too few bytes or with others, which it refuses by digest.
+async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str, begins: bool) -> std::io::Result<Result<(), String>> {
     let changed = || format!("the local file {path} changed after it was read");
     let mut file = match tokio::fs::File::open(path).await {
         Ok(file) => file,
@@ -232,7 +259,7 @@ async fn send_file(writer: &mut Writer, path: &str, size: u64, sha256: &str, las
             if digest.finish() != sha256 {
                 return Ok(Err(changed()));
             }
-            if last {
+            if begins {
                 writer.progress.begin();
             }
             writer.write_content(&buffer[..read]).await?;

@@ -11,15 +11,16 @@ use infra_core::global_arguments::Context;
 use infra_core::lock::Locked;
 use infra_core::output::Stream;
 use infra_core::privilege::{Privilege, Tool};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::download::Incoming;
 use crate::envelope::{Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
-use crate::lock::Awaited;
+use crate::lock::{Awaited, Guarded};
 use crate::payload::Payload;
 use crate::privilege::{Kind, Refused};
-use crate::reached::{Inner, Refusal, Request};
+use crate::reached::{Inner, Kills, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
 use crate::tree_download::IncomingTree;
@@ -31,22 +32,22 @@ pub(crate) const LAG: Duration = Duration::from_secs(2);
 const PRELUDE: usize = 4096;
 
 /// A step, made ready for the wire.
-struct Task {
-    marks: Marks<Mark>,
-    script: String,
-    payload: Payload,
-    limit: Limit,
+pub(crate) struct Task {
+    pub(crate) marks: Marks<Mark>,
+    pub(crate) script: String,
+    pub(crate) payload: Payload,
+    pub(crate) limit: Limit,
     /// How much longer it may be silent once all is sent, as it has much to check and to sync.
     afterwards: Duration,
-    cleanup: Shell,
+    pub(crate) cleanup: Shell,
     /// The destination, for an upload: it has no output, and 0 is its only good end.
-    dest: Option<String>,
+    pub(crate) dest: Option<String>,
     /// Whether it may leave processes behind, whose outputs must reach no other command.
     leaves_processes: bool,
 }
 
 impl Task {
-    fn how(&self) -> Use {
+    pub(crate) fn how(&self) -> Use {
         match (self.payload.reads_to_the_end(), self.leaves_processes) {
             (true, _) => Use::ToItsEnd,
             (false, true) => Use::Once,
@@ -55,8 +56,9 @@ impl Task {
     }
 }
 
+/// When the time of a step is up.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(crate) enum Limit {
     None,
     Whole(Duration),
     /// From the last bytes that went out.
@@ -66,9 +68,17 @@ enum Limit {
 /// How many bytes in a second a host digests and syncs at the least, once all of them are there.
 const SLOWEST_DISK: u64 = 16 << 20;
 
+/// Listens to commands, one of them at a time.
+pub(crate) trait Turn: Listener {
+    /// Whether nothing more is waited for.
+    fn done(&self) -> bool;
+    /// Whether one of the outputs is over, so that the other one should soon be.
+    fn nearly_done(&self) -> bool;
+}
+
 /// Listens to one command.
 pub(crate) struct Ear {
-    sink: Option<OutputSink>,
+    pub(crate) sink: Option<OutputSink>,
     prelude: [Vec<u8>; 2],
     begun: [bool; 2],
     over: [bool; 2],
@@ -127,19 +137,14 @@ impl Ear {
         self.locked.as_ref().map(Option::as_ref)
     }
 
-    /// Whether nothing more is waited for.
-    pub(crate) fn done(&self) -> bool {
-        self.over == [true; 2]
-    }
-
-    /// Whether one of the outputs is over, so that the other one should soon be.
-    pub(crate) fn nearly_done(&self) -> bool {
-        self.over[0]
-    }
-
     /// The exit status of the command, by its receipt.
     pub(crate) fn end(&self) -> Option<i32> {
         self.end
+    }
+
+    /// The shell that changes the user, and the one that serves the command.
+    pub(crate) fn shells(&self) -> (Option<u32>, Option<u32>) {
+        (self.up, self.ready)
     }
 
     /// The process group to kill, and whether it is that of the user we changed to.
@@ -165,6 +170,16 @@ impl Ear {
         self.begun[side(stream)]
     }
 
+    /// Whether this stream is over.
+    pub(crate) fn is_over(&self, stream: Stream) -> bool {
+        self.over[side(stream)]
+    }
+
+    /// Whether the command has a process group of its own by now.
+    pub(crate) fn has_group(&self) -> bool {
+        self.group.is_some()
+    }
+
     /// Whether the process group of the command is known, or will never be.
     pub(crate) fn settled(&self) -> bool {
         self.group.is_some() || self.done()
@@ -187,6 +202,16 @@ impl Ear {
 
     fn printed(&self) -> String {
         self.prelude.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Turn for Ear {
+    fn done(&self) -> bool {
+        self.over == [true; 2]
+    }
+
+    fn nearly_done(&self) -> bool {
+        self.over[0]
     }
 }
 
@@ -252,7 +277,7 @@ struct NotThere {
 }
 
 /// The refusal of a step that was to write a file.
-fn of_file(dest: Option<&str>, refused: Refused) -> Refused {
+pub(crate) fn of_file(dest: Option<&str>, refused: Refused) -> Refused {
     match dest {
         Some(dest) => Refused { message: format!("{dest} was not written: {}", refused.message), ..refused },
         None => refused,
@@ -260,7 +285,7 @@ fn of_file(dest: Option<&str>, refused: Refused) -> Refused {
 }
 
 /// The shell of a step: what a person wrote is read by the shell that they asked for.
-fn dress<'c>(step: &Perform<'c>) -> Dress<'c> {
+pub(crate) fn dress<'c>(step: &Perform<'c>) -> Dress<'c> {
     match step.action {
         Action::Run(_) => Dress { shell: step.context.shell.as_deref(), terminal: step.context.get_pty },
         _ => Dress::default(),
@@ -269,9 +294,25 @@ fn dress<'c>(step: &Perform<'c>) -> Dress<'c> {
 
 /// Why a command was stopped by us.
 #[derive(Clone, Copy, PartialEq)]
-enum Stopped {
+pub(crate) enum Stopped {
     TimedOut,
     Killed,
+}
+
+impl Stopped {
+    /// How a command ended that was stopped: whether it was `found` on the host, which process group is still there, and whether it may have begun.
+    pub(crate) fn ending(self, after: Duration, found: bool, still_running: Option<u32>, begun: bool) -> Ending {
+        match self {
+            Self::Killed => Ending::Killed,
+            Self::TimedOut if found => Ending::TimedOut { after, still_running },
+            Self::TimedOut => Ending::Lost { reason: format!("the host did not start a shell within {} s", after.as_secs()), begun },
+        }
+    }
+}
+
+/// How a step ends that nobody began, as the run was interrupted.
+pub(crate) fn interrupted() -> Ending {
+    Ending::Refused("the run was interrupted before it began".to_owned())
 }
 
 impl Inner {
@@ -379,34 +420,17 @@ impl Inner {
         let dest = task.dest.as_deref();
         let mut kills = self.kills();
         let _flight = self.flight();
-        let interrupted = || Ok(Ending::Refused("the run was interrupted before it began".to_owned()));
-        let mut guarded = tokio::select! {
-            biased;
-            _ = kills.changed() => return interrupted(),
-            guarded = self.lock.before_step(self, step.as_of) => match guarded {
-                Ok(guarded) => guarded,
-                Err(locked) => return Ok(Ending::Locked(locked)),
-            },
+        let guarded = match self.lock_before(step, privilege, &mut kills).await {
+            Ok(guarded) => guarded,
+            Err(ending) => return Ok(ending),
         };
-        // A shell that a password stands before is opened once and kept, so that the lock is asked by itself.
-        let by_itself = privilege.is_some_and(|privilege| self.doors.converses(privilege));
-        if let Some(alone) = guarded.take_if(|_| by_itself) {
-            let ending = tokio::select! {
-                biased;
-                _ = kills.changed() => return interrupted(),
-                ending = self.ask_lock(alone) => ending,
-            };
-            if ending != Ending::Exited(0) {
-                return Ok(ending);
-            }
-        }
         let lock = guarded.as_ref().map(|guarded| &guarded.script);
         // The lock is that of the user who is logged in, so that a shell of that user has a look at it and then changes the user, all in one round trip.
         let serving = privilege.filter(|_| lock.is_none());
         let how = task.how();
         let session = tokio::select! {
             biased;
-            _ = kills.changed() => return Ok(Ending::Refused("the run was interrupted before it began".to_owned())),
+            _ = kills.changed() => return Ok(interrupted()),
             session = self.session(serving, how) => session,
         };
         let mut session = match session {
@@ -418,7 +442,8 @@ impl Inner {
         let started = Instant::now();
         self.command_goes_out();
         let frame = session.frame;
-        let request = Request { privilege, lock, script: &task.script, dress: dress(step), marks: task.marks, payload: task.payload };
+        let request =
+            Request { privilege, lock, script: &task.script, dress: dress(step), marks: task.marks, payload: task.payload, after: false };
         let mut exchange = self.begin(&mut session, request, how);
         exchange.progress().tell(sink.clone());
         let mut ear = Ear::new(Some(sink), frame).guarded(guarded.map(|guarded| guarded.answer));
@@ -428,14 +453,7 @@ impl Inner {
             self.settle(&mut exchange, &mut ear, Ear::settled).await;
             let killing = self.stop(ear.target(), privilege, &task.cleanup);
             let still_running = hear_out(&mut exchange, &mut ear, killing).await;
-            return Ok(match (stopped, ear.target()) {
-                (Stopped::Killed, _) => Ending::Killed,
-                (Stopped::TimedOut, Some(_)) => Ending::TimedOut { after, still_running },
-                (Stopped::TimedOut, None) => {
-                    let reason = format!("the host did not start a shell within {} s", after.as_secs());
-                    Ending::Lost { reason, begun: exchange.progress().begun() }
-                }
-            });
+            return Ok(stopped.ending(after, ear.target().is_some(), still_running, exchange.progress().begun(0)));
         }
         let locked = matches!(ear.locked(), Some(Some(_)));
         if let (Some((status, printed)), Some(privilege), false) = (ear.refused_by(), privilege, locked) {
@@ -443,12 +461,42 @@ impl Inner {
             self.end(session, exchange, &ear, how).await;
             return Err(NotThere { refused: of_file(dest, privilege::refusal(privilege, status, &printed)), unasked: true });
         }
-        let ending = self.judge(&mut exchange, &ear, dest).await;
+        let ending = self.judge(&mut exchange, &ear, 0, dest).await;
         self.end(session, exchange, &ear, how).await;
         Ok(ending)
     }
 
-    async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
+    /// What stands before a step for the lock, in the shell that is to serve it: nothing where the lock was asked by itself.
+    ///
+    /// # Errors
+    /// How the step ends where it is not to be done.
+    pub(crate) async fn lock_before(
+        self: &Arc<Self>,
+        step: &Perform<'_>,
+        privilege: Option<&Privilege>,
+        kills: &mut watch::Receiver<Kills>,
+    ) -> Result<Option<Guarded>, Ending> {
+        let mut guarded = tokio::select! {
+            biased;
+            _ = kills.changed() => return Err(interrupted()),
+            guarded = self.lock.before_step(self, step.as_of) => guarded.map_err(Ending::Locked)?,
+        };
+        // A shell that a password stands before is opened once and kept, so that the lock is asked by itself.
+        let by_itself = privilege.is_some_and(|privilege| self.doors.converses(privilege));
+        let Some(alone) = guarded.take_if(|_| by_itself) else { return Ok(guarded) };
+        let ending = tokio::select! {
+            biased;
+            _ = kills.changed() => return Err(interrupted()),
+            ending = self.ask_lock(alone) => ending,
+        };
+        if ending == Ending::Exited(0) { Ok(None) } else { Err(ending) }
+    }
+
+    /// Makes a step ready for the wire.
+    ///
+    /// # Errors
+    /// Why it cannot be done, as a sentence fragment.
+    pub(crate) async fn prepare(&self, step: &Perform<'_>) -> Result<Task, String> {
         let mut marks = Marks::new();
         let whole = step.timeout.map_or(Limit::None, Limit::Whole);
         let name = temporary_name();
@@ -535,13 +583,13 @@ impl Inner {
     }
 
     /// Listens until the command is over, its time is up or it is to be killed.
-    async fn listen(
+    pub(crate) async fn listen(
         &self,
         exchange: &mut Exchange,
-        ear: &mut Ear,
+        ear: &mut impl Turn,
         limit: Limit,
         afterwards: Duration,
-        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
+        kills: &mut watch::Receiver<Kills>,
     ) -> Option<Stopped> {
         let started = Instant::now();
         let mut lag: Option<Instant> = None;
@@ -586,17 +634,18 @@ impl Inner {
     }
 
     /// Kills a command. Gives the process group that is still there.
-    async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, privilege: Option<&Privilege>, cleanup: &Shell) -> Option<u32> {
+    pub(crate) async fn stop(self: &Arc<Self>, target: Option<(u32, bool)>, privilege: Option<&Privilege>, cleanup: &Shell) -> Option<u32> {
         let (group, privileged) = target?;
         let gone = self.kill_group(group, privilege.filter(|_| privileged), cleanup).await;
         (!gone).then_some(group)
     }
 
-    async fn judge(&self, exchange: &mut Exchange, ear: &Ear, dest: Option<&str>) -> Ending {
+    /// How a step ended, from what was heard of it; `part` is its place in what was sent.
+    pub(crate) async fn judge(&self, exchange: &mut Exchange, ear: &Ear, part: usize, dest: Option<&str>) -> Ending {
         if let Some(Some(locked)) = ear.locked() {
             return Ending::Locked(locked.clone());
         }
-        let begun = exchange.progress().begun();
+        let begun = exchange.progress().begun(part);
         let refused = |reason: String| {
             Ending::Refused(match dest {
                 Some(dest) => format!("{dest} was not written: {reason}"),
@@ -637,7 +686,7 @@ pub(crate) async fn until(moment: Option<Instant>) {
 }
 
 /// Goes on listening while a command is killed, and a little longer, for its last words.
-async fn hear_out<T>(exchange: &mut Exchange, ear: &mut Ear, killing: impl Future<Output = T>) -> T {
+pub(crate) async fn hear_out<T>(exchange: &mut Exchange, ear: &mut impl Turn, killing: impl Future<Output = T>) -> T {
     let mut killing = std::pin::pin!(killing);
     let result = loop {
         tokio::select! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
-use infra_core::connection::{Connection, Crowded, Ending, Lost, OutputSink, Perform, Question, Traffic};
+use infra_core::connection::{Connection, Crowded, Ending, LinedUp, Lineup, Lost, OutputSink, Perform, Question, Traffic};
 use infra_core::global_arguments::Context;
 use infra_core::lock::Claim;
 use infra_core::output::{Output, Stream};
@@ -17,11 +17,12 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, watch};
 
 use crate::envelope::{self, Abilities, Before, Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::joined::Joined;
 use crate::lock::Lock;
 use crate::opening::Doors;
 use crate::passwords::{HostPasswords, Passwords};
-use crate::payload::Payload;
-use crate::perform::Ear;
+use crate::payload::{Part, Payload};
+use crate::perform::{Ear, Turn, interrupted};
 use crate::privilege::Refused;
 use crate::receipts::{Marks, Piece, Tag};
 use crate::sessions::{Outdated, Session, Sessions, Use};
@@ -32,7 +33,7 @@ use crate::spawn::{Process, Spawn};
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Why what is in flight when a connection is closed is lost.
-const CLOSED: &str = "the connection was closed";
+pub(crate) const CLOSED: &str = "the connection was closed";
 
 /// A host that was reached, by whatever connector.
 pub struct Reached {
@@ -77,6 +78,8 @@ pub(crate) struct Request<'r> {
     pub(crate) dress: Dress<'r>,
     pub(crate) marks: Marks<Mark>,
     pub(crate) payload: Payload,
+    /// Whether it is let go unless the one before it in the same conversation ended with 0.
+    pub(crate) after: bool,
 }
 
 /// What was said about killing what is in flight.
@@ -126,7 +129,7 @@ impl Reached {
         let mut marks = Marks::new();
         let tag = Tag::random();
         let text = envelope::open(&mut marks, None, &tag, None) + &envelope::hello(&mut marks, &tag);
-        let mut exchange = Exchange::new(first, marks, text, Payload::none(), true);
+        let mut exchange = Exchange::new(first, marks, vec![Part::script(text)], true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
             if exchange.step(&mut hello).await == Step::Closed && hello.number.is_none() {
@@ -180,6 +183,14 @@ impl Reached {
         tokio::join!(self.inner.kill_in_flight(for_good), here);
     }
 
+    /// Does one step, in a request of its own.
+    pub(crate) async fn perform_one(&self, step: Perform<'_>, sink: OutputSink) -> Ending {
+        match step.action {
+            Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
+            _ => self.inner.perform(step, sink).await,
+        }
+    }
+
     /// Runs a command on this machine. It is killed and closed with those of the host.
     async fn perform_on_controller(&self, command: &Command, step: &Perform<'_>, sink: OutputSink) -> Ending {
         let connecting = async { crate::local::connect(self.inner.settings.clone()).await.map(Box::new) };
@@ -188,7 +199,7 @@ impl Reached {
             Err(error) => return Ending::Refused(format!("no shell can be started on this machine: {}", error.message)),
         };
         if self.inner.kills.borrow().for_good {
-            return Ending::Refused("the run was interrupted before it began".to_owned());
+            return interrupted();
         }
         let mut env = step.context.env.clone();
         env.insert("INFRA_ADDRESS".to_owned(), self.inner.spawner.address());
@@ -220,7 +231,7 @@ impl Inner {
     }
 
     /// Waits until the connection is closed from this side.
-    async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         // The sender lives as long as we do.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
@@ -233,6 +244,11 @@ impl Inner {
     /// Counts a step of a change that is sent.
     pub(crate) fn command_goes_out(&self) {
         self.goes_out();
+        self.command_goes();
+    }
+
+    /// Counts a step of a change that is sent with others.
+    pub(crate) fn command_goes(&self) {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -254,22 +270,32 @@ impl Inner {
 
     /// Begins to have a script run by a shell. The shell is kept where it is to be used again.
     pub(crate) fn begin(&self, session: &mut Session, request: Request<'_>, how: Use) -> Exchange {
-        let Request { privilege, lock, script, dress, mut marks, payload } = request;
-        let mut text = String::new();
-        let serving = session.user.as_ref();
-        let tag = session.tag.get_or_insert_with(|| {
-            let tag = Tag::random();
-            text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
-            tag
-        });
-        marks.know(tag, Mark::Over);
-        let before = Before { lock: lock.filter(|_| serving.is_none()), privilege: privilege.filter(|_| serving != privilege) };
-        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, dress, script));
-        let process = session.process.take().expect("a session that was just taken has its process");
-        Exchange::new(process, marks, text, payload, self.keeps(how))
+        self.begin_all(session, vec![request], how)
     }
 
-    fn keeps(&self, how: Use) -> bool {
+    /// The same with several scripts, one after the other.
+    pub(crate) fn begin_all(&self, session: &mut Session, requests: Vec<Request<'_>>, how: Use) -> Exchange {
+        let serving = session.user.as_ref();
+        let mut all_marks = Marks::new();
+        let mut parts = Vec::with_capacity(requests.len());
+        for Request { privilege, lock, script, dress, mut marks, payload, after } in requests {
+            let mut text = String::new();
+            let tag = session.tag.get_or_insert_with(|| {
+                let tag = Tag::random();
+                text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
+                tag
+            });
+            marks.know(tag, Mark::Over);
+            let before = Before { lock: lock.filter(|_| serving.is_none()), privilege: privilege.filter(|_| serving != privilege), after };
+            text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, dress, script));
+            all_marks.join(marks);
+            parts.push(Part { script: text, payload });
+        }
+        let process = session.process.take().expect("a session that was just taken has its process");
+        Exchange::new(process, all_marks, parts, self.keeps(how))
+    }
+
+    pub(crate) fn keeps(&self, how: Use) -> bool {
         how == Use::Again && self.abilities.serves
     }
 
@@ -304,11 +330,15 @@ impl Inner {
 
     /// Kills a process group by a shell of a privilege. Says whether it is gone.
     pub(crate) async fn kill_group(&self, group: u32, privilege: Option<&Privilege>, cleanup: &Shell) -> bool {
-        let killing = async {
+        self.run_aside(&crate::process_group::kill(group, cleanup), privilege).await == Some(0)
+    }
+
+    /// Runs something of our own while all sessions may be at work. Gives its exit status, where it came to its end in time.
+    pub(crate) async fn run_aside(&self, script: &Shell, privilege: Option<&Privilege>) -> Option<i32> {
+        let running = async {
             let (process, _permit) = self.aside().await?;
             self.goes_out();
             let mut marks = Marks::new();
-            let script = crate::process_group::kill(group, cleanup);
             let (process, served) = self.serving(process, privilege).await?;
             let (tag, open) = match served {
                 Some(tag) => (tag, String::new()),
@@ -320,12 +350,12 @@ impl Inner {
             };
             marks.know(&tag, Mark::Over);
             let text = open + &envelope::command(&mut marks, self.abilities, &tag, Before::default(), Dress::default(), script.as_str());
-            let mut exchange = Exchange::new(process, marks, text, Payload::none(), false);
+            let mut exchange = Exchange::new(process, marks, vec![Part::script(text)], false);
             let mut ear = Ear::new(None, 1);
             while !ear.done() && exchange.step(&mut ear).await == Step::Moved {}
             ear.end()
         };
-        tokio::time::timeout(KILL_DEADLINE, killing).await.ok().flatten() == Some(0)
+        tokio::time::timeout(KILL_DEADLINE, running).await.ok().flatten()
     }
 }
 
@@ -354,15 +384,14 @@ impl Connection for Reached {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ending = async {
-                    match step.action {
-                        Action::Controller(command) => self.perform_on_controller(command, &step, sink).await,
-                        _ => self.inner.perform(step, sink).await,
-                    }
-                } => ending,
+                ending = self.perform_one(step, sink) => ending,
                 () = self.inner.closed() => Ending::Lost { reason: CLOSED.to_owned(), begun: true },
             }
         })
+    }
+
+    fn line_up<'a>(&'a self, lineup: Lineup<'a>) -> Option<Box<dyn LinedUp + 'a>> {
+        Some(Box::new(Joined::new(self, &self.inner, lineup)))
     }
 
     fn claim(&self, claim: Option<Claim>) {

@@ -61,6 +61,11 @@ impl<M: Copy> Marks<M> {
         self.known.insert(tag.0.as_bytes().try_into().expect("a tag has 32 digits"), mark);
     }
 
+    /// Knows those of another conversation as well, which is held together with this one.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.known.extend(other.known);
+    }
+
     /// A fresh tag that stands for `mark`.
     pub(crate) fn add(&mut self, mark: M) -> Tag {
         let tag = Tag::random();

@@ -233,6 +233,11 @@ impl Sessions {
         }
     }
 
+    /// Whether there is a shell that serves this user, and nobody uses it.
+    pub(crate) fn serves(&self, user: &Privilege) -> bool {
+        self.state().idle.iter().any(|idle| !idle.outdated && matches!(&idle.serves, Some((_, Some(of))) if of == user))
+    }
+
     /// A shell of the user who is logged in that serves already, if nobody uses it.
     pub(crate) fn take_idle(self: &Arc<Self>) -> Option<Session> {
         let mut state = self.state();

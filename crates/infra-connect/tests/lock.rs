@@ -15,10 +15,11 @@ use infra_connect::reached::Reached;
 use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
 use infra_core::BoxFuture;
 use infra_core::change::Action;
-use infra_core::connection::{Connection, Ending, Perform};
+use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
 use infra_core::global_arguments::Context;
 use infra_core::lock::{Claim, Holder, Locked};
 use infra_core::output::Output;
+use infra_core::privilege::Privilege;
 use tempfile::TempDir;
 
 const SHELLS: [&str; 6] = ["/bin/sh", "/bin/dash", "/bin/bash", "/bin/busybox", "/bin/mksh", "/bin/ksh93"];
@@ -378,7 +379,7 @@ async fn the_lock_is_that_of_who_is_logged_in_whoever_a_command_runs_as() {
         let asked = || std::fs::read_to_string(machine.path("bin/asked")).unwrap_or_default().lines().count();
         let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
         let (action, heard) = (run("echo done"), Arc::new(Heard::default()));
-        let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
+        let context = Context { privilege: Privilege::sudo("root"), ..Context::default() };
         let privileged = |host: &Arc<dyn Connection>| {
             let (host, action, context, heard) = (host.clone(), action.clone(), context.clone(), heard.clone());
             async move { host.perform(Perform { action: &action, context: &context, timeout: None, as_of: Some(0) }, heard.sink()).await }
@@ -392,6 +393,82 @@ async fn the_lock_is_that_of_who_is_logged_in_whoever_a_command_runs_as() {
     }
 }
 
+/// Steps that go out together, and where the first that was not done stood, with its ending.
+async fn line_up(host: &Arc<dyn Connection>, context: &Context, scripts: &[&str], behind: &str) -> (usize, Ending, Option<String>) {
+    let actions: Vec<Action> = scripts.iter().map(|script| run(script)).collect();
+    let as_of = Some(host.moves());
+    let steps = actions.iter().map(|action| Perform { action, context, timeout: None, as_of }).collect();
+    let behind = vec![Question { context: context.clone(), ..question(behind) }];
+    let mut lined_up = host.line_up(Lineup { steps, behind }).expect("it can");
+    let (mut done, mut ending) = (0, DONE);
+    while done < actions.len() && ending == DONE {
+        ending = lined_up.next(Arc::new(Heard::default()).sink()).await;
+        done += usize::from(ending == DONE);
+    }
+    let answer = lined_up.answers().await.remove(0);
+    (done, ending, answer.map(|answer| String::from_utf8(answer.stdout).unwrap()))
+}
+
+#[tokio::test]
+async fn each_of_the_steps_that_go_out_together_asks_for_the_lock() {
+    for shell in SHELLS {
+        // The tools of busybox read ahead, so that no shell of its serves two commands: then each step goes out by itself.
+        let together = shell != "/bin/busybox";
+        for privilege in [Privilege::default(), Privilege::sudo("root")] {
+            let machine = Machine::new(shell);
+            machine.program("sudo", OBLIGING);
+            let context = Context { privilege, ..Context::default() };
+            let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
+            fact(&first).await;
+            fact(&second).await;
+            let (log, locks) = (machine.path("log"), machine.locks());
+            let say = format!("echo x >>'{}'", log.display());
+            let count = format!("cat '{}' | tr -d '\\n'", log.display());
+            let asked = |host: &Arc<dyn Connection>| host.traffic().round_trips;
+
+            // The first of them takes it, in the same round trip.
+            let before = asked(&first);
+            assert_eq!(line_up(&first, &context, &[&say, &say], &count).await, (2, DONE, together.then(|| "xx".to_owned())), "{shell}");
+            assert!(!together || asked(&first) == before + 1, "{shell}: {} round trips", asked(&first) - before);
+            assert_eq!(machine.files(), ["lock.1"], "{shell}");
+
+            // Who does not get it does none of them.
+            let (done, ending, _) = line_up(&second, &context, &[&say, &say], &count).await;
+            assert_eq!((done, holder(ending).run.as_str()), (0, "first"), "{shell}");
+
+            // Between two of them it goes to somebody else, who broke it by hand.
+            let breaks = format!("rm -rf '{}'", locks.display());
+            let gone = Ending::Locked(Locked::TakenOver { holder: None });
+            let (done, ending, _) = line_up(&first, &context, &[&breaks, &say, &say], &count).await;
+            assert_eq!((done, ending), (1, gone), "{shell}");
+            assert_eq!(std::fs::read_to_string(&log).unwrap(), "x\nx\n", "{shell}");
+        }
+    }
+}
+
+/// What stands in for a sudo that wants a password, which nobody gives.
+const ASKING: &str = "#!/bin/sh\necho 'sudo: a password is required' >&2; exit 1\n";
+
+#[tokio::test]
+async fn steps_whose_user_cannot_be_had_are_refused_one_by_one() {
+    for shell in SHELLS {
+        for claimed in [true, false] {
+            let machine = Machine::new(shell);
+            machine.program("sudo", ASKING);
+            let context = Context { privilege: Privilege::sudo("root"), ..Context::default() };
+            let host = Run::new("first").reach(&machine).await;
+            if !claimed {
+                host.claim(None);
+            }
+            fact(&host).await;
+            let (done, ending, answer) = line_up(&host, &context, &["echo no", "echo no"], "echo fact").await;
+            assert!(matches!(&ending, Ending::Refused(why) if why.contains("password")), "{shell}: {ending:?}");
+            assert_eq!((done, answer), (0, None), "{shell}");
+            assert_eq!(touch(&host, &machine.path("file")).await, DONE, "{shell}: it serves on");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
     for shell in SHELLS {
@@ -399,7 +476,7 @@ async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
         machine.program("sudo", OBLIGING);
         let first = Run::new("first");
         let host = first.reach(&machine).await;
-        let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
+        let context = Context { privilege: Privilege::sudo("root"), ..Context::default() };
         let does = |host: &Arc<dyn Connection>, action: Action| {
             let (host, context, heard) = (host.clone(), context.clone(), Arc::new(Heard::default()));
             async move {
@@ -408,7 +485,7 @@ async fn a_step_that_changes_the_user_costs_one_round_trip_and_no_shell() {
             }
         };
         // Facts of the same user alone look at the lock as well, before the user is changed.
-        let fact = infra_core::connection::Question { context: context.clone(), ..question("echo fact") };
+        let fact = Question { context: context.clone(), ..question("echo fact") };
         assert_eq!(host.gather(vec![fact]).await.unwrap()[0], Ok(Output::of("fact\n")), "{shell}");
         // The tools of busybox read ahead, so that no shell of its serves two commands.
         let at_most = if shell == "/bin/busybox" { usize::MAX } else { 0 };
@@ -445,8 +522,8 @@ async fn facts_of_another_user_alone_tell_whether_the_host_has_moved() {
     let machine = Machine::new("/bin/sh");
     machine.program("sudo", OBLIGING);
     let (first, second) = (Run::new("first").reach(&machine).await, Run::new("second").reach(&machine).await);
-    let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
-    let fact = infra_core::connection::Question { context, ..question("echo fact") };
+    let context = Context { privilege: Privilege::sudo("root"), ..Context::default() };
+    let fact = Question { context, ..question("echo fact") };
     assert_eq!(second.gather(vec![fact]).await.unwrap()[0], Ok(Output::of("fact\n")));
     assert_eq!(touch(&first, &machine.path("file")).await, DONE);
     first.release().await;

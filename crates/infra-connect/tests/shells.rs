@@ -16,7 +16,7 @@ use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
 use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
-use infra_core::connection::{Connection, Ending};
+use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
 use infra_core::global_arguments::Context;
 use infra_core::sh;
 use proptest::prelude::*;
@@ -302,4 +302,131 @@ async fn a_host_of_busybox_alone_is_a_host() {
     assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
     assert!(!alive(heard.stdout().trim().parse().unwrap()));
     assert_eq!(host.gather(vec![question("echo fact")]).await.unwrap()[0], Ok(infra_core::output::Output::of("fact\n")));
+}
+
+/// What goes out together comes back apart, in each shell: steps up to the first that fails, each with its own output, and the answers behind it.
+#[test]
+fn steps_in_one_request_end_at_the_first_that_fails() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (name, shell) in SHELLS {
+        let (folder, _, host) = runtime.block_on(host_with(shell, &[]));
+        // Where its tools read ahead, a shell serves one command alone: then each step goes out by itself.
+        let serves = name != "busybox";
+        let mut runner = TestRunner::new(ProptestConfig { cases: 10, failure_persistence: None, ..ProptestConfig::default() });
+        let step = prop_oneof![
+            4 => (bytes(), bytes(), prop_oneof![6 => Just(0_u8), 2 => Just(3)]).prop_map(Ok),
+            1 => (prop::collection::vec(any::<u8>(), 0..3000), prop::bool::weighted(0.8)).prop_map(Err),
+        ];
+        let ran = runner.run(&(prop::collection::vec(step, 1..6), bytes()), |(steps, fact)| {
+            let _ = std::fs::remove_file(folder.path().join("log"));
+            let log = folder.path().join("log").display().to_string();
+            let dest = |at: usize, there: bool| folder.path().join(if there { "" } else { "none" }).join(format!("file-{at}"));
+            let actions: Vec<Action> = steps
+                .iter()
+                .enumerate()
+                .map(|(at, step)| match step {
+                    Ok((stdout, stderr, status)) => {
+                        let printing = printing(stdout, stderr, *status);
+                        Action::Run(Command::new(sh!("echo {} >>{}; {}", at, log, printing)))
+                    }
+                    Err((content, there)) => Action::Upload(upload(content.clone(), &dest(at, *there))),
+                })
+                .collect();
+            runtime.block_on(async {
+                let context = Context::default();
+                let steps_of = actions.iter().map(|action| Perform { action, context: &context, timeout: None, as_of: None }).collect();
+                let questions = [printing(&fact, &[], 5), sh!("cat {} 2>/dev/null", log)];
+                let behind = questions.map(|script| Question { command: Command::new(script), context: Context::default() });
+                let trips = host.traffic().round_trips;
+                let lineup = Lineup { steps: steps_of, behind: behind.to_vec() };
+                let mut lined_up = host.line_up(lineup).expect("it can");
+                let mut ran = String::new();
+                for (at, step) in steps.iter().enumerate() {
+                    let heard = Arc::new(Heard::default());
+                    let ending = lined_up.next(heard.sink()).await;
+                    match step {
+                        Ok((stdout, stderr, status)) => {
+                            ran.push_str(&format!("{at}\n"));
+                            assert_eq!(ending, Ending::Exited(i32::from(*status)));
+                            assert_eq!((&*heard.stdout.lock().unwrap(), &*heard.stderr.lock().unwrap()), (stdout, stderr));
+                            if *status != 0 {
+                                break;
+                            }
+                        }
+                        Err((content, true)) => {
+                            assert_eq!(ending, Ending::Exited(0));
+                            assert_eq!(&std::fs::read(dest(at, true)).unwrap(), content);
+                        }
+                        Err((_, false)) => {
+                            assert!(matches!(&ending, Ending::Refused(why) if why.contains("there is no directory")), "{ending:?}");
+                            break;
+                        }
+                    }
+                }
+                let answers = lined_up.answers().await;
+                drop(lined_up);
+                let read: Vec<Option<Vec<u8>>> = answers.into_iter().map(|answer| answer.map(|answer| answer.stdout)).collect();
+                assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4));
+                if serves {
+                    assert_eq!(read, [Some(fact), Some(ran.into_bytes())], "{name}");
+                    assert_eq!(host.traffic().round_trips, trips + 2, "one request, and the shell serves on");
+                } else {
+                    assert_eq!(read, [None, None]);
+                }
+            });
+            Ok(())
+        });
+        ran.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// What was sent behind a step that is killed is not begun, and what leaves processes behind takes its shell along.
+#[test]
+fn a_killed_step_ends_what_was_sent_with_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (name, shell) in SHELLS {
+        let (folder, _, host) = runtime.block_on(host_with(shell, &[]));
+        runtime.block_on(async {
+            let context = Context::default();
+            let there = folder.path().join("there");
+            let actions = [run("echo one"), run("sleep 60"), run(&format!("touch {}", there.display()))];
+            let timeouts = [None, Some(Duration::from_millis(200)), None];
+            let steps =
+                actions.iter().zip(timeouts).map(|(action, timeout)| Perform { action, context: &context, timeout, as_of: None }).collect();
+            let mut lined_up = host.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+            let heard = Arc::new(Heard::default());
+            assert_eq!((lined_up.next(heard.sink()).await, heard.stdout()), (Ending::Exited(0), "one\n".to_owned()), "{name}");
+            let ending = lined_up.next(heard.sink()).await;
+            assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{name}: {ending:?}");
+            assert!(matches!(&lined_up.answers().await[..], [None]), "{name}: it is asked afterwards");
+            drop(lined_up);
+            assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
+            assert!(!there.exists(), "{name}: the step behind was done");
+
+            // Also where it ends well when it is killed.
+            let patient = run("trap 'exit 0' TERM; while :; do sleep 0.05; done");
+            let actions = [patient, run(&format!("touch {}", there.display()))];
+            let timeout = Some(Duration::from_millis(200));
+            let steps = actions.iter().map(|action| Perform { action, context: &context, timeout, as_of: None }).collect();
+            let mut lined_up = host.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+            let ending = lined_up.next(heard.sink()).await;
+            assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{name}: {ending:?}");
+            assert!(matches!(&lined_up.answers().await[..], [None]), "{name}");
+            drop(lined_up);
+            assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
+            assert!(!there.exists(), "{name}: the step behind was done");
+
+            let late = Action::Run(Command::new(Shell::verbatim("(sleep 0.2; echo late; echo late >&2) & exit 0")).leaving_processes());
+            let actions = [run("echo first"), late];
+            let steps = actions.iter().map(|action| Perform { action, context: &context, timeout: None, as_of: None }).collect();
+            let mut lined_up = host.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+            for _ in 0..2 {
+                assert_eq!(lined_up.next(heard.sink()).await, Ending::Exited(0), "{name}");
+            }
+            assert!(matches!(&lined_up.answers().await[..], [None]), "{name}: not in a shell that is used up");
+            drop(lined_up);
+            let answer = host.gather(vec![question("sleep 0.4; echo fact")]).await.unwrap().remove(0).unwrap();
+            assert_eq!((&answer.stdout[..], &answer.stderr[..]), (&b"fact\n"[..], &b""[..]), "{name}");
+        });
+    }
 }

@@ -144,6 +144,13 @@ pub trait Connection: Send + Sync {
     /// and environment of the moment in which it was opened.
     fn changed(&self, _touched: &Resources) {}
 
+    /// Makes the steps of a change ready to be done one after the other, with questions behind them, so that what belongs together goes out in one request.
+    /// None where the connection does each step by itself.
+    fn line_up<'a>(&'a self, lineup: Lineup<'a>) -> Option<Box<dyn LinedUp + 'a>> {
+        let _ = lineup;
+        None
+    }
+
     /// Kills the process groups of all commands in flight, which then end as [`Ending::Killed`]. What is asked for later runs as ever.
     fn end(&self) -> BoxFuture<'_, ()>;
 
@@ -200,6 +207,26 @@ pub struct Perform<'a> {
     /// What [`Connection::moves`] said when the facts were read on which the step rests: where it says something else by now, the step is not done and
     /// ends as [`Locked::Moved`]. None for a step that changes nothing, such as waiting: it needs no lock.
     pub as_of: Option<u64>,
+}
+
+/// The steps of one change, and what is to be read once they were done.
+#[derive(Clone, Debug)]
+pub struct Lineup<'a> {
+    /// The steps, in order. After one that did not end with 0 none is begun any more.
+    pub steps: Vec<Perform<'a>>,
+    /// Questions that are asked behind the last step that was begun, also when that failed.
+    pub behind: Vec<Question>,
+}
+
+/// Steps that were made ready. Those that are dropped before they were asked for may be done nevertheless.
+pub trait LinedUp: Send {
+    /// Does the next step, or hears how it went, giving output to `sink` as it comes and as there is [room](TakeOutput::room) for it. It is not called
+    /// again after a step that did not end with 0, nor more often than there are steps.
+    fn next(&mut self, sink: OutputSink) -> BoxFuture<'_, Ending>;
+
+    /// The answers to the questions behind, in their order, when no further step is wanted. None for what could not be read along, which is to be asked
+    /// in a request of its own.
+    fn answers(&mut self) -> BoxFuture<'_, Vec<Option<Output>>>;
 }
 
 /// The connection broke.

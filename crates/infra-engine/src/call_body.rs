@@ -64,6 +64,7 @@ impl OperationRun {
             late: None,
             events: self.events.clone(),
             joint: None,
+            behind: Vec::new(),
             ending: self.ending.clone(),
             interrupts: self.interrupts.clone(),
             closing: self.closing,

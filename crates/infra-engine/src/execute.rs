@@ -182,6 +182,7 @@ impl Execution {
                     late,
                     events: self.events.clone(),
                     joint,
+                    behind: at.asked_after(call),
                     ending: told_to_end,
                     interrupts: self.interrupts.clone(),
                     closing: self.closing,

@@ -89,6 +89,12 @@ impl FactStore {
         self.touched.iter().skip(since.0).any(|touched| touched.with_real_paths(&self.aliases).overlaps(&rests_on))
     }
 
+    /// Whether the question is not answered, or will not be once this was touched.
+    pub(crate) fn is_stale(&self, asked: &Asked, touched: &Resources) -> bool {
+        let rests_on = || asked.fact.rests_on().with_real_paths(&self.aliases);
+        !self.answers.contains_key(&asked.key()) || touched.with_real_paths(&self.aliases).overlaps(&rests_on())
+    }
+
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
         if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {

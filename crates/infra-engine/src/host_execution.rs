@@ -7,11 +7,12 @@ use std::sync::Arc;
 use infra_core::condition::{CallIndex, Condition, Known};
 use infra_core::event::{HostResult, Outcome};
 use infra_core::late::{CallResult, Results};
-use infra_core::plan::{BlockId, OpId};
+use infra_core::plan::{BlockId, OpId, Outlook};
 use infra_core::script::OperationCall;
 
 use crate::earlier::HostEarlier;
-use crate::graph::Asks;
+use crate::fact_store::Asked;
+use crate::graph::{Asks, outermost_parallel};
 use crate::joint_diff::JointDiff;
 use crate::judgement::skipped;
 use crate::late_values::{LateValues, SharedFunctions, calls_functions, is_late};
@@ -22,6 +23,8 @@ use crate::saved::{Allowed, allowed};
 
 /// One host in execute.
 pub(crate) struct HostExecution {
+    /// What the plan said of its calls, and what they asked when it was made.
+    planned: Vec<(Outlook, Vec<Asked>)>,
     pub(crate) sites: Arc<Sites>,
     pub(crate) calls: Arc<Vec<OperationCall>>,
     /// What came of its calls so far.
@@ -42,10 +45,11 @@ pub(crate) struct HostExecution {
 impl HostExecution {
     pub(crate) fn new(prepared: Prepared, saved: bool) -> Self {
         let allowed = saved.then(|| allowed(&prepared));
-        let Prepared { sites, calls, functions, earlier, .. } = prepared;
+        let Prepared { calls, outlooks, asked, sites, functions, earlier, .. } = prepared;
         let count = calls.len();
         Self {
             allowed,
+            planned: outlooks.into_iter().zip(asked).collect(),
             sites,
             calls: Arc::new(calls),
             known: vec![Known::OPEN; count],
@@ -129,6 +133,36 @@ impl HostExecution {
         }
         let functions = self.functions.clone();
         Some(LateValues { functions, results, own: self.sites.own().clone(), places: places.clone() })
+    }
+
+    /// What is asked of the host once this call has changed it: by itself where it may be tried again, and by those after it up to the next one that is
+    /// planned to change something or to depend. Nothing in a `parallel` block, whose calls are diffed when it begins.
+    pub(crate) fn asked_after(&self, call: CallIndex) -> Vec<Asked> {
+        let this = self.call(call);
+        let own = this.globals.retries.unwrap_or(0) > 0;
+        if self.sites.place(this).is_some() || outermost_parallel(this).is_some() || this.globals.background.unwrap_or(false) {
+            return Vec::new();
+        }
+        let at = call as usize;
+        let mut asked = if own { self.planned[at].1.clone() } else { Vec::new() };
+        let mut block = None;
+        for (next, (outlook, wanted)) in self.calls.iter().zip(&self.planned).skip(at + 1) {
+            let parallel = outermost_parallel(next).map(|block| (&block.chain, block.turn));
+            // All calls of a block are diffed at once.
+            if block.is_some_and(|block| parallel != Some(block)) {
+                break;
+            }
+            if self.sites.place(next).is_none() {
+                asked.extend_from_slice(wanted);
+            }
+            if !outlook.is_none() {
+                match parallel {
+                    Some(parallel) => block = Some(parallel),
+                    None => break,
+                }
+            }
+        }
+        asked
     }
 
     /// The diffs of a `parallel` block that the host came to before.

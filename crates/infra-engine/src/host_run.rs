@@ -9,6 +9,7 @@ use infra_core::connection::{Connection, Lost, Question};
 use infra_core::facts::Lookup;
 use infra_core::host::{Connector, Host};
 use infra_core::operation::Idempotence;
+use infra_core::output::Output;
 use infra_core::registry::Registry;
 use infra_core::resources::Resources;
 use infra_core::script::OperationCall;
@@ -91,6 +92,30 @@ impl HostRun {
         self.read(asked, true).await.map(drop)
     }
 
+    /// Which of these questions are to be asked, because they rest on what `touched` names or are not known.
+    pub(crate) fn stale(&self, asked: Vec<Asked>, touched: &Resources) -> Vec<Asked> {
+        let mut keys = HashSet::new();
+        let store = self.store();
+        asked.into_iter().filter(|one| store.is_stale(one, touched) && keys.insert(one.key())).collect()
+    }
+
+    /// A change is about to be made, behind which questions are asked: what others touch meanwhile is noted.
+    pub(crate) fn before_change(&self) -> Reading<'_> {
+        Reading { run: self, since: self.store().begin_reading() }
+    }
+
+    /// Drops what a change has touched, and keeps what was read behind it.
+    pub(crate) fn after_change(&self, touched: &Resources, reading: &Reading<'_>, read: Vec<(Asked, Output)>) {
+        let mut store = self.store();
+        // What others changed may have come after it was read.
+        let fresh: Vec<_> = read.into_iter().filter(|(one, _)| !store.is_outdated(one, reading.since)).collect();
+        store.drop_touched(touched);
+        for (one, output) in fresh {
+            let answer = one.fact.parse(&output).map_err(|error| error.to_string());
+            store.keep(&one, answer);
+        }
+    }
+
     /// Reads once, and says whether something was outdated by then.
     async fn read(&self, asked: Vec<Asked>, whatever: bool) -> Result<bool, Lost> {
         let mut keys = HashSet::new();
@@ -120,7 +145,7 @@ impl HostRun {
 }
 
 /// A request that is under way, also when nobody waits for it any more.
-struct Reading<'r> {
+pub(crate) struct Reading<'r> {
     run: &'r HostRun,
     since: Since,
 }

@@ -140,8 +140,8 @@ impl Prefix<'_> {
     }
 }
 
-/// What the plan says of `call`, with what is known by now.
-pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) -> Judgement {
+/// What the plan says of `call`, with what is known by now. What it asks of its host is added to `asked`.
+pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>, asked: &mut Vec<Asked>) -> Judgement {
     let known = |call| before.known(call);
     let when = Condition::All(call.when.clone()).decide(&known);
     if when == Some(false) {
@@ -167,8 +167,14 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>) ->
     for operation in &variants {
         match diff(run, operation, before.layers, &context) {
             Diffed::Wanting(missing) => wanted.add(missing),
-            Diffed::Change(change, _) => diffed.push(Ok(change)),
-            Diffed::Error(error, seen) => diffed.push(Err((error, seen))),
+            Diffed::Change(change, mut seen) => {
+                asked.append(&mut seen.asked);
+                diffed.push(Ok(change));
+            }
+            Diffed::Error(error, mut seen) => {
+                asked.append(&mut seen.asked);
+                diffed.push(Err((error, seen)));
+            }
         }
     }
     if !wanted.is_empty() {

@@ -15,6 +15,7 @@ use crate::describe;
 use crate::host_run::HostRun;
 use crate::operation_run::OperationRun;
 use crate::setback::{Setback, SetbackKind};
+use crate::steps::Way;
 
 /// The first pause between two looks at a lock that is waited for; each is longer than the one before it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -88,12 +89,13 @@ impl OperationRun {
     }
 
     /// Does a step; where another run holds the lock, as soon as it is free, within the time that is given to that.
-    pub(crate) async fn under_lock(&self, perform: Perform<'_>, wire: &dyn Connection, sink: OutputSink) -> Ending {
+    pub(crate) async fn under_lock(&self, perform: Perform<'_>, way: &mut Way<'_>, sink: OutputSink) -> Ending {
         loop {
-            let ending = self.until_ended(perform.clone(), wire, sink.clone()).await;
-            if let Some(ending) = self.settled(wire, ending).await {
+            let ending = self.until_ended(perform.clone(), way, sink.clone()).await;
+            if let Some(ending) = self.settled(way.wire, ending).await {
                 return ending;
             }
+            way.take_apart().await;
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::event_stream::EventStream;
+use crate::fact_store::Asked;
 use crate::host_run::HostRun;
 use crate::joint_diff::JointDiff;
 use crate::judgement::{Diffed, Wanted, diff, skipped};
@@ -52,6 +53,8 @@ pub(crate) struct OperationRun {
     pub(crate) events: EventStream,
     /// The diffs of its `parallel` block, where it is in one.
     pub(crate) joint: Option<Arc<JointDiff>>,
+    /// What is asked of the host once it has been changed.
+    pub(crate) behind: Vec<Asked>,
     /// Whether it is to be ended, for one with `_background`.
     pub(crate) ending: watch::Receiver<bool>,
     /// How often the run was interrupted: then it is not tried again.
@@ -308,15 +311,24 @@ impl OperationRun {
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;
         done.has_change = change.changes;
-        let performed = self.perform(&change, change.changes.then_some(as_of), done).await;
+        let reading = self.at.before_change();
+        let behind = self.at.stale(self.behind.clone(), &touches);
+        let (performed, read) = self.perform(&change, change.changes.then_some(as_of), &behind, done).await;
         done.changed |= change.changes && done.steps > steps;
-        self.drop_touched(&touches);
+        self.at.after_change(&touches, &reading, read);
+        drop(reading);
+        self.has_changed(&touches);
         for action in &change.actions {
             match action {
                 Action::Download(download) => self.at.locals.forget(&Resources::path(download.dest.as_str())),
                 Action::DownloadTree(tree) => self.at.locals.forget(&Resources::tree(tree.dest.as_str())),
                 _ => {}
             }
+        }
+        // What could not be read along is read at once, for all who will ask for it.
+        if !behind.is_empty() && (performed.is_ok() || self.call().globals.ignores_errors()) {
+            // Whoever asks next hears of a connection that broke.
+            let _ = self.at.gather(behind).await;
         }
         if performed.is_ok() && change.changes && !change.texts.is_empty() {
             let mut texts = change.texts;
@@ -358,6 +370,11 @@ impl OperationRun {
 
     fn drop_touched(&self, touches: &Resources) {
         self.at.store().drop_touched(touches);
+        self.has_changed(touches);
+    }
+
+    /// Tells all but the facts of what was touched.
+    fn has_changed(&self, touches: &Resources) {
         self.at.connection.changed(touches);
         if self.at.host.connector == Connector::Local {
             self.at.locals.forget(touches);

@@ -135,6 +135,8 @@ pub(crate) struct View<'a> {
 pub(crate) struct Seen {
     /// The first earlier operation that touches something it looked at.
     pub(crate) touched_by: Option<DependsOn>,
+    /// What was asked, also where the layers had the answer.
+    pub(crate) asked: Vec<Asked>,
     /// The files of the controller.
     pub(crate) locals: BTreeSet<String>,
     /// The trees of the controller.
@@ -270,6 +272,7 @@ fn privilege_rests_on() -> Resources {
 
 impl FactSource for View<'_> {
     fn lookup(&self, fact: &SharedFact) -> Lookup {
+        self.seen.borrow_mut().asked.push(Asked::new(fact.clone(), self.context));
         self.find(fact)
     }
 

@@ -115,7 +115,7 @@ impl Places {
     }
 
     /// A place as a host sees it: none where it is the host itself.
-    fn seen_from(own: &HostRun, place: Option<Place>) -> Option<Place> {
+    pub(crate) fn seen_from(own: &HostRun, place: Option<Place>) -> Option<Place> {
         place.filter(|place| match place {
             Place::Host(host) => *host != own.host.id,
             Place::Controller => own.host.connector != Connector::Local,

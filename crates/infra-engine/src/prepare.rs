@@ -8,12 +8,14 @@ use infra_core::diagnostic::Diagnostic;
 use infra_core::earlier::Earlier;
 use infra_core::inventory::Inventory;
 use infra_core::plan::Outlook;
-use infra_core::script::{Next, OperationCall, Script};
+use infra_core::resources::Resources;
+use infra_core::script::{FactRequest, Next, OperationCall, Script};
 use infra_core::secret::withhold;
 use tokio::sync::Mutex;
 
 use crate::any_host::Anywhere;
 use crate::earlier::HostEarlier;
+use crate::fact_store::Asked;
 use crate::graph::{Asks, outermost_parallel};
 use crate::host_run::HostRun;
 use crate::judgement::{Judgement, Prefix, Settled, Wanted, judge, placed};
@@ -28,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) outlooks: Vec<Outlook>,
     /// The digest of what each will do, where that is known.
     pub(crate) steps: Vec<Option<String>>,
+    /// What each of them asks of where it runs.
+    pub(crate) asked: Vec<Vec<Asked>>,
     /// What it was told of other hosts when this was planned.
     pub(crate) anywhere: Anywhere,
     /// Where its calls run.
@@ -60,7 +64,10 @@ pub(crate) async fn evaluate(
         let step = script.resume(std::mem::take(&mut answers)).await;
         planning.add(step.calls)?;
         match step.next {
-            Next::Ask(requests) => answers = places.ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost)))?,
+            Next::Ask(requests) => {
+                planning.take_along(&requests).await?;
+                answers = places.ask(run, requests).await.map_err(|lost| Box::new(Diagnostic::host(lost)))?;
+            }
             Next::Foresee(call) => answers = vec![Ok(Arc::new(planning.foresee(call, places).await?))],
             Next::Done => break,
             Next::Failed(diagnostic) => return Err(diagnostic),
@@ -81,8 +88,8 @@ impl Evaluated {
         let found = HostEarlier::new(earlier, self.planning.sites.own(), inventory, &self.planning.calls);
         self.planning.go_on_from(Arc::new(found), earlier.is_some());
         self.planning.settle().await?;
-        let Planning { calls, sites, outlooks, steps, anywhere, earlier, .. } = self.planning;
-        Ok(Prepared { calls, outlooks, steps, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
+        let Planning { calls, sites, outlooks, steps, asked, anywhere, earlier, .. } = self.planning;
+        Ok(Prepared { calls, outlooks, steps, asked, anywhere, sites: Arc::new(sites), functions: self.functions, earlier })
     }
 }
 
@@ -93,8 +100,8 @@ impl Prepared {
         planning.calls = self.calls;
         planning.earlier = self.earlier;
         planning.settle().await?;
-        let Planning { calls, sites, outlooks, steps, anywhere, earlier, .. } = planning;
-        Ok(Self { calls, outlooks, steps, anywhere, sites, functions: self.functions, earlier })
+        let Planning { calls, sites, outlooks, steps, asked, anywhere, earlier, .. } = planning;
+        Ok(Self { calls, outlooks, steps, asked, anywhere, sites, functions: self.functions, earlier })
     }
 }
 
@@ -107,6 +114,7 @@ struct Planning<S = Sites> {
     earlier: Arc<HostEarlier>,
     outlooks: Vec<Outlook>,
     steps: Vec<Option<String>>,
+    asked: Vec<Vec<Asked>>,
     known: Vec<Known>,
     layers: Layers,
 }
@@ -130,6 +138,25 @@ impl Planning {
         self.sites.reach(&self.calls[self.outlooks.len()..], places).await
     }
 
+    /// Reads what a script asks of its host, and what its calls by now are known to miss there, in one request. What stands in the way of that is said
+    /// where the calls are planned.
+    async fn take_along(&mut self, requests: &[FactRequest]) -> Result<(), Box<Diagnostic>> {
+        let own = self.sites.own().clone();
+        let at_home = |request: &&FactRequest| Places::seen_from(&own, request.on).is_none();
+        let asked: Vec<Asked> = requests.iter().filter(at_home).map(|request| Asked::new(request.fact.clone(), &request.context)).collect();
+        let missing = own.stale(asked, &Resources::none());
+        if missing.is_empty() || self.calls.iter().any(|call| self.sites.place(call).is_some()) {
+            return Ok(());
+        }
+        let mut all = Wanted { facts: missing, ..Wanted::default() };
+        if let Ok(wanted) = self.look_at_all() {
+            wanted.into_iter().filter(|(run, _)| Arc::ptr_eq(run, &own)).for_each(|(_, wanted)| all.add(wanted));
+        }
+        own.locals.read(all.locals).await;
+        own.locals.trees.read(all.trees).await;
+        own.gather(all.facts).await.map_err(|lost| Box::new(Diagnostic::host(lost.to_string())))
+    }
+
     /// Whether a call will change something, as a script is told of it.
     async fn foresee(&mut self, call: CallIndex, places: &Places) -> Result<Value, Box<Diagnostic>> {
         self.reach(places).await?;
@@ -144,8 +171,9 @@ impl Planning {
 
 impl<S: AsRef<Sites>> Planning<S> {
     fn new(sites: S, runs_once: bool, anywhere: Anywhere) -> Self {
-        let (calls, outlooks, steps, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Layers::default());
-        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, steps, known, layers }
+        let (calls, outlooks, known, layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
+        let (steps, asked) = (Vec::new(), Vec::new());
+        Self { calls, sites, runs_once, anywhere, earlier: Arc::default(), outlooks, steps, asked, known, layers }
     }
 
     /// What earlier runs have done of it, which can be told once all calls are there: what was planned before, for the script to foresee it, is planned again.
@@ -153,6 +181,7 @@ impl<S: AsRef<Sites>> Planning<S> {
         self.earlier = earlier;
         if again {
             (self.outlooks, self.steps, self.known, self.layers) = (Vec::new(), Vec::new(), Vec::new(), Layers::default());
+            self.asked = Vec::new();
         }
     }
 
@@ -204,11 +233,12 @@ impl<S: AsRef<Sites>> Planning<S> {
                 on: place.map(|_| run.host.name.as_str()),
                 runs_once: self.runs_once,
             };
+            let mut asked = Vec::new();
             let judgement = match self.earlier.skips(call, &known) {
                 Some(outlook) => {
                     Judgement::Settled(Settled { outlook, known: Known::UNCHANGED, layer: None, everywhere: false, steps: None })
                 }
-                None => judge(run, call, &prefix),
+                None => judge(run, call, &prefix, &mut asked),
             };
             let settled = match judgement {
                 Judgement::Settled(settled) => Some(settled),
@@ -235,6 +265,7 @@ impl<S: AsRef<Sites>> Planning<S> {
                     if kept.is_none() {
                         self.outlooks.push(outlook);
                         self.steps.push(steps);
+                        self.asked.push(asked);
                     }
                     self.known.push(outcome);
                     match layer.filter(|_| !run.overlooks(&call.kind)) {

@@ -1,37 +1,106 @@
 //! The steps of a change: done one after the other where the operation runs, with their output taken line by line.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use infra_core::BoxFuture;
 use infra_core::change::{Action, Change};
-use infra_core::connection::{Connection, Ending, OutputSink, Perform};
+use infra_core::connection::{Connection, Ending, LinedUp, Lineup, OutputSink, Perform, Question};
 use infra_core::event::{Event, Failure};
+use infra_core::fact::Scope;
+use infra_core::global_arguments::Context;
 use infra_core::lock::Locked;
+use infra_core::output::Output;
+use infra_core::resources::{Resource, Resources};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::describe;
+use crate::fact_store::Asked;
 use crate::operation_run::{Done, OperationRun};
 use crate::output_lines::{Kept, OutputLines};
 use crate::setback::{Setback, SetbackKind};
 
+/// What the steps of a change go over.
+pub(crate) struct Way<'w> {
+    pub(crate) wire: &'w dyn Connection,
+    /// The steps as they were made ready to go out together; none where each goes out by itself.
+    lined_up: Option<Box<dyn LinedUp + 'w>>,
+}
+
+impl<'w> Way<'w> {
+    /// Does the next step, which is this one.
+    pub(crate) fn perform<'s>(&'s mut self, step: Perform<'s>, sink: OutputSink) -> BoxFuture<'s, Ending> {
+        match &mut self.lined_up {
+            Some(lined_up) => lined_up.next(sink),
+            None => self.wire.perform(step, sink),
+        }
+    }
+
+    /// From now on each step goes out by itself. Gives what was read behind those that went out together.
+    pub(crate) async fn take_apart(&mut self) -> Vec<Option<Output>> {
+        match self.lined_up.take() {
+            Some(mut lined_up) => lined_up.answers().await,
+            None => Vec::new(),
+        }
+    }
+}
+
 impl OperationRun {
-    pub(crate) async fn perform(&self, change: &Change, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
+    /// Does the steps of a change, and gives what was read behind them of what is asked there.
+    pub(crate) async fn perform(
+        &self,
+        change: &Change,
+        as_of: Option<u64>,
+        behind: &[Asked],
+        done: &mut Done,
+    ) -> (Result<(), Setback>, Vec<(Asked, Output)>) {
+        let wire = match self.wire().await {
+            Ok(wire) => wire,
+            Err(setback) => return (Err(setback), Vec::new()),
+        };
+        let as_of = match self.beside(&wire, as_of).await {
+            Ok(as_of) => as_of,
+            Err(setback) => return (Err(setback), Vec::new()),
+        };
         let globals = &self.call().globals;
-        let wire = self.wire().await?;
-        let as_of = self.beside(&wire, as_of).await?;
+        let context = globals.context();
+        let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        // A file that a saved plan carries is written as it is there, whatever has become of it since.
+        let actions: Vec<Cow<'_, Action>> =
+            change.actions.iter().map(|action| self.own.locals.carried_in(action).map_or(Cow::Borrowed(action), Cow::Owned)).collect();
+        let step = |action| Perform { action, context: &context, timeout, as_of };
+        let (behind, questions) = rides_along(behind, &context);
+        let lined_up = if self.goes_together() {
+            wire.line_up(Lineup { steps: actions.iter().map(|action| step(action)).collect(), behind: questions })
+        } else {
+            None
+        };
+        let mut way = Way { wire: &*wire, lined_up };
         let mut first: Option<Setback> = None;
-        for action in &change.actions {
+        for action in &actions {
             if *self.ending.borrow() {
                 break;
             }
-            let Err(setback) = self.step(action, &*wire, as_of, done).await else { continue };
-            if setback.kind != SetbackKind::Failed || !globals.continue_on_error.unwrap_or(false) {
-                return Err(first.unwrap_or(setback));
-            }
+            let Err(setback) = self.step(step(action), &mut way, done).await else { continue };
+            let goes_on = setback.kind == SetbackKind::Failed && globals.continue_on_error.unwrap_or(false);
             first.get_or_insert(setback);
+            if !goes_on {
+                break;
+            }
         }
-        first.map_or(Ok(()), Err)
+        let answers = way.take_apart().await;
+        let read = behind.into_iter().zip(answers).filter_map(|(one, answer)| Some((one, answer?))).collect();
+        (first.map_or(Ok(()), Err), read)
+    }
+
+    /// Whether a step is begun exactly when the one before it ended with 0, so that they can be sent together: not so where the operation goes on after a
+    /// failure, takes another status for a good one, or may be ended at any time.
+    fn goes_together(&self) -> bool {
+        let globals = &self.call().globals;
+        let only_zero = globals.success_exit_codes.as_ref().is_none_or(|good| good[..] == [0]);
+        only_zero && !globals.continue_on_error.unwrap_or(false) && !globals.background.unwrap_or(false)
     }
 
     /// What the steps are done through. To end an operation ends all that runs on its connection, so that one that is to be ended has a connection of its
@@ -45,10 +114,9 @@ impl OperationRun {
         opened.map_err(|error| Setback::hinted(format!("a connection of its own to {}: {error}", self.at.host.name), error.hint))
     }
 
-    async fn step(&self, action: &Action, wire: &dyn Connection, as_of: Option<u64>, done: &mut Done) -> Result<(), Setback> {
+    async fn step(&self, step: Perform<'_>, way: &mut Way<'_>, done: &mut Done) -> Result<(), Setback> {
         let globals = &self.call().globals;
-        let context = globals.context();
-        let timeout = globals.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let action = step.action;
         let (op, host) = (self.op, self.host);
         let text = describe::step(action);
         let text = if self.is_elsewhere() { describe::step_at(&self.at.host.name, &text) } else { text };
@@ -58,10 +126,7 @@ impl OperationRun {
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());
-        // A file that a saved plan carries is written as it is there, whatever has become of it since.
-        let carried = self.own.locals.carried_in(action);
-        let action = carried.as_ref().unwrap_or(action);
-        let ending = self.under_lock(Perform { action, context: &context, timeout, as_of }, wire, sink).await;
+        let ending = self.under_lock(step, way, sink).await;
         end.end().await;
         done.kept = match splitting.join_next().await {
             Some(Ok(kept)) => kept,
@@ -102,8 +167,9 @@ impl OperationRun {
     }
 
     /// Waits for the end of a step, and kills it when it is to be ended. A kill that came before the command had a process to kill is sent again.
-    pub(crate) async fn until_ended(&self, perform: Perform<'_>, wire: &dyn Connection, sink: OutputSink) -> Ending {
-        let mut performing = wire.perform(perform, sink);
+    pub(crate) async fn until_ended(&self, perform: Perform<'_>, way: &mut Way<'_>, sink: OutputSink) -> Ending {
+        let wire = way.wire;
+        let mut performing = way.perform(perform, sink);
         let mut ending = self.ending.clone();
         tokio::select! {
             biased;
@@ -125,4 +191,17 @@ impl OperationRun {
         }
         Ending::Lost { reason: "it was to be ended and did not end: it may still be running".to_owned(), begun: true }
     }
+}
+
+/// What can be asked behind the steps, as who does them: what is asked by the same user, and what is the same for everyone where root asks. What rests on the
+/// session is asked of a new shell, for this one has it as it was before.
+fn rides_along(behind: &[Asked], context: &Context) -> (Vec<Asked>, Vec<Question>) {
+    let session = Resources::Only([Resource::Session].into());
+    let as_root = context.privilege.user() == Some("root");
+    let same = |one: &Asked| one.context.privilege == context.privilege || (as_root && one.fact.scope() == Scope::Everyone);
+    let rides = |one: &&Asked| same(one) && !one.fact.rests_on().overlaps(&session) && one.fact.command().patience.is_none();
+    let behind: Vec<Asked> = behind.iter().filter(rides).cloned().collect();
+    let asked_as = |one: &Asked| Context { privilege: context.privilege.clone(), ..one.context.clone() };
+    let questions = behind.iter().map(|one| Question { command: one.fact.command(), context: asked_as(one) }).collect();
+    (behind, questions)
 }

@@ -76,7 +76,7 @@ impl Process {
     /// Whether this very process still runs: a zombie does not, nor does another one that got its id.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        Process::of(self.pid).is_some_and(|now| now.started == self.started && now.state != 'Z')
+        Process::of(self.pid).is_some_and(|now| now.started == self.started && !matches!(now.state, 'Z' | 'X'))
     }
 
     /// Whether a path or any other text stands in its arguments or its environment. The environment of other people's
@@ -108,7 +108,7 @@ pub fn all() -> Vec<Process> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(Process::of)
-        .filter(|process| process.state != 'Z')
+        .filter(|process| !matches!(process.state, 'Z' | 'X'))
         .collect();
     processes.sort_by_key(|process| process.pid);
     processes
