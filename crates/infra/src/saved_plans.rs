@@ -135,16 +135,10 @@ impl Saved {
         let made = readable(self.plan.made as f64);
         let command = self.plan.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
         say(&format!("applying the plan that was made {made} UTC ({})", infra_core::output::printable(&command)));
-        let unbound = hosts.iter().map(name).filter(|host| self.plan.basis.hosts[*host].rests_on_nothing());
-        let unbound: Vec<&str> = unbound.collect();
-        if !unbound.is_empty() {
-            let on = fold_within(unbound.iter().copied(), 200);
-            say(&format!(
-                "the plan rests on nothing that is read from {on}: nobody can tell there whether it was applied already, and it is done again"
-            ));
-        }
         let depending = self.plan.depending(hosts.iter().map(name));
+        let names: Vec<&str> = hosts.iter().map(name).collect();
         if depending.is_empty() {
+            self.warn_of_repetition(&names);
             return Ok(hosts);
         }
         let named = depending.iter().take(NAMED).map(|title| format!("«{}»", infra_core::output::printable(title)));
@@ -155,8 +149,19 @@ impl Saved {
             let command = format!("infra apply {} --allow-depends", infra_core::command::quote(&self.file.to_string_lossy()));
             return Err(Trouble::refused(Diagnostic::runtime(format!("the saved plan is refused: {open}")).hint(command)));
         }
+        self.warn_of_repetition(&names);
         say(&format!("{open} (--allow-depends)"));
         Ok(hosts)
+    }
+    /// Says where a second time of the same plan is not to be told from the first.
+    fn warn_of_repetition(&self, hosts: &[&str]) {
+        let unbound: Vec<&str> = hosts.iter().copied().filter(|host| self.plan.basis.hosts[*host].rests_on_nothing()).collect();
+        if !unbound.is_empty() {
+            let on = fold_within(unbound, 200);
+            say(&format!(
+                "the plan rests on nothing that is read from {on}, so nobody can tell whether it was applied there already: it is done again"
+            ));
+        }
     }
 }
 
