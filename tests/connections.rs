@@ -4,9 +4,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use infra_test::{BlackHole, HostKey, Sshd, SshdOptions, process};
+use infra_test::{BlackHole, HostKey, Sshd, SshdOptions};
 
 fn sshd(options: SshdOptions) -> Sshd {
     Sshd::start(options).unwrap_or_else(|error| panic!("{error}"))
@@ -25,10 +24,9 @@ fn infra(sshd: &Sshd, prefix: &str, words: &[&str]) -> common::Ran {
     command.arg("--data").arg(format!("ssh_config_file={}", sshd.ssh_config().display())).args(words);
     command.current_dir(sshd.folder()).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH")).env("HOME", sshd.folder());
     command.env("XDG_RUNTIME_DIR", sshd.folder().join("r")).env("INFRA_LOCK_FOLDER", sshd.folder()).stdin(Stdio::null());
-    let ran = process::run(&mut command, Duration::from_secs(300)).expect("infra ends");
-    let left = sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
-    common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
+    let ran = common::ran(&mut command);
+    common::nothing_left(sshd);
+    ran
 }
 
 fn states(ran: &common::Ran) -> BTreeMap<String, usize> {

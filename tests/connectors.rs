@@ -24,8 +24,7 @@ fn infra(bench: &Containers) -> Command {
 }
 
 fn run(bench: &Containers, words: &[&str]) -> Ran {
-    let outcome = process::run(infra(bench).args(words), Duration::from_secs(120)).expect("infra ends");
-    Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+    common::ran(infra(bench).args(words))
 }
 
 /// A container of the user's, which runs and does nothing.

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::says;
 use infra_test::Fleet;
 
 /// Deploys this text as this user of the machine, and gives what was said.
@@ -10,13 +11,6 @@ fn deploy(fleet: &Fleet, user: &str, text: &str, code: i32) -> String {
     let config = format!("ssh_config_file={}", fleet.ssh_config().display());
     let ran = common::run(fleet.folder(), &["box", "deploy.lua", "--user", user, "-vvv", "--data", &config]).expect(code);
     ran.stderr
-}
-
-#[track_caller]
-fn says(text: &str, wanted: &[&str]) {
-    for line in wanted {
-        assert!(text.contains(line), "«{line}» is missing:\n{text}");
-    }
 }
 
 #[test]

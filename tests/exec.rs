@@ -31,10 +31,9 @@ fn command(sshd: &Sshd, words: &[&str]) -> Command {
 }
 
 fn ended(sshd: &Sshd, command: &mut Command) -> common::Ran {
-    let ran = process::run(command, Duration::from_secs(120)).expect("infra ends");
-    let left = sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
-    common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
+    let ran = common::ran(command);
+    common::nothing_left(sshd);
+    ran
 }
 
 fn infra(sshd: &Sshd, words: &[&str]) -> common::Ran {
@@ -212,8 +211,7 @@ fn what_hangs_is_killed_with_all_that_it_started_and_what_asks_finds_nobody() {
     let ran = process::run(&mut command(&sshd, &[ALL, "exec", "--gather", "--", &leave]), Duration::from_secs(120)).expect("infra ends");
     fs::write(go, "").expect("a file");
     assert_eq!((ran.code, ran.stdout), (Some(0), format!("-- {ALL} (10 hosts): exit code 0\nbegun\n")), "{}", ran.stderr);
-    let left = sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(&sshd);
 }
 
 /// The most memory a run of infra took, in KiB, besides what came of it.

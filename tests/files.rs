@@ -52,10 +52,9 @@ impl Hosts {
     }
 
     fn infra(&self, words: &[&str]) -> common::Ran {
-        let ran = process::run(&mut self.command(words), Duration::from_secs(300)).expect("infra ends");
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
-        common::Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
+        let ran = common::ran(&mut self.command(words));
+        common::nothing_left(&self.sshd);
+        ran
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::Ran;
+use common::{Ran, ran};
 use infra_test::{Fleet, Sshd, SshdOptions, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,11 +69,6 @@ impl Bench {
         let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
         entries.into_iter().map(|entry| entry.file_name().into_string().expect("a name")).collect()
     }
-}
-
-fn ran(command: &mut Command) -> Ran {
-    let process::Outcome { code, stdout, stderr } = process::run(command, DEADLINE * 2).expect("infra ends");
-    Ran { code, stdout, stderr }
 }
 
 /// A run that goes on behind the test.
@@ -178,8 +173,7 @@ fn the_second_run_is_told_who_has_the_host_or_waits_for_it() {
     let news = document["hosts"]["one"]["lock"].as_array().expect("news").clone();
     assert_eq!(news.iter().map(|one| one["news"].clone()).collect::<Vec<_>>(), [json!("waiting"), json!("moved")]);
     assert_eq!(bench.lock().len(), 1, "one small file remembers the last taking");
-    let left = bench.sshd.leftovers_after(Duration::from_secs(10));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(&bench.sshd);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod terminal;
 
 use std::path::Path;
 
-use common::Ran;
+use common::{Ran, says};
 use infra_test::{Fleet, Machine};
 use terminal::{Elsewhere, Terminal};
 
@@ -44,13 +44,6 @@ fn words(fleet: &Fleet, user: &str, what: &[&str]) -> Vec<String> {
     own.map(str::to_owned).collect()
 }
 
-#[track_caller]
-fn says(text: &str, wanted: &[&str]) {
-    for line in wanted {
-        assert!(text.contains(line), "«{line}» is missing:\n{text}");
-    }
-}
-
 /// Whether a text stands in a file of a folder, but for the scripts that gave it.
 fn holds(folder: &Path, text: &str) -> Vec<String> {
     let found = infra_test::process::run(
@@ -72,10 +65,9 @@ fn with_passwords_that_nobody_sees() {
         machine,
         "setsid sh -c 'cd /proc; while [ -e /root/watch ]; do grep -laf /root/what [0-9]*/cmdline [0-9]*/environ >>/root/seen 2>/dev/null; echo >>/root/rounds; done' >/dev/null 2>&1 &",
     );
-    on(
-        machine,
-        "SHOWN=the-canary-of-the-watcher sh -c 'until [ -s /root/seen ]; do sleep 0.05; done'; : >/root/seen; sleep 0.3; : >/root/seen",
-    );
+    on(machine, "SHOWN=the-canary-of-the-watcher sh -c 'until [ -s /root/seen ]; do sleep 0.05; done'");
+    // The round in which that was seen is over, and a whole one since.
+    on(machine, "n=$(wc -l </root/rounds); until [ $(wc -l </root/rounds) -gt $((n + 1)) ]; do sleep 0.05; done; : >/root/seen");
 
     let ran = deploy(
         &fleet,

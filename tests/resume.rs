@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Ran, infra};
+use common::{Ran, infra, says, states};
 use infra_test::{Sshd, SshdOptions, process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use terminal::{Elsewhere, Terminal};
 
@@ -74,22 +74,8 @@ impl Stage {
 
     #[track_caller]
     fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(20));
-        assert!(left.is_empty(), "{left:#?}");
+        common::nothing_left(&self.sshd);
     }
-}
-
-#[track_caller]
-fn says(ran: &Ran, lines: &[&str]) {
-    for line in lines {
-        assert!(ran.stderr.contains(line), "`{line}` is not in:\n{}", ran.stderr);
-    }
-}
-
-/// Each host and where it stands.
-fn states(document: &Value) -> Vec<(&str, &str)> {
-    let hosts = document["hosts"].as_object().expect("hosts");
-    hosts.iter().map(|(name, host)| (name.as_str(), host["state"].as_str().expect("a state"))).collect()
 }
 
 #[test]
@@ -103,7 +89,7 @@ fn what_is_owed_is_done_and_what_is_done_is_not_done_twice() {
     stage.write("c.broken", "");
     let ran = stage.deploy("a,b,c", &[]).expect(1);
     let first = stage.runs().pop().expect("a run");
-    says(&ran, &[&format!("To go on from there: infra resume {first}")]);
+    says(&ran.stderr, &[&format!("To go on from there: infra resume {first}")]);
     assert_eq!((stage.text("a.reloads"), stage.text("b.reloads")), ("reload\n".into(), String::new()));
 
     // What it would do changes nothing and leaves no journal; from any folder.
@@ -120,7 +106,7 @@ fn what_is_owed_is_done_and_what_is_done_is_not_done_twice() {
 
     // The first time c is still broken: a run that goes on is gone on from itself, with what both have done.
     let ran = stage.run(&["resume", "--yes", "--json"]).expect(1);
-    says(&ran, &[&named, &format!("changed in run {first}, which counts for what is left: «Configure» on b")]);
+    says(&ran.stderr, &[&named, &format!("changed in run {first}, which counts for what is left: «Configure» on b")]);
     let document = ran.json();
     assert_eq!(states(&document), [("b", "changed"), ("c", "failed")]);
     let done = json!({ "continuation": "done", "run": first, "operation": 1, "hosts": ["b", "c"] });
@@ -131,11 +117,11 @@ fn what_is_owed_is_done_and_what_is_done_is_not_done_twice() {
     assert_eq!((&append["outcome"], &append["changed"], &append["stdout"]), (&json!("earlier"), &json!(true), &json!("token\n")));
     assert_eq!((stage.text("b.log"), stage.text("b.reloads"), stage.text("b.told")), ("line\n".into(), "reload\n".into(), "told\n".into()));
     let second = stage.runs().pop().expect("a run");
-    says(&ran, &[&format!("infra resume {second}")]);
+    says(&ran.stderr, &[&format!("infra resume {second}")]);
 
     // Who went on from a run has done more than it knows of.
     let refused = stage.run(&["resume", &first]).expect(2);
-    says(&refused, &[&format!("run {first} was gone on with already, in run {second}"), &format!("hint: infra resume {second}")]);
+    says(&refused.stderr, &[&format!("run {first} was gone on with already, in run {second}"), &format!("hint: infra resume {second}")]);
     fs::remove_file(stage.path("c.broken")).expect("mended");
     let ran = stage.run(&["resume", &second, "--yes", "--json"]).expect(0);
     assert_eq!(states(&ran.json()), [("c", "changed")]);
@@ -145,7 +131,7 @@ fn what_is_owed_is_done_and_what_is_done_is_not_done_twice() {
     // All is done.
     let third = stage.runs().pop().expect("a run");
     let ran = stage.run(&["resume"]).expect(0);
-    says(&ran, &[&format!("run {third} has done all of it on all its hosts, so there is nothing to go on with")]);
+    says(&ran.stderr, &[&format!("run {third} has done all of it on all its hosts, so there is nothing to go on with")]);
     assert_eq!(stage.run(&["resume", "--json"]).expect(0).json()["totals"], json!({ "hosts": 0 }));
     let shown = stage.run(&["runs", "show", &third]).expect(0).stdout;
     assert!(shown.contains(&format!("going on from run {second}")), "{shown}");
@@ -166,7 +152,10 @@ fn what_was_edited_in_between_is_planned_afresh_and_named() {
         &format!("{}server.shell {{ name = 'More', commands = {{ 'true' }} }}\n", DEPLOY.replace("echo line", "echo another")),
     );
     let ran = stage.run(&["resume", "--yes"]).expect(0);
-    says(&ran, &["planned afresh, since it is not what it was: «Append» on b", "planned afresh, since no earlier run had it: «More» on b"]);
+    says(
+        &ran.stderr,
+        &["planned afresh, since it is not what it was: «Append» on b", "planned afresh, since no earlier run had it: «More» on b"],
+    );
     assert_eq!((stage.text("b.log"), stage.text("b.reloads")), ("line\nanother\n".into(), "reload\n".into()));
     stage.nothing_left();
 }
@@ -186,13 +175,13 @@ server.shell { name = "Later", commands = { sh("echo {} >> {}", host.data.word, 
     // Only b for now, and its data says another word: what is done with the old one is another operation.
     let ran = stage.run(&["resume", "--yes", "--limit", "b", "--data", "word=two", "--json"]).expect(0);
     assert_eq!(states(&ran.json()), [("b", "changed")]);
-    says(&ran, &["planned afresh, since it is not what it was: «Say» on b", "Host by host: each goes through all its operations"]);
+    says(&ran.stderr, &["planned afresh, since it is not what it was: «Say» on b", "Host by host: each goes through all its operations"]);
     assert_eq!(stage.text("said"), "one\none\none\ntwo\ntwo\n");
     // Going on from there, the later word holds, and b is done.
     stage.run(&["resume", "--limit", "b"]).expect(2);
     let ran = stage.run(&["resume", "--yes", "--no-wait", "--data", "word=one", "--json"]).expect(0);
     assert_eq!(states(&ran.json()), [("a", "changed"), ("c", "changed")]);
-    says(&ran, &["No host waits for another", "not run again: «Say» on a, c"]);
+    says(&ran.stderr, &["No host waits for another", "not run again: «Say» on a, c"]);
     assert_eq!(stage.text("said"), "one\none\none\ntwo\ntwo\none\none\n");
     stage.nothing_left();
 }
@@ -227,7 +216,7 @@ fn a_run_that_was_killed_is_gone_on_with() {
     let terminal = begin(&stage);
     let run = stage.runs().pop().expect("a run");
     let refused = stage.run(&["resume"]).expect(2);
-    says(&refused, &[&format!("run {run} has not ended: its process is still at work")]);
+    says(&refused.stderr, &[&format!("run {run} has not ended: its process is still at work")]);
     kill(Pid::from_raw(terminal.pid()), Signal::SIGKILL).expect("it runs");
     assert_eq!(terminal.end().signal, Some(9));
     // What was in flight goes on to its end by itself.
@@ -237,7 +226,7 @@ fn a_run_that_was_killed_is_gone_on_with() {
 
     let ran = stage.run(&["resume", "--yes"]).expect(0);
     says(
-        &ran,
+        &ran.stderr,
         &[&format!("done in run {run}, not run again: «Before» on a"), "run again, since what came of it is not known: «Wait» on a"],
     );
     assert_eq!(stage.text("log"), "before\nwaited\nwaited\nafter\n");
@@ -257,7 +246,7 @@ fn a_run_that_was_interrupted_twice_is_gone_on_with() {
     assert!(ended.screen.contains(&format!("To go on from there: infra resume {run}")), "{}", ended.screen);
     stage.write("gate", "");
     let ran = stage.run(&["resume", "--yes"]).expect(0);
-    says(&ran, &["not run again: «Before» on a", "run again, since what came of it is not known: «Wait» on a"]);
+    says(&ran.stderr, &["not run again: «Before» on a", "run again, since what came of it is not known: «Wait» on a"]);
     assert_eq!(stage.text("log"), "before\nwaited\nafter\n");
     stage.nothing_left();
 }
@@ -280,7 +269,7 @@ fn what_cannot_be_gone_on_with_says_why() {
     let folder = folder.path();
     let refused = |words: &[&str], why: &str| {
         let ran = common::run(folder, &[&["resume"], words].concat()).expect(2);
-        says(&ran, &[why]);
+        says(&ran.stderr, &[why]);
     };
     refused(&[], "there is no earlier run in the journal");
     let journal = failed_here(folder);
@@ -313,7 +302,7 @@ fn what_cannot_be_gone_on_with_says_why() {
     other(text[..cut].to_owned());
     let ran = common::run(folder, &["resume", "--dry"]).expect(0);
     says(
-        &ran,
+        &ran.stderr,
         &[
             "run again, since what came of it is not known: «Fail» on @local",
             &format!("done in run {run}, not run again: «server.shell true» on @local"),

@@ -104,8 +104,7 @@ fn a_rolling_run_that_stopped_goes_on_where_it_was() {
     assert!(gone.stderr.contains("not in the inventory any more: b"), "{}", gone.stderr);
     assert_eq!(hosts(&gone), ["a"]);
     assert_eq!(names(folder).len(), 2, "a run that had nothing to do leaves no journal");
-    let left = sshd.leftovers_after(Duration::from_secs(20));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(&sshd);
 }
 
 #[test]
@@ -225,6 +224,5 @@ fn the_strategies_of_the_command_line_are_those_of_the_run() {
     let crossed = on(&["crossed.lua", "--no-wait", "--data", &gate]).expect(0);
     assert_eq!(crossed.json()["totals"], json!({ "hosts": 2, "changed": 2 }));
     on(&["two.lua", "--serial", "--no-wait"]).expect(2);
-    let left = sshd.leftovers_after(Duration::from_secs(20));
-    assert!(left.is_empty(), "{left:#?}");
+    common::nothing_left(&sshd);
 }

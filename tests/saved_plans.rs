@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Ran, infra};
+use common::{Ran, infra, says, states};
 use infra_core::saved_plan;
 use infra_test::{Sshd, SshdOptions, process};
 use serde_json::{Value, json};
@@ -147,22 +147,8 @@ impl Stage {
 
     #[track_caller]
     fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(20));
-        assert!(left.is_empty(), "{left:#?}");
+        common::nothing_left(&self.sshd);
     }
-}
-
-#[track_caller]
-fn says(ran: &Ran, lines: &[&str]) {
-    for line in lines {
-        assert!(ran.stderr.contains(line), "`{line}` is not in:\n{}", ran.stderr);
-    }
-}
-
-/// Each host and where it stands.
-fn states(document: &Value) -> Vec<(&str, &str)> {
-    let hosts = document["hosts"].as_object().expect("hosts");
-    hosts.iter().map(|(name, host)| (name.as_str(), host["state"].as_str().expect("a state"))).collect()
 }
 
 fn done() -> [String; 5] {
@@ -177,7 +163,7 @@ fn untouched() -> [String; 5] {
 fn a_plan_is_applied_as_it_was_made_whatever_has_become_of_its_sources() {
     let stage = Stage::new();
     let ran = stage.plan("deploy.lua", &["--detailed-exitcode", "--json"]).expect(3);
-    says(&ran, &["the plan is written: `infra show p.json` prints it, `infra apply p.json` does it"]);
+    says(&ran.stderr, &["the plan is written: `infra show p.json` prints it, `infra apply p.json` does it"]);
     assert_eq!(stage.made("a"), untouched(), "a plan changes nothing");
     let mode = fs::metadata(stage.path("p.json")).expect("a plan").permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
@@ -202,12 +188,12 @@ fn a_plan_is_applied_as_it_was_made_whatever_has_become_of_its_sources() {
     assert_eq!((&traffic["commands"], trips <= 2 + 5 + 1), (&json!(5), true), "{traffic}");
 
     let ran = stage.apply(&["--exclude", "a"]).expect(0);
-    says(&ran, &["2 hosts: 2 changed"]);
+    says(&ran.stderr, &["2 hosts: 2 changed"]);
     assert_eq!((stage.made("b"), stage.made("c")), (done(), done()));
 
     // What was applied is not applied again.
     let ran = stage.apply(&[]).expect(1);
-    says(&ran, &["stale: what the plan rests on has changed", "(of «Configure»)", "stopped: no host is left that is ok"]);
+    says(&ran.stderr, &["stale: what the plan rests on has changed", "(of «Configure»)", "stopped: no host is left that is ok"]);
     assert_eq!(stage.made("a"), done());
     let runs = stage.run(&["runs"]).expect(0).stdout;
     assert!(runs.contains("apply p.json --yes --exclude a"), "{runs}");
@@ -242,7 +228,7 @@ fn a_host_that_was_edited_in_between_is_refused_and_the_others_are_done() {
 
     // Another plan has what is left, and the run itself is not gone on with.
     let ran = stage.run(&["resume"]).expect(2);
-    says(&ran, &["applied the saved plan p.json, which is not gone on with", "make another plan with --plan"]);
+    says(&ran.stderr, &["applied the saved plan p.json, which is not gone on with", "make another plan with --plan"]);
     stage.plan("deploy.lua", &[]).expect(0);
     let ran = stage.apply(&["--json"]).expect(0);
     assert_eq!(states(&ran.json()), [("a", "unchanged"), ("b", "changed"), ("c", "unchanged")]);
@@ -274,7 +260,7 @@ fn a_plan_rests_on_the_places_where_it_has_something_to_do() {
     ] {
         stage.write(file, "edited\n");
         let ran = stage.apply(&["--json"]).expect(1);
-        says(&ran, &[said]);
+        says(&ran.stderr, &[said]);
         assert_eq!((states(&ran.json()), stage.text("out/a.notes")), (vec![("a", "failed")], "first\n".to_owned()));
         match before {
             "" => fs::remove_file(stage.path(file)).expect("a file of the test's own"),
@@ -294,7 +280,7 @@ fn a_plan_rests_on_the_places_where_it_has_something_to_do() {
     );
     stage.write("out/pool", "edited\n");
     let ran = stage.apply(&["--limit", "b"]).expect(1);
-    says(&ran, &["on c: files.text"]);
+    says(&ran.stderr, &["on c: files.text"]);
     stage.nothing_left();
 }
 
@@ -318,16 +304,16 @@ fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
         fs::write(stage.path("p.json"), bytes).expect("a plan");
         for words in [&["apply", "p.json", "--yes"][..], &["show", "p.json"]] {
             let ran = stage.run(words).expect(1);
-            says(&ran, &[why, "make the plan again with --plan"]);
+            says(&ran.stderr, &[why, "make the plan again with --plan"]);
             assert!(!ran.stderr.contains("Connecting"), "{}", ran.stderr);
         }
     }
     // What is no plan is not written over.
     let ran = stage.plan("deploy.lua", &[]).expect(2);
-    says(&ran, &["--plan p.json: the file is there and is no plan, so it is left alone"]);
+    says(&ran.stderr, &["--plan p.json: the file is there and is no plan, so it is left alone"]);
     assert_eq!(stage.text("p.json"), "{}\n");
-    says(&stage.run(&["apply", "q.json"]).expect(2), &["there is no plan file q.json"]);
-    says(&stage.run(&["apply", "q.json", "--user", "x"]).expect(2), &["apply has no --user: that was decided with the plan"]);
+    says(&stage.run(&["apply", "q.json"]).expect(2).stderr, &["there is no plan file q.json"]);
+    says(&stage.run(&["apply", "q.json", "--user", "x"]).expect(2).stderr, &["apply has no --user: that was decided with the plan"]);
     assert_eq!(stage.made("a"), untouched());
     stage.nothing_left();
 }
@@ -336,20 +322,17 @@ fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
 fn what_the_plan_has_only_a_digest_of_must_be_as_it_was() {
     let stage = Stage::new();
     let planning = stage.planning("deploy.lua", &[]);
-    let with_place = |words: &[String], place: &str| {
-        let outcome = process::run(infra(stage.folder.path()).args(words).env("PLACE", place), Duration::from_secs(100)).expect("it ends");
-        Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
-    };
+    let with_place = |words: &[String], place: &str| common::ran(infra(stage.folder.path()).args(words).env("PLACE", place));
     // Bytes that are no text are not carried.
     fs::write(stage.path("a.conf"), b"port\xff\n").expect("a source");
     with_place(&planning, "Paris").expect(0);
     let apply = ["apply", "p.json", "--yes"].map(str::to_owned);
     let plan = stage.text("p.json");
     let carried = plan.matches("Paris").count();
-    says(&with_place(&apply, "Rome").expect(1), &["the environment variable PLACE is not what it was when the plan was made"]);
-    says(&stage.apply(&[]).expect(1), &["the environment variable PLACE is not set, and it was when the plan was made"]);
+    says(&with_place(&apply, "Rome").expect(1).stderr, &["the environment variable PLACE is not what it was when the plan was made"]);
+    says(&stage.apply(&[]).expect(1).stderr, &["the environment variable PLACE is not set, and it was when the plan was made"]);
     fs::write(stage.path("a.conf"), b"port\xfe\n").expect("a source");
-    says(&with_place(&apply, "Paris").expect(1), &["/a.conf is not what it was when the plan was made"]);
+    says(&with_place(&apply, "Paris").expect(1).stderr, &["/a.conf is not what it was when the plan was made"]);
     assert_eq!(stage.made("a"), untouched());
     fs::write(stage.path("a.conf"), b"port\xff\n").expect("a source");
     with_place(&apply, "Paris").expect(0);
@@ -366,7 +349,7 @@ fn what_depends_is_applied_only_where_that_is_allowed() {
     stage.plan("open.lua", &[]).expect(0);
     let ran = stage.apply(&["--json"]).expect(1);
     says(
-        &ran,
+        &ran.stderr,
         &[
             "the saved plan is refused: what these operations do is known only when their turn comes: «Follow», «call»",
             "hint: infra apply p.json --allow-depends",
@@ -395,7 +378,7 @@ fn a_host_on_which_the_sources_come_to_something_else_is_refused() {
     let why = "stale: the same sources and facts come to something else now: «Word» has other arguments than in the plan";
     assert_eq!(document["hosts"]["b"]["failed"]["message"], json!(why));
     // The way on is another plan, for the hosts that are left.
-    says(&ran, &["applying the plan that was made ", "--plan p.json --limit b"]);
+    says(&ran.stderr, &["applying the plan that was made ", "--plan p.json --limit b"]);
     assert!(!ran.stderr.contains("infra resume"), "{}", ran.stderr);
     let left = ["out/once", "out/a.all", "out/b.all", "out/c.all", "out/b.word"].map(|name| stage.text(name));
     assert_eq!(left, ["once\n", "all\n", "", "all\n", ""]);

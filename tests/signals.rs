@@ -68,8 +68,7 @@ impl Stage {
     /// No ssh of ours, no socket, no folder of sockets and no command on the hosts is left.
     #[track_caller]
     fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        common::nothing_left(&self.sshd);
         let folders: Vec<_> = std::fs::read_dir(self.path("r/infra"))
             .map(|found| found.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
             .unwrap_or_default();

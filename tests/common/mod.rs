@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use infra_test::process;
+use infra_test::{Sshd, process};
 use serde_json::Value;
 
 /// The top of the repository.
@@ -38,8 +38,14 @@ pub fn infra(folder: &Path) -> Command {
 
 /// Runs the binary with these words and waits for its end.
 pub fn run(folder: &Path, words: &[&str]) -> Ran {
-    let outcome = process::run(infra(folder).args(words), Duration::from_secs(300)).expect("infra ends");
-    Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+    ran(infra(folder).args(words))
+}
+
+/// Runs a program to its end, which comes in good time.
+#[track_caller]
+pub fn ran(command: &mut Command) -> Ran {
+    let process::Outcome { code, stdout, stderr } = process::run(command, Duration::from_secs(300)).expect("it ends");
+    Ran { code, stdout, stderr }
 }
 
 impl Ran {
@@ -55,4 +61,25 @@ impl Ran {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{}\nstderr:\n{}", self.stdout, self.stderr))
     }
+}
+
+/// Each of these stands in the text.
+#[track_caller]
+pub fn says(text: &str, wanted: &[&str]) {
+    for line in wanted {
+        assert!(text.contains(line), "«{line}» is missing:\n{text}");
+    }
+}
+
+/// Each host of a document and where it stands.
+pub fn states(document: &Value) -> Vec<(&str, &str)> {
+    let hosts = document["hosts"].as_object().expect("hosts");
+    hosts.iter().map(|(name, host)| (name.as_str(), host["state"].as_str().expect("a state"))).collect()
+}
+
+/// Fails where a process or a socket of an sshd's hosts is left.
+#[track_caller]
+pub fn nothing_left(sshd: &Sshd) {
+    let left = sshd.leftovers_after(Duration::from_secs(20));
+    assert!(left.is_empty(), "{left:#?}");
 }

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use infra_test::{Sshd, SshdOptions, process};
+use infra_test::{Sshd, SshdOptions};
 use serde_json::Value;
 
 use crate::common::{self, Ran};
@@ -76,8 +75,7 @@ impl Stage {
     fn infra(&self, folder: PathBuf, words: &[&str]) -> Deployed {
         let mut command = common::infra(&folder);
         command.env("XDG_RUNTIME_DIR", self.sshd.folder().join("r")).env("XDG_STATE_HOME", folder.join("state")).args(words);
-        let outcome = process::run(&mut command, Duration::from_secs(120)).unwrap_or_else(|error| panic!("{error}"));
-        let ran = Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr };
+        let ran = common::ran(&mut command);
         Deployed { document: ran.json(), timeline: Timeline::read(&folder.join("state")), ran, folder }
     }
 
@@ -90,8 +88,7 @@ impl Stage {
     /// No process of infra's or of a command, and no socket, is left.
     #[track_caller]
     pub fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        crate::common::nothing_left(&self.sshd);
     }
 }
 

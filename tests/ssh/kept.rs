@@ -6,7 +6,8 @@ use infra_test::process::wait_for;
 use infra_test::{Relay, SshdOptions};
 
 use crate::common::Ran;
-use crate::stage::{Stage, ran};
+use crate::common::ran;
+use crate::stage::Stage;
 
 /// Runs the binary without looking for what it left.
 fn infra(stage: &Stage, words: &[&str]) -> Ran {

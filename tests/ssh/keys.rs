@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use infra_test::{HostKey, SshdOptions, process};
 
-use crate::stage::{Stage, ran, text, tool};
+use crate::common::ran;
+use crate::stage::{Stage, text, tool};
 
 /// An agent of the test's own.
 struct Agent {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use infra_test::{Fleet, Machine};
 
 use crate::common::Ran;
-use crate::stage::ran;
+use crate::common::ran;
 
 const PASSWORD: &str = "canary-of-a-password";
 

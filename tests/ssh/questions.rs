@@ -64,13 +64,13 @@ fn a_question_outlasts_the_connect_deadline_and_ends_with_the_run() {
     tool("ssh-keygen", &["-q", "-p", "-P", "", "-N", "open-sesame-please", "-f", text(stage.sshd.user_key())]);
     let config = stage.write("config", &(stage.stanza("web") + &stage.rest(Some(stage.sshd.user_key()))));
     let words = ["web", "exec", "--data", "late=true", "--", "echo in there"];
-    let inventory = stage.write("inventory.lua", "all_of = { { 'web', ssh_connect_timeout = 1.5 } }\n");
+    let inventory = stage.write("inventory.lua", "all_of = { { 'web', ssh_connect_timeout = 4 } }\n");
     let mut slow = words;
     slow[0] = text(&inventory);
     let mut terminal = at_terminal(&stage, &config, &slow);
     terminal.wait_for("Enter passphrase for key");
     // Longer than the whole deadline: a person may think.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(std::time::Duration::from_secs(5));
     terminal.press("open-sesame-please\n");
     let ended = terminal.end();
     assert_eq!(ended.code, Some(0), "{}", ended.screen);

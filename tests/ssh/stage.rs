@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infra_test::{Sshd, SshdOptions, process};
 
-use crate::common::Ran;
+use crate::common::{Ran, ran};
 
 /// An sshd and what a user of it would have.
 pub struct Stage {
@@ -74,15 +74,8 @@ impl Stage {
 
     /// Fails where a process or a socket is left.
     pub fn nothing_left(&self) {
-        let left = self.sshd.leftovers_after(Duration::from_secs(10));
-        assert!(left.is_empty(), "{left:#?}");
+        crate::common::nothing_left(&self.sshd);
     }
-}
-
-/// Runs a program to its end.
-pub fn ran(command: &mut Command) -> Ran {
-    let ran = process::run(command, Duration::from_secs(120)).expect("it ends");
-    Ran { code: ran.code, stdout: ran.stdout, stderr: ran.stderr }
 }
 
 /// Runs a tool of ssh's, which must do well.

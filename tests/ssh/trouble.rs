@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use infra_test::{BlackHole, Relay, SshdOptions};
 
-use crate::stage::{Stage, ran, text};
+use crate::common::ran;
+use crate::stage::{Stage, text};
 
 #[test]
 fn slow_authentication_ends_with_the_deadline_and_is_named() {

@@ -4,43 +4,29 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use infra_core::BoxFuture;
 use infra_core::change::Download;
 use infra_core::command::Command;
-use infra_core::connection::{Ending, OutputSink, TakeOutput};
 use infra_core::digest::Sha256Builder;
-use infra_core::output::Stream;
 use infra_core::sh;
 
-/// How much is kept in memory before it is written.
-pub(crate) const ENOUGH: usize = 256 * 1024;
-/// How much is kept of what was said on the second output.
-pub(crate) const WORDS: usize = 4096;
+use crate::incoming::{Arriving, Incoming};
 
 /// A file that comes in. Dropped before it is in place, it leaves nothing.
-pub(crate) struct Incoming {
-    download: Download,
-    arriving: Arc<Mutex<Arriving>>,
-}
-
-pub(crate) struct Arriving {
+pub(crate) struct ArrivingFile {
     file: File,
     /// Where it is written, and the file that it will replace.
     temporary: PathBuf,
     place: PathBuf,
     /// The permission bits of the file that it will replace.
     mode: Option<u32>,
+    /// Of what was written, and of what is to be.
     digest: Sha256Builder,
-    pub(crate) waiting: Vec<u8>,
-    words: Vec<u8>,
-    moved: u64,
-    fault: Option<String>,
+    sha256: String,
     in_place: bool,
 }
 
-impl Drop for Arriving {
+impl Drop for ArrivingFile {
     fn drop(&mut self) {
         if !self.in_place {
             // Whoever removed it before did what we want.
@@ -49,7 +35,7 @@ impl Drop for Arriving {
     }
 }
 
-impl Arriving {
+impl ArrivingFile {
     /// Makes the temporary file; `executable` is for one that replaces none.
     ///
     /// # Errors
@@ -82,31 +68,19 @@ impl Arriving {
         // At no moment may more people read it than may read the file that it replaces.
         let file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(fresh) & 0o777).open(&temporary);
         let file = file.map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
-        let digest = Sha256Builder::default();
-        Ok(Self { file, temporary, place, mode, digest, waiting: Vec::new(), words: Vec::new(), moved: 0, fault: None, in_place: false })
+        let (digest, sha256) = (Sha256Builder::default(), download.sha256.clone());
+        Ok(Self { file, temporary, place, mode, digest, sha256, in_place: false })
+    }
+}
+
+impl Arriving for ArrivingFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.digest.update(bytes);
+        self.file.write_all(bytes).map_err(|error| error.to_string())
     }
 
-    /// Writes what waits.
-    pub(crate) fn write(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        self.digest.update(&waiting);
-        if self.fault.is_none()
-            && let Err(error) = self.file.write_all(&waiting)
-        {
-            self.fault = Some(error.to_string());
-        }
-    }
-
-    /// Puts the file in place where it is what was meant.
-    ///
-    /// # Errors
-    /// Why it is not in place, as a sentence fragment.
-    pub(crate) fn put_in_place(&mut self, sha256: &str) -> Result<(), String> {
-        self.write();
-        if let Some(fault) = self.fault.take() {
-            return Err(fault);
-        }
-        if std::mem::take(&mut self.digest).finish() != sha256 {
+    fn finish(&mut self) -> Result<(), String> {
+        if std::mem::take(&mut self.digest).finish() != self.sha256 {
             return Err("what arrived is not what was there when it was looked at: it changed since, or changes all the time".to_owned());
         }
         let io = |error: std::io::Error| error.to_string();
@@ -124,96 +98,15 @@ impl Arriving {
     }
 }
 
-/// Takes the content of the file as output of a command.
-struct Taker {
-    arriving: Arc<Mutex<Arriving>>,
-    sink: OutputSink,
-}
-
-impl TakeOutput for Taker {
-    fn take(&self, stream: Stream, bytes: &[u8]) {
-        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        match stream {
-            Stream::Stdout => {
-                arriving.waiting.extend_from_slice(bytes);
-                arriving.moved += bytes.len() as u64;
-                self.sink.moved(arriving.moved);
-            }
-            Stream::Stderr => {
-                arriving.words.extend_from_slice(bytes);
-                let excess = arriving.words.len().saturating_sub(WORDS);
-                arriving.words.drain(..excess);
-                self.sink.take(stream, bytes);
-            }
-        }
-    }
-
-    /// What waits is written on a thread that may wait for a disk.
-    fn room(&self) -> BoxFuture<'static, ()> {
-        let (arriving, sink) = (self.arriving.clone(), self.sink.room());
-        let much = arriving.lock().unwrap_or_else(PoisonError::into_inner).waiting.len() >= ENOUGH;
-        Box::pin(async move {
-            if much {
-                on_a_thread(arriving, Arriving::write).await;
-            }
-            sink.await;
-        })
-    }
-}
-
-/// Does what may wait for a disk where that holds up nobody else.
-pub(crate) async fn on_a_thread<A: Send + 'static, T: Send + 'static>(
-    arriving: Arc<Mutex<A>>,
-    work: impl FnOnce(&mut A) -> T + Send + 'static,
-) -> Option<T> {
-    let work = move || work(&mut arriving.lock().unwrap_or_else(PoisonError::into_inner));
-    tokio::task::spawn_blocking(work).await.ok()
-}
-
-impl Incoming {
-    /// Makes the file that will be renamed over the destination.
-    ///
-    /// # Errors
-    /// Why it cannot be made, as a sentence fragment.
-    pub(crate) async fn open(download: &Download, name: &str) -> Result<Self, String> {
-        let (wanted, temporary) = (download.clone(), name.to_owned());
-        let opened = tokio::task::spawn_blocking(move || Arriving::open(&wanted, &temporary, false)).await;
-        match opened.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(arriving) => Ok(Self { download: download.clone(), arriving: Arc::new(Mutex::new(arriving)) }),
-            Err(reason) => Err(not_written(download, &reason)),
-        }
-    }
-
-    /// The command that prints the file.
-    pub(crate) fn command(&self) -> Command {
-        // So that it is no option, also where cat(1) knows no `--`.
-        let src = if self.download.src.starts_with('/') { self.download.src.clone() } else { format!("./{}", self.download.src) };
-        Command::new(sh!("exec cat {}", src))
-    }
-
-    /// What takes the output of that command; the second output goes to `sink`.
-    pub(crate) fn sink(&self, sink: OutputSink) -> OutputSink {
-        Arc::new(Taker { arriving: self.arriving.clone(), sink })
-    }
-
-    /// Puts the file in place where the command ended well and the file is what was meant.
-    pub(crate) async fn end(self, ending: Ending) -> Ending {
-        let Ending::Exited(status) = ending else { return ending };
-        if status != 0 {
-            let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-            let words = String::from_utf8_lossy(&arriving.words).trim().to_owned();
-            let last = words.lines().next_back().map_or_else(|| format!("reading it ended with exit status {status}"), str::to_owned);
-            return Ending::Refused(not_written(&self.download, &last));
-        }
-        let sha256 = self.download.sha256.clone();
-        match on_a_thread(self.arriving.clone(), move |arriving| arriving.put_in_place(&sha256)).await {
-            Some(Ok(())) => Ending::Exited(0),
-            Some(Err(reason)) => Ending::Refused(not_written(&self.download, &reason)),
-            None => Ending::Refused(not_written(&self.download, "writing it came to no end")),
-        }
-    }
-}
-
-fn not_written(download: &Download, reason: &str) -> String {
-    format!("{} was not written from {}: {reason}", download.dest, download.src)
+/// The file of a host on its way to this machine, beside whose destination it is written under `name`.
+///
+/// # Errors
+/// Why it cannot be written there, as a sentence.
+pub(crate) async fn incoming(download: &Download, name: &str) -> Result<Incoming<ArrivingFile>, String> {
+    // So that it is no option, also where cat(1) knows no `--`.
+    let src = if download.src.starts_with('/') { download.src.clone() } else { format!("./{}", download.src) };
+    let command = Command::new(sh!("exec cat {}", src));
+    let not_written = format!("{} was not written from {}", download.dest, download.src);
+    let (wanted, temporary) = (download.clone(), name.to_owned());
+    Incoming::open(command, not_written, move || ArrivingFile::open(&wanted, &temporary, false)).await
 }

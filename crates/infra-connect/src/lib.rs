@@ -51,6 +51,7 @@ mod download;
 mod envelope;
 mod exchange;
 mod gather;
+mod incoming;
 mod joined;
 mod local;
 mod lock;

@@ -14,17 +14,16 @@ use infra_core::privilege::{Privilege, Tool};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::download::Incoming;
 use crate::envelope::{Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
+use crate::incoming::{Arriving, Incoming};
 use crate::lock::{Awaited, Guarded};
 use crate::payload::Payload;
 use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Kills, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
-use crate::tree_download::IncomingTree;
-use crate::{privilege, script, tree_upload, upload};
+use crate::{download, privilege, script, tree_download, tree_upload, upload};
 
 /// How long the second output may lag behind the first one's receipt or end.
 pub(crate) const LAG: Duration = Duration::from_secs(2);
@@ -318,31 +317,24 @@ pub(crate) fn interrupted() -> Ending {
 impl Inner {
     /// Does one step of a change.
     pub(crate) async fn perform(self: &Arc<Self>, step: Perform<'_>, sink: OutputSink) -> Ending {
-        let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
-        // A download changes this machine and only reads the host, whose lock it does not need.
         match step.action {
-            Action::Download(download) => {
-                let incoming = match Incoming::open(download, &temporary_name()).await {
-                    Ok(incoming) => incoming,
-                    Err(reason) => return Ending::Refused(reason),
-                };
-                let read = Action::Run(incoming.command());
-                let reading = Perform { action: &read, as_of: None, ..step };
-                let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
-                incoming.end(ending).await
-            }
-            Action::DownloadTree(tree) => {
-                let incoming = match IncomingTree::open(tree, &temporary_name()).await {
-                    Ok(incoming) => incoming,
-                    Err(reason) => return Ending::Refused(reason),
-                };
-                let read = Action::Run(incoming.command());
-                let reading = Perform { action: &read, as_of: None, ..step };
-                let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
-                incoming.end(ending).await
-            }
+            Action::Download(download) => self.take_in(download::incoming(download, &temporary_name()).await, step, sink).await,
+            Action::DownloadTree(tree) => self.take_in(tree_download::incoming(tree, &temporary_name()).await, step, sink).await,
             _ => self.perform_within(step, sink, None).await,
         }
+    }
+
+    /// Has the host print something, which is written here. That only reads the host, whose lock it does not need.
+    async fn take_in<A: Arriving>(self: &Arc<Self>, incoming: Result<Incoming<A>, String>, step: Perform<'_>, sink: OutputSink) -> Ending {
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
+            Err(reason) => return Ending::Refused(reason),
+        };
+        let limit = Limit::Stall(step.timeout.unwrap_or(self.settings.upload_stall));
+        let read = Action::Run(incoming.command.clone());
+        let reading = Perform { action: &read, as_of: None, ..step };
+        let ending = self.perform_within(reading, incoming.sink(sink), Some(limit)).await;
+        incoming.end(ending).await
     }
 
     /// Does one step; `limit` in place of the one that steps of its kind have.

@@ -6,62 +6,53 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use infra_core::BoxFuture;
 use infra_core::change::{Download, FetchedFile, TreeDownload};
-use infra_core::command::{Command, quote};
-use infra_core::connection::{Ending, OutputSink, TakeOutput};
-use infra_core::output::Stream;
+use infra_core::command::{Command, Shell, quote};
 use infra_core::sh;
 
-use crate::download::{Arriving, ENOUGH, WORDS, on_a_thread};
+use crate::download::ArrivingFile;
+use crate::incoming::{Arriving, Incoming};
 
 /// A tree that comes in. Dropped before its end, it leaves what was already in place and nothing half.
-pub(crate) struct IncomingTree {
-    tree: TreeDownload,
-    arriving: Arc<Mutex<ArrivingTree>>,
-}
-
-struct ArrivingTree {
+pub(crate) struct ArrivingTree {
     root: String,
     dest: PathBuf,
     /// The name of the temporary files.
     temporary: String,
     files: VecDeque<FetchedFile>,
-    current: Option<(Arriving, FetchedFile, u64)>,
-    waiting: Vec<u8>,
-    moved: u64,
-    words: Vec<u8>,
-    fault: Option<String>,
+    /// The file that comes now, and how many bytes of it are still to come.
+    current: Option<(ArrivingFile, FetchedFile, u64)>,
 }
 
-impl ArrivingTree {
-    /// Takes what waits into the files that it belongs to.
-    fn write(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut bytes = &waiting[..];
-        while self.fault.is_none() {
-            if let Err(fault) = self.open_next() {
-                self.fault = Some(fault);
-                return;
-            }
-            let Some((arriving, file, left)) = &mut self.current else { return };
+impl Arriving for ArrivingTree {
+    /// Writes into the files that the bytes belong to.
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        loop {
+            self.open_next()?;
+            let Some((arriving, file, left)) = &mut self.current else { return Ok(()) };
+            let wrong = |reason: String| format!("{}: {reason}", file.path);
             let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-            arriving.waiting.extend_from_slice(&bytes[..taken]);
-            arriving.write();
+            arriving.write(&bytes[..taken]).map_err(wrong)?;
             bytes = &bytes[taken..];
             *left -= taken as u64;
             if *left > 0 {
-                return;
+                return Ok(());
             }
-            let (sha256, path) = (file.sha256.clone(), file.path.clone());
-            let placed = arriving.put_in_place(&sha256);
+            arriving.finish().map_err(wrong)?;
             self.current = None;
-            self.fault = placed.err().map(|reason| format!("{path}: {reason}"));
         }
     }
 
+    fn finish(&mut self) -> Result<(), String> {
+        match self.current.take() {
+            Some((_, file, _)) => Err(format!("{}: it is shorter than it was when it was looked at", file.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ArrivingTree {
     fn open_next(&mut self) -> Result<(), String> {
         if self.current.is_some() {
             return Ok(());
@@ -79,20 +70,10 @@ impl ArrivingTree {
             sha256: file.sha256.clone(),
             create_dir: false,
         };
-        let arriving = Arriving::open(&download, &self.temporary, file.executable).map_err(wrong)?;
+        let arriving = ArrivingFile::open(&download, &self.temporary, file.executable).map_err(wrong)?;
         let size = file.size;
         self.current = Some((arriving, file, size));
         Ok(())
-    }
-
-    /// Whether all files are there, once there is nothing more to come.
-    fn finish(&mut self) -> Result<(), String> {
-        self.write();
-        match (self.fault.take(), self.current.take()) {
-            (Some(fault), _) => Err(fault),
-            (None, Some((_, file, _))) => Err(format!("{}: it is shorter than it was when it was looked at", file.path)),
-            (None, None) => Ok(()),
-        }
     }
 }
 
@@ -145,102 +126,28 @@ fn lay_out(tree: &TreeDownload) -> Result<PathBuf, String> {
     Ok(root)
 }
 
-struct Taker {
-    arriving: Arc<Mutex<ArrivingTree>>,
-    sink: OutputSink,
+/// The files of a tree of a host on their way to this machine, where each is written under `name` first.
+///
+/// # Errors
+/// Why the directories and links of the tree cannot be made, as a sentence.
+pub(crate) async fn incoming(tree: &TreeDownload, name: &str) -> Result<Incoming<ArrivingTree>, String> {
+    let command = printing(tree);
+    let not_written = format!("{} was not wholly written from {}", tree.dest, tree.root);
+    let (wanted, temporary) = (tree.clone(), name.to_owned());
+    let make = move || {
+        let dest = lay_out(&wanted)?;
+        Ok(ArrivingTree { root: wanted.root, dest, temporary, files: wanted.files.into(), current: None })
+    };
+    Incoming::open(command, not_written, make).await
 }
 
-impl TakeOutput for Taker {
-    fn take(&self, stream: Stream, bytes: &[u8]) {
-        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        match stream {
-            Stream::Stdout => {
-                arriving.moved += bytes.len() as u64;
-                self.sink.moved(arriving.moved);
-                // After a fault the rest is of no use.
-                if arriving.fault.is_none() {
-                    arriving.waiting.extend_from_slice(bytes);
-                }
-            }
-            Stream::Stderr => {
-                arriving.words.extend_from_slice(bytes);
-                let excess = arriving.words.len().saturating_sub(WORDS);
-                arriving.words.drain(..excess);
-                self.sink.take(stream, bytes);
-            }
-        }
-    }
-
-    fn room(&self) -> BoxFuture<'static, ()> {
-        let (arriving, sink) = (self.arriving.clone(), self.sink.room());
-        let much = arriving.lock().unwrap_or_else(PoisonError::into_inner).waiting.len() >= ENOUGH;
-        Box::pin(async move {
-            if much {
-                on_a_thread(arriving, ArrivingTree::write).await;
-            }
-            sink.await;
-        })
-    }
-}
-
-impl IncomingTree {
-    /// Makes the directories and links.
-    ///
-    /// # Errors
-    /// Why they cannot be made, as a sentence fragment.
-    pub(crate) async fn open(tree: &TreeDownload, name: &str) -> Result<Self, String> {
-        let wanted = tree.clone();
-        let root = tokio::task::spawn_blocking(move || lay_out(&wanted)).await.unwrap_or_else(|error| Err(error.to_string()));
-        let dest = root.map_err(|reason| not_written(tree, &reason))?;
-        let arriving = ArrivingTree {
-            root: tree.root.clone(),
-            dest,
-            temporary: name.to_owned(),
-            files: tree.files.iter().cloned().collect(),
-            current: None,
-            waiting: Vec::new(),
-            moved: 0,
-            words: Vec::new(),
-            fault: None,
-        };
-        Ok(Self { tree: tree.clone(), arriving: Arc::new(Mutex::new(arriving)) })
-    }
-
-    /// The command that prints the files. With a tool that cannot be told how much to read, a file that grew shows as one that changed.
-    pub(crate) fn command(&self) -> Command {
-        let root = if self.tree.root.starts_with('/') { self.tree.root.clone() } else { format!("./{}", self.tree.root) };
-        let files = self.tree.files.iter().filter(|file| file.size > 0);
-        // On one line, which shells take faster than many.
-        let reads: Vec<String> = std::iter::once(":".to_owned())
-            .chain(files.map(|file| format!("head -c {} {} || exit", file.size, quote(&format!("./{}", file.path)))))
-            .collect();
-        Command::new(sh!("cd -P -- {} && { {}; }", root, infra_core::command::Shell::verbatim(reads.join("; "))))
-    }
-
-    /// What takes the output of that command; the second output goes to `sink`.
-    pub(crate) fn sink(&self, sink: OutputSink) -> OutputSink {
-        Arc::new(Taker { arriving: self.arriving.clone(), sink })
-    }
-
-    /// Whether the command ended well and all that it printed is what was meant. Files that were whole by then are in place.
-    pub(crate) async fn end(self, ending: Ending) -> Ending {
-        let Ending::Exited(status) = ending else { return ending };
-        let words = {
-            let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-            String::from_utf8_lossy(&arriving.words).trim().to_owned()
-        };
-        let finished = on_a_thread(self.arriving.clone(), ArrivingTree::finish).await;
-        let said = words.lines().next_back().map(str::to_owned);
-        let reason = match (status, finished) {
-            (0, Some(Ok(()))) => return Ending::Exited(0),
-            (0, Some(Err(reason))) => reason,
-            (0, None) => "writing it came to no end".to_owned(),
-            (_, _) => said.unwrap_or_else(|| format!("reading it ended with exit status {status}")),
-        };
-        Ending::Refused(not_written(&self.tree, &reason))
-    }
-}
-
-fn not_written(tree: &TreeDownload, reason: &str) -> String {
-    format!("{} was not wholly written from {}: {reason}", tree.dest, tree.root)
+/// The command that prints the files. With a tool that cannot be told how much to read, a file that grew shows as one that changed.
+fn printing(tree: &TreeDownload) -> Command {
+    let root = if tree.root.starts_with('/') { tree.root.clone() } else { format!("./{}", tree.root) };
+    let files = tree.files.iter().filter(|file| file.size > 0);
+    // On one line, which shells take faster than many.
+    let reads: Vec<String> = std::iter::once(":".to_owned())
+        .chain(files.map(|file| format!("head -c {} {} || exit", file.size, quote(&format!("./{}", file.path)))))
+        .collect();
+    Command::new(sh!("cd -P -- {} && { {}; }", root, Shell::verbatim(reads.join("; "))))
 }

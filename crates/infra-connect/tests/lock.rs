@@ -4,16 +4,12 @@ mod common;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::*;
 use infra_connect::Settings;
-use infra_connect::reached::Reached;
-use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
-use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
 use infra_core::global_arguments::Context;
@@ -69,46 +65,20 @@ impl Machine {
         std::fs::write(&path, lines.join("\n") + "\n").unwrap();
     }
 
-    fn start(&self) -> Process {
-        self.shells.fetch_add(1, Ordering::SeqCst);
-        let bin = self.path("bin");
-        let mut command = tokio::process::Command::new(bin.join("sh"));
-        command.args(["-c", BOOT]).env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
-        command.env("INFRA_LOCK_FOLDER", self.folder.path()).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        Process {
-            stdin: Box::pin(child.stdin.take().unwrap()),
-            stdout: Box::pin(child.stdout.take().unwrap()),
-            stderr: Box::pin(child.stderr.take().unwrap()),
-            ends: true,
-            ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
-        }
-    }
-
     /// How many shells were started since this was asked last.
     fn shells(&self) -> usize {
         self.shells.swap(0, Ordering::SeqCst)
     }
 }
 
-struct Door(Arc<Machine>);
-
-impl Spawn for Door {
-    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
-        Box::pin(async { Ok(self.0.start()) })
-    }
-
-    fn sessions(&self) -> usize {
-        8
-    }
-
-    fn address(&self) -> String {
-        "127.0.0.1".to_owned()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+impl MadeUp for Machine {
+    fn shell(&self) -> tokio::process::Command {
+        self.shells.fetch_add(1, Ordering::SeqCst);
+        let bin = self.path("bin");
+        let mut command = tokio::process::Command::new(bin.join("sh"));
+        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
+        command.env("INFRA_LOCK_FOLDER", self.folder.path());
+        command
     }
 }
 
@@ -125,7 +95,7 @@ impl Run {
     }
 
     async fn reach_as(&self, machine: &Arc<Machine>, host: &str) -> Arc<dyn Connection> {
-        let reached = Reached::meet(self.settings.clone(), Arc::new(Door(machine.clone())), machine.start()).await.unwrap();
+        let reached = meet(self.settings.clone(), machine).await.unwrap();
         reached.claim(Some(Claim {
             run: self.name.to_owned(),
             user: format!("{} the user's \\n name", self.name),

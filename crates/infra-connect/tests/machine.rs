@@ -16,14 +16,8 @@ use infra_test::Fleet;
 
 fn host(fleet: &Fleet, user: &str) -> Arc<Host> {
     let data = [("ssh_config_file", fleet.ssh_config().to_str().unwrap()), ("ssh_user", user)];
-    Arc::new(Host {
-        id: HostId(0),
-        name: "web-01".to_owned(),
-        connector: Connector::Ssh,
-        address: "web-01".to_owned(),
-        groups: Vec::new(),
-        data: data.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
-    })
+    let data = data.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    Arc::new(Host { data, ..Host::new(HostId(0), "web-01", Connector::Ssh, "web-01") })
 }
 
 fn as_root() -> Context {

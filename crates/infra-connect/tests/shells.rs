@@ -4,16 +4,12 @@ mod common;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
 use infra_connect::Settings;
-use infra_connect::reached::Reached;
-use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
-use infra_core::BoxFuture;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
@@ -32,7 +28,7 @@ const SHELLS: [(&str, &str); 6] = [
     ("ksh93", "/bin/ksh93"),
 ];
 
-/// This machine as if its `sh` were another one: a connector of the test's own, which shows how small one is.
+/// This machine as if its `sh` were another one.
 struct Other {
     folder: PathBuf,
     path: String,
@@ -40,40 +36,14 @@ struct Other {
     powerless: AtomicBool,
 }
 
-impl Other {
-    fn start(&self) -> Process {
+impl MadeUp for Other {
+    fn shell(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(self.folder.join("sh"));
-        command.args(["-c", BOOT]).env("PATH", &self.path).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("PATH", &self.path);
         if self.powerless.load(Ordering::SeqCst) {
             command.uid(65534);
         }
-        let mut child = command.spawn().unwrap();
-        Process {
-            stdin: Box::pin(child.stdin.take().unwrap()),
-            stdout: Box::pin(child.stdout.take().unwrap()),
-            stderr: Box::pin(child.stderr.take().unwrap()),
-            ends: true,
-            ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
-        }
-    }
-}
-
-impl Spawn for Other {
-    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
-        Box::pin(async { Ok(self.start()) })
-    }
-
-    fn address(&self) -> String {
-        "127.0.0.1".to_owned()
-    }
-
-    fn sessions(&self) -> usize {
-        8
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+        command
     }
 }
 
@@ -90,7 +60,7 @@ async fn host_with(shell: &str, programs: &[(&str, &str)]) -> (TempDir, Arc<Othe
     let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
     let other = Arc::new(Other { folder: folder.path().to_owned(), path, powerless: AtomicBool::new(false) });
     let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
-    let host = Reached::meet(settings, other.clone(), other.start()).await.unwrap_or_else(|error| panic!("{shell}: {error}"));
+    let host = meet(settings, &other).await.unwrap_or_else(|error| panic!("{shell}: {error}"));
     (folder, other, Arc::new(host))
 }
 
@@ -180,7 +150,7 @@ async fn without_setsid_the_group_of_the_first_shell_is_killed() {
         powerless: AtomicBool::new(false),
     });
     let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
-    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    let host: Arc<dyn Connection> = Arc::new(meet(settings, &bare).await.unwrap());
     assert_ne!(perform(&host, &run("command -v setsid")).await.0, Ending::Exited(0));
     let (ending, heard) = perform_in(&host, &run("sleep 613 & echo $!; wait"), &Context::default(), Some(Duration::from_millis(300))).await;
     assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
@@ -267,7 +237,7 @@ async fn a_host_without_sudo_says_so() {
     });
     let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
     symlink("/bin/cat", folder.path().join("cat")).unwrap();
-    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    let host: Arc<dyn Connection> = Arc::new(meet(settings, &bare).await.unwrap());
     let context = Context { privilege: infra_core::privilege::Privilege::sudo("root"), ..Context::default() };
     let (ending, _) = perform_in(&host, &run("true"), &context, None).await;
     assert!(matches!(&ending, Ending::Refused(reason) if reason.starts_with("there is no sudo on the host")), "{ending:?}");
@@ -283,7 +253,7 @@ async fn a_host_of_busybox_alone_is_a_host() {
     let bare =
         Arc::new(Other { folder: other.folder.clone(), path: tools.to_str().unwrap().to_owned(), powerless: AtomicBool::new(false) });
     let settings = Arc::new(Settings::new(Path::new("/nonexistent")));
-    let host: Arc<dyn Connection> = Arc::new(Reached::meet(settings, bare.clone(), bare.start()).await.unwrap());
+    let host: Arc<dyn Connection> = Arc::new(meet(settings, &bare).await.unwrap());
     let link = folder.path().join("link");
     symlink("file", &link).unwrap();
     std::fs::write(folder.path().join("file"), "old").unwrap();

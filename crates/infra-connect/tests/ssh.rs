@@ -17,14 +17,8 @@ use infra_core::host::{Connector, Host, HostId};
 use infra_test::{BlackHole, HostKey, Sshd, SshdOptions};
 
 fn host(address: &str, data: &[(&str, Value)]) -> Arc<Host> {
-    Arc::new(Host {
-        id: HostId(0),
-        name: address.to_owned(),
-        connector: Connector::Ssh,
-        address: address.to_owned(),
-        groups: Vec::new(),
-        data: data.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
-    })
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    Arc::new(Host { data, ..Host::new(HostId(0), address, Connector::Ssh, address) })
 }
 
 /// The host of a bench's sshd, by its `ssh_config`.

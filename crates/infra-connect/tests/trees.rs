@@ -4,15 +4,12 @@ mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::*;
 use infra_connect::Settings;
-use infra_connect::reached::Reached;
-use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
 use infra_core::BoxFuture;
 use infra_core::change::{Action, Content, FetchedFile, TreeDownload, TreeEntry, TreeNode, TreeUpload};
 use infra_core::connection::{Connection, Ending, Perform, TakeOutput};
@@ -30,37 +27,11 @@ struct Tools {
     path: String,
 }
 
-impl Tools {
-    fn start(&self) -> Process {
+impl MadeUp for Tools {
+    fn shell(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("/usr/bin/env");
-        command.arg("-i").arg(format!("PATH={}", self.path)).args(["sh", "-c", BOOT]).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        Process {
-            stdin: Box::pin(child.stdin.take().unwrap()),
-            stdout: Box::pin(child.stdout.take().unwrap()),
-            stderr: Box::pin(child.stderr.take().unwrap()),
-            ends: true,
-            ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
-        }
-    }
-}
-
-impl Spawn for Tools {
-    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
-        Box::pin(async { Ok(self.start()) })
-    }
-
-    fn address(&self) -> String {
-        "127.0.0.1".to_owned()
-    }
-
-    fn sessions(&self) -> usize {
-        8
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+        command.arg("-i").arg(format!("PATH={}", self.path)).arg("sh");
+        command
     }
 }
 
@@ -79,8 +50,7 @@ async fn hosts() -> Vec<(&'static str, TempDir, Arc<dyn Connection>)> {
                 bin.display().to_string()
             }
         };
-        let tools = Arc::new(Tools { path });
-        let host = Reached::meet(Arc::new(Settings::new("/nonexistent")), tools.clone(), tools.start()).await.unwrap();
+        let host = meet(Arc::new(Settings::new("/nonexistent")), &Arc::new(Tools { path })).await.unwrap();
         all.push((name, folder, Arc::new(host)));
     }
     all

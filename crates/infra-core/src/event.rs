@@ -357,6 +357,21 @@ pub struct HostResult {
     pub exit_code: Option<i32>,
 }
 
+impl HostResult {
+    /// The result of an operation for which nothing ran on the host.
+    pub fn without_work(outcome: Outcome) -> Self {
+        let (stdout, stderr) = (String::new(), String::new());
+        Self { outcome, steps_done: 0, retries: 0, took: Duration::ZERO, stdout, stderr, exit_code: None }
+    }
+
+    /// The same without the outputs of its commands.
+    pub fn without_output(&self) -> Self {
+        let Self { outcome, steps_done, retries, took, exit_code, .. } = self;
+        let (stdout, stderr) = (String::new(), String::new());
+        Self { outcome: outcome.clone(), steps_done: *steps_done, retries: *retries, took: *took, stdout, stderr, exit_code: *exit_code }
+    }
+}
+
 /// The outcome of an operation on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
@@ -450,6 +465,10 @@ impl Outcome {
 pub trait Reporter: Send {
     /// Takes the next event. It never calls back into the run.
     fn event(&mut self, event: &Event);
+
+    /// No event is waiting: what was held back, to be written together with more, is written now. It is told so before any wait for the next event, so
+    /// that nothing is held back for long, and after the last one.
+    fn idle(&mut self) {}
 }
 
 /// Keeps events where they outlive the run. It is told of each event before anything follows from it: of a command before it is started, of a result before

@@ -78,6 +78,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// A host in no group and without data.
+    pub fn new(id: HostId, name: impl Into<String>, connector: Connector, address: impl Into<String>) -> Self {
+        Self { id, name: name.into(), connector, address: address.into(), groups: Vec::new(), data: Map::new() }
+    }
+
     /// A value of its data.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.data.get(key)

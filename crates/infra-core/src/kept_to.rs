@@ -102,7 +102,6 @@ impl Proof {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::earlier::Mark;
@@ -149,15 +148,7 @@ mod tests {
         state.fold(&Event::Executing);
         for (host, outcome) in (0..).zip(outcomes) {
             let Some(outcome) = outcome else { continue };
-            let result = HostResult {
-                outcome,
-                steps_done: 0,
-                retries: 0,
-                took: Duration::ZERO,
-                stdout: String::new(),
-                stderr: String::new(),
-                exit_code: None,
-            };
+            let result = HostResult::without_work(outcome);
             state.fold(&Event::HostOperationEnded { op: OpId(0), host: HostId(host), result: Box::new(result) });
         }
         departures(&state).into_iter().map(|one| (one.host.0, one.way)).collect()

@@ -33,13 +33,6 @@ pub struct Late {
 /// The kind of an operation call that is a `call(fn)` of the script. The registry does not have it.
 pub const CALL: &str = "call";
 
-impl Late {
-    /// Whether there is nothing that only the run can tell.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// Where an operation with `_on` runs instead of on its own host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -26,6 +26,7 @@ pub mod event;
 pub mod example;
 pub mod fact;
 pub mod facts;
+mod glob;
 pub mod global_arguments;
 pub mod host;
 pub mod inventory;

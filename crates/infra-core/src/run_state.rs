@@ -286,7 +286,6 @@ impl RunState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::earlier::Mark;
@@ -323,15 +322,7 @@ mod tests {
     }
 
     fn result(outcome: Outcome) -> Box<HostResult> {
-        Box::new(HostResult {
-            outcome,
-            steps_done: 0,
-            retries: 0,
-            took: Duration::ZERO,
-            stdout: String::new(),
-            stderr: String::new(),
-            exit_code: None,
-        })
+        Box::new(HostResult::without_work(outcome))
     }
 
     fn state(kind: RunKind, events: impl IntoIterator<Item = Event>) -> RunState {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::glob::fnmatch;
+
 /// What of a tree is left out, on both sides: it is neither compared nor copied nor removed.
 ///
 /// Patterns are those of fnmatch(3) without flags: `*` and `?` match any characters, also `/`; `[a-z]` and `[!a-z]` one of a set; `\` takes the next
@@ -40,68 +42,6 @@ impl LeftOut {
 fn is_match(pattern: &str, path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     fnmatch(pattern, path) || fnmatch(pattern, &format!("./{path}")) || (!pattern.contains('/') && fnmatch(pattern, name))
-}
-
-/// Whether a text matches a pattern of fnmatch(3), without flags.
-pub fn fnmatch(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    // Where the last `*` stands, and how much of the text it takes.
-    let mut star: Option<(usize, usize)> = None;
-    while from < text.len() {
-        if pattern.get(at) == Some(&'*') {
-            star = Some((at, from));
-            at += 1;
-        } else if let Some(next) = one(&pattern, at, text[from]) {
-            at = next;
-            from += 1;
-        } else if let Some((place, taken)) = star {
-            star = Some((place, taken + 1));
-            at = place + 1;
-            from = taken + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[at..].iter().all(|&left| left == '*')
-}
-
-/// Where the pattern goes on when its next part takes this character.
-fn one(pattern: &[char], at: usize, character: char) -> Option<usize> {
-    match *pattern.get(at)? {
-        '?' => Some(at + 1),
-        '\\' if at + 1 < pattern.len() => (pattern[at + 1] == character).then_some(at + 2),
-        '[' => match set(&pattern[at + 1..], character) {
-            Some((holds, length)) => holds.then_some(at + 1 + length),
-            // Without an end it is a character like any other.
-            None => (character == '[').then_some(at + 1),
-        },
-        literal => (literal == character).then_some(at + 1),
-    }
-}
-
-/// Whether a set, given from behind its `[`, holds a character, and how long it is with its `]`.
-fn set(pattern: &[char], character: char) -> Option<(bool, usize)> {
-    let negated = matches!(pattern.first(), Some('!' | '^'));
-    let first = usize::from(negated);
-    let (mut at, mut holds) = (first, false);
-    loop {
-        let mut low = *pattern.get(at)?;
-        if low == ']' && at > first {
-            return Some((holds != negated, at + 1));
-        }
-        if low == '\\' {
-            at += 1;
-            low = *pattern.get(at)?;
-        }
-        let mut high = low;
-        if pattern.get(at + 1) == Some(&'-') && pattern.get(at + 2).is_some_and(|end| *end != ']') {
-            high = pattern[at + 2];
-            at += 2;
-        }
-        holds |= (low..=high).contains(&character);
-        at += 1;
-    }
 }
 
 /// A tree of the controller that is to be read.
@@ -159,31 +99,6 @@ pub enum TreeLookup {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_match_as_fnmatch_has_it() {
-        for (pattern, text, wanted) in [
-            ("*.pyc", "a/b.pyc", true),
-            ("*.pyc", "b.pyx", false),
-            ("a?c", "a/c", true),
-            ("[a-c]x", "bx", true),
-            ("[!a-c]x", "bx", false),
-            ("[^a-c]x", "dx", true),
-            ("[]]", "]", true),
-            ("[a", "[a", true),
-            ("[a-]", "-", true),
-            ("\\*", "*", true),
-            ("\\*", "a", false),
-            ("", "", true),
-            ("*", "", true),
-            ("**a", "xa", true),
-            ("*a*b", "xaxxb", true),
-            ("*a*b", "xaxxc", false),
-            ("é*", "éa", true),
-        ] {
-            assert_eq!(fnmatch(pattern, text), wanted, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn what_is_left_out_is_left_out_with_all_below() {

@@ -146,7 +146,7 @@ impl Execution {
                 // Where nothing ran now, this host is served by the same earlier run.
                 let there = self.hosts[&by].done_before(self.call(from, by));
                 let here = there.and_then(|_| self.hosts[&host].done_before(self.call(op, host)));
-                let result = here.unwrap_or_else(|| without_work(Outcome::Elsewhere { host: by, changed, ok }));
+                let result = here.unwrap_or_else(|| HostResult::without_work(Outcome::Elsewhere { host: by, changed, ok }));
                 self.record(op, host, result, in_flight).await;
                 if let (Some(result), call) = (in_flight.once.get(&(from, by)), self.call(op, host)) {
                     self.hosts.get_mut(&host).expect("the policy names hosts of the plan").told(call, result.clone());
@@ -160,7 +160,7 @@ impl Execution {
                     return self.policy.ended(op, host, true, false);
                 }
                 if let Some(reason) = self.hosts[&host].skips(call) {
-                    self.record(op, host, without_work(Outcome::Skipped { reason }), in_flight).await;
+                    self.record(op, host, HostResult::without_work(Outcome::Skipped { reason }), in_flight).await;
                     return self.policy.ended(op, host, true, false);
                 }
                 self.events.emit(Event::HostOperationStarted { op, host }).await;
@@ -241,7 +241,7 @@ impl Execution {
                     Ok(panic) => Outcome::Failed { failure: failure(defect(&*panic)), ignored: false },
                     Err(_) => Outcome::Indeterminate { failure: failure("was left before it ended: it may still be running".to_owned()) },
                 };
-                HostResult { took: since.elapsed(), ..without_work(outcome) }
+                HostResult { took: since.elapsed(), ..HostResult::without_work(outcome) }
             }
         };
         let host_ok = result.outcome.host_ok();
@@ -290,11 +290,6 @@ fn changed_anywhere(op: OpId, policy: &Policy, changed: &HashSet<OpId>) -> Optio
         return Some(true);
     }
     policy.is_over(op).then_some(false)
-}
-
-/// The result of an operation for which nothing ran on the host.
-fn without_work(outcome: Outcome) -> HostResult {
-    HostResult { outcome, steps_done: 0, retries: 0, took: Duration::ZERO, stdout: String::new(), stderr: String::new(), exit_code: None }
 }
 
 fn failure(message: String) -> Failure {

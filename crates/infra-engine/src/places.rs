@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use infra_core::Map;
 use infra_core::connection::{Connect, ConnectError, Connection};
 use infra_core::diagnostic::Diagnostic;
 use infra_core::facts::Lookup;
@@ -130,14 +129,7 @@ impl Places {
     fn host(&self, place: Place) -> Arc<Host> {
         match place {
             Place::Host(host) => self.inventory.by_id(host).clone(),
-            Place::Controller => Arc::new(Host {
-                id: HostId(u32::MAX),
-                name: CONTROLLER.to_owned(),
-                connector: Connector::Local,
-                address: String::new(),
-                groups: Vec::new(),
-                data: Map::new(),
-            }),
+            Place::Controller => Arc::new(Host::new(HostId(u32::MAX), CONTROLLER, Connector::Local, "")),
         }
     }
 

@@ -54,9 +54,6 @@ const ABSENT: &[(&str, &[&str])] = &[
 /// What the language will have.
 const NOT_YET: &[&str] = &["operation", "fact", "change", "unchanged", "yaml", "toml", "ini"];
 
-/// Operations that the library will have.
-const OPERATIONS_NOT_YET: &[&str] = &["files.get"];
-
 /// What is only there in a deploy.
 const DEPLOY_ONLY: &[&str] = &[
     "host",
@@ -325,9 +322,6 @@ fn module_table(lua: &Lua, evaluation: &Arc<Evaluation>, module: &str) -> mlua::
             let function = operation_function(lua, &of, definition)?;
             table.raw_set(key, function.clone())?;
             return Ok(function);
-        }
-        if OPERATIONS_NOT_YET.contains(&kind.as_str()) {
-            return Err(of.misuse(lua, format!("`{kind}` is not available yet")));
         }
         Err(of.raise(lua, unknown_names::operation(&registry, &name, &key)))
     })?;

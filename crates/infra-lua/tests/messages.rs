@@ -382,7 +382,6 @@ async fn what_is_absent_or_comes_later() {
         r#"os.tiem()"#,
         r#"debug.getinfo(1)"#,
         r#"dofile("x.lua")"#,
-        r#"files.get { src = "/etc/x", dest = "out" }"#,
         r#"local op = operation { name = "x" }"#,
         r#"local y = yaml.decode("a: 1")"#,
         r#"assert(load("\27Lua"))"#,

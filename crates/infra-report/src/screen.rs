@@ -47,6 +47,7 @@ pub fn screen(settings: ScreenSettings, human: Box<dyn Write + Send>, results: B
         gathered: Gathered::default(),
         texts: BTreeMap::new(),
         bounds: Bounds::new(verbosity),
+        held: Held::default(),
     })
 }
 
@@ -75,14 +76,34 @@ struct Screen {
     texts: BTreeMap<OpId, Vec<ChangedOn>>,
     /// How much more of that is shown.
     bounds: Bounds,
+    held: Held,
 }
+
+/// Lines of output that are to be written together: a program prints them faster than a terminal with a bar takes them one by one.
+#[derive(Default)]
+struct Held {
+    text: Vec<u8>,
+    /// Whether they are results; they are for a person otherwise.
+    results: bool,
+}
+
+/// With so many bytes of output held, they are written.
+const ENOUGH: usize = 32 * 1024;
 
 /// Files that have changed on a host.
 type ChangedOn = (HostId, Arc<Vec<TextChange>>);
 
 impl Reporter for Screen {
+    fn idle(&mut self) {
+        self.write_held();
+    }
+
     fn event(&mut self, event: &Event) {
         self.fold(event);
+        // Only output waits for more output: the order of lines is that of the events.
+        if !matches!(event, Event::Output { .. }) {
+            self.write_held();
+        }
         match event {
             Event::RunStarted { .. } | Event::DetailedExitCode | Event::Counted { .. } => {}
             Event::Connecting => {
@@ -194,17 +215,8 @@ impl Screen {
     fn fold(&mut self, event: &Event) {
         match event {
             Event::HostOperationEnded { op, host, result } => {
-                let HostResult { outcome, steps_done, retries, took, exit_code, .. } = &**result;
-                let slim = HostResult {
-                    outcome: outcome.clone(),
-                    steps_done: *steps_done,
-                    retries: *retries,
-                    took: *took,
-                    stdout: String::new(),
-                    stderr: String::new(),
-                    exit_code: *exit_code,
-                };
-                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(slim) });
+                let slim = Box::new(result.without_output());
+                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: slim });
             }
             event => self.state.fold(event),
         }
@@ -403,7 +415,7 @@ impl Screen {
         if self.state.kind != Some(RunKind::Exec) {
             if self.page.verbosity >= 3 {
                 let text = format!("[{}] {}{} {}\n", self.name(host), self.which(op), self.page.dim("|"), output_line(line));
-                self.surface.write(&text);
+                self.hold(false, text.as_bytes());
             }
             return;
         }
@@ -415,7 +427,7 @@ impl Screen {
         let alone = self.state.hosts.len() == 1;
         let prefix = if alone { String::new() } else { format!("[{}] ", self.name(host)) };
         match stream {
-            Stream::Stderr => self.surface.write(&format!("{prefix}{}\n", output_line(line))),
+            Stream::Stderr => self.hold(false, format!("{prefix}{}\n", output_line(line)).as_bytes()),
             Stream::Stdout => {
                 let mut bytes = prefix.into_bytes();
                 if self.settings.results_terminal {
@@ -427,8 +439,27 @@ impl Screen {
                 if newline || !alone || self.settings.results_terminal {
                     bytes.push(b'\n');
                 }
-                self.result(&bytes);
+                self.hold(true, &bytes);
             }
+        }
+    }
+
+    fn hold(&mut self, results: bool, text: &[u8]) {
+        if self.held.results != results || self.held.text.len() >= ENOUGH {
+            self.write_held();
+        }
+        self.held.results = results;
+        self.held.text.extend_from_slice(text);
+    }
+
+    fn write_held(&mut self) {
+        let Held { text, results } = std::mem::take(&mut self.held);
+        if text.is_empty() {
+            return;
+        }
+        match results {
+            true => self.result(&text),
+            false => self.surface.write(&String::from_utf8_lossy(&text)),
         }
     }
 

@@ -13,4 +13,8 @@ impl Reporter for Several {
     fn event(&mut self, event: &Event) {
         self.0.iter_mut().for_each(|reporter| reporter.event(event));
     }
+
+    fn idle(&mut self) {
+        self.0.iter_mut().for_each(|reporter| reporter.idle());
+    }
 }

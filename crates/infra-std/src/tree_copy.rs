@@ -250,9 +250,7 @@ impl TreeCopy {
                 after
             }
             _ => {
-                if let Some(other) = old.filter(|entry| matches!(entry.kind, EntryKind::Directory | EntryKind::Special)) {
-                    self.obstacles.insert(path.to_owned(), other.kind);
-                }
+                self.displace(path, old);
                 let now = old_file.map_or_else(|| fresh.clone(), Entry::permissions);
                 let after = wishes.ownership(mode.as_ref()).settle(path, &now, Target::File, who.umask).after;
                 let same_owner = (&after.user, &after.group) == (&fresh.user, &fresh.group);
@@ -273,6 +271,13 @@ impl TreeCopy {
         (entry.size, entry.sha256) = (Some(size), Some(sha256.to_owned()));
     }
 
+    /// What stands where a file or a link is to be written. One of those two is replaced as it is.
+    fn displace(&mut self, path: &str, old: Option<&Entry>) {
+        if let Some(other) = old.filter(|entry| matches!(entry.kind, EntryKind::Directory | EntryKind::Special)) {
+            self.obstacles.insert(path.to_owned(), other.kind);
+        }
+    }
+
     fn link(&mut self, path: &str, target: &str, old: Option<&Entry>, maker: &Maker, wishes: &Wishes<'_>, who: &WhoAsks) {
         let after = match old {
             Some(link) if link.kind == EntryKind::Link && link.target.as_deref() == Some(target) => {
@@ -285,9 +290,7 @@ impl TreeCopy {
                 after
             }
             _ => {
-                if let Some(other) = old.filter(|entry| matches!(entry.kind, EntryKind::Directory | EntryKind::Special)) {
-                    self.obstacles.insert(path.to_owned(), other.kind);
-                }
+                self.displace(path, old);
                 self.uploads.push(TreeEntry { path: path.to_owned(), what: TreeNode::Link(target.to_owned()), owner: wishes.owner() });
                 self.changed.insert(path.to_owned());
                 wishes.ownership(None).settle(path, &maker.link(), Target::Link, who.umask).after

@@ -263,14 +263,8 @@ mod tests {
     fn asked(words: &[&str], data: Value) -> Result<(String, Value), String> {
         let registry = infra_std::registry();
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let host = Host {
-            id: HostId(0),
-            name: "web".to_owned(),
-            connector: Connector::Ssh,
-            address: "web".to_owned(),
-            groups: Vec::new(),
-            data: data.as_object().cloned().expect("a map"),
-        };
+        let data = data.as_object().cloned().expect("a map");
+        let host = Host { data, ..Host::new(HostId(0), "web", Connector::Ssh, "web") };
         let request = Question::read(&registry, "files.file", &words).and_then(|question| question.of(&host));
         let request = request.map_err(|wrong| format!("{wrong} | {}", wrong.hint.as_deref().unwrap_or_default()))?;
         let context = serde_json::to_value(&request.context).expect("data");

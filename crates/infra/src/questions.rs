@@ -1,135 +1,172 @@
-//! Questions of scripts to the person who started infra: at the terminal, one at a time, with what is secret not shown.
+//! Questions to the person who started infra, at the terminal: one at a time, whoever asks, and with what is secret not shown.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use infra_lua::Question;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use tokio::sync::oneshot;
+use tokio::sync::{MutexGuard, oneshot};
 
-/// How often a reader looks whether anybody still wants the answer, in milliseconds.
-const LOOK: u16 = 100;
+/// The longest line that is read, in bytes.
+const LONGEST: usize = 4096;
+/// Clears the line that the cursor is on: a bar may stand there.
+pub const CLEAR: &str = "\r\x1b[2K";
 
-/// What holds the screen while a question stands, so that nothing is drawn over what is typed. Clones share it.
+/// What all share who ask at the terminal, and what holds the screen while a question stands, so that nothing is drawn over what is typed. Clones share it.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    shut: Mutex<bool>,
+    opened: Condvar,
+    /// Of the one that asks: questions come in the order in which they were put.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What is shown of what is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// All of it.
+    Shown,
+    /// Only that the line was ended.
+    LineEnd,
+    /// Nothing: what is written afterwards ends the line.
+    Nothing,
+}
+
+/// A question as it stands at the terminal.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What is written before the answer, as it is.
+    pub prompt: String,
+    /// What is shown of the answer.
+    pub echo: Echo,
+    /// What is written when the line was typed.
+    pub answered: &'static str,
+    /// What is written when the question goes without an answer.
+    pub unanswered: &'static str,
+}
 
 impl Gate {
     /// Waits until no question stands. None is asked before what it gives is dropped.
     pub fn pass(&self) -> impl Drop + '_ {
-        let (shut, opened) = &*self.0;
-        let mut now = shut.lock().unwrap_or_else(PoisonError::into_inner);
-        while *now {
-            now = opened.wait(now).unwrap_or_else(PoisonError::into_inner);
+        let mut shut = self.0.shut.lock().unwrap_or_else(PoisonError::into_inner);
+        while *shut {
+            shut = self.0.opened.wait(shut).unwrap_or_else(PoisonError::into_inner);
         }
-        now
+        shut
     }
 
-    /// Shuts the screen off until the value is dropped.
-    pub fn close(&self) -> Closed {
-        self.set(true);
-        Closed(self.clone())
+    fn set(&self, shut: bool) {
+        *self.0.shut.lock().unwrap_or_else(PoisonError::into_inner) = shut;
+        self.0.opened.notify_all();
     }
 
-    pub(crate) fn set(&self, shut: bool) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = shut;
-        self.0.1.notify_all();
+    /// Asks when it is this question's turn, and gives the bytes of the line that was typed, without its end. None where the input ended before the
+    /// line did. Dropped, the question is given up: the terminal is as before, and what is typed from then on is for the next one.
+    ///
+    /// # Errors
+    /// When the terminal cannot be set, written or read.
+    pub async fn ask(&self, terminal: File, asked: Asked) -> io::Result<Option<Vec<u8>>> {
+        let turn = self.0.turn.lock().await;
+        let (mut standing, given_up) = Standing::begin(self, turn, terminal, asked)?;
+        let reader = standing.terminal.try_clone()?;
+        let (sender, answer) = oneshot::channel();
+        // A thread of its own: a read that never ends must not hold up the end of the program.
+        std::thread::spawn(move || {
+            let _ = sender.send(line(&mut &reader, || is_wanted(&reader, &given_up)));
+        });
+        let answer = answer.await.map_err(|_| io::Error::other("nobody answered"))?;
+        standing.is_answered = matches!(answer, Ok(Some(_)));
+        answer
     }
 }
 
-/// Something is asked until this is dropped.
-pub struct Closed(Gate);
+/// Whether somebody sits at the terminal: where answers come from somewhere else, nobody does.
+pub fn somebody_is_there() -> bool {
+    io::stdin().is_terminal()
+}
 
-impl Drop for Closed {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
+/// The terminal of the session, wherever standard input comes from.
+///
+/// # Errors
+/// When there is none.
+pub fn terminal() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
 
 /// The terminal while a question stands. Dropped, it is as it was before, also where nobody answered.
-struct Standing {
-    gate: Gate,
-    terminal: Arc<File>,
+struct Standing<'g> {
+    gate: &'g Gate,
+    terminal: File,
     before: Option<Termios>,
-    given_up: Arc<AtomicBool>,
-    answered: bool,
+    asked: Asked,
+    is_answered: bool,
+    /// Open as long as somebody waits for the answer.
+    _waiting: PipeWriter,
+    /// Given on when all else of the question is gone.
+    _turn: MutexGuard<'g, ()>,
 }
 
-impl Drop for Standing {
+impl<'g> Standing<'g> {
+    /// Puts the question on the terminal. The pipe ends when nobody waits for the answer any more.
+    fn begin(gate: &'g Gate, turn: MutexGuard<'g, ()>, terminal: File, asked: Asked) -> io::Result<(Self, PipeReader)> {
+        let (given_up, waiting) = io::pipe()?;
+        // What the screen shows meanwhile comes afterwards.
+        gate.set(true);
+        let mut standing = Self { gate, terminal, before: None, asked, is_answered: false, _waiting: waiting, _turn: turn };
+        if standing.asked.echo != Echo::Shown {
+            let before = tcgetattr(&standing.terminal)?;
+            let mut hidden = before.clone();
+            hidden.local_flags.remove(LocalFlags::ECHO);
+            hidden.local_flags.set(LocalFlags::ECHONL, standing.asked.echo == Echo::LineEnd);
+            // What was typed before the question is no answer to it.
+            tcsetattr(&standing.terminal, SetArg::TCSAFLUSH, &hidden)?;
+            standing.before = Some(before);
+        }
+        (&standing.terminal).write_all(standing.asked.prompt.as_bytes())?;
+        Ok((standing, given_up))
+    }
+}
+
+impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        self.given_up.store(true, Ordering::SeqCst);
+        // A terminal that is gone shows nothing more.
         if let Some(before) = &self.before {
-            let _ = tcsetattr(self.terminal.as_fd(), SetArg::TCSANOW, before);
+            let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, before);
         }
-        if !self.answered {
-            let _ = (&*self.terminal).write_all(b"\r\n");
-        }
+        let after = if self.is_answered { self.asked.answered } else { self.asked.unanswered };
+        let _ = self.terminal.write_all(after.as_bytes());
         self.gate.set(false);
     }
 }
 
-/// Asks at the terminal; none where standard input is none.
-///
-/// # Errors
-/// When the terminal cannot be opened, or it was closed before anything was typed.
-pub async fn ask(question: Question, gate: Gate) -> io::Result<Option<String>> {
-    if !io::stdin().is_terminal() {
-        return Ok(None);
-    }
-    let terminal = Arc::new(OpenOptions::new().read(true).write(true).open("/dev/tty")?);
-    gate.set(true);
-    let given_up: Arc<AtomicBool> = Arc::default();
-    let mut standing = Standing { gate, terminal: terminal.clone(), before: None, given_up: given_up.clone(), answered: false };
-    if question.hidden {
-        let before = tcgetattr(terminal.as_fd())?;
-        let mut silent = before.clone();
-        silent.local_flags.remove(LocalFlags::ECHO);
-        silent.local_flags.insert(LocalFlags::ECHONL);
-        standing.before = Some(before);
-        // What was typed before the question is no answer to it.
-        tcsetattr(terminal.as_fd(), SetArg::TCSAFLUSH, &silent)?;
-    }
-    let text = infra_core::output::printable(&question.text);
-    // A bar may stand on the line.
-    write!(&*terminal, "\r\x1b[2K{}: ", text.trim_end_matches([':', ' ']))?;
-    let (sender, answer) = oneshot::channel();
-    // A thread of its own: a read that nobody ends must not hold up the end of the program.
-    std::thread::spawn(move || {
-        let _ = sender.send(read_line(&terminal, &given_up));
-    });
-    let typed = answer.await.map_err(|_| io::Error::other("the terminal was closed"))??;
-    standing.answered = true;
-    Ok(Some(typed))
+/// Waits until there is something to read. Not where nobody waits for the answer any more: then what is typed is for the next question.
+fn is_wanted(terminal: &File, given_up: &PipeReader) -> bool {
+    let mut sources = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN), PollFd::new(given_up.as_fd(), PollFlags::POLLIN)];
+    while let Err(Errno::EINTR) = poll(&mut sources, PollTimeout::NONE) {}
+    sources[1].any() == Some(false)
 }
 
-/// A line of the terminal, without its end.
-fn read_line(terminal: &File, given_up: &AtomicBool) -> io::Result<String> {
+/// A line, byte for byte, without its end. None where it is not ended, and where it is not wanted any more.
+fn line(from: &mut impl Read, mut wanted: impl FnMut() -> bool) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
-    loop {
-        if given_up.load(Ordering::SeqCst) {
-            return Err(io::Error::other("nobody waits for the answer any more"));
-        }
-        let mut waiting = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waiting, LOOK) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut byte = [0];
-        match (&*terminal).read(&mut byte) {
-            Ok(0) if line.is_empty() => return Err(io::Error::other("the terminal was closed")),
-            Ok(0) => break,
-            Ok(_) if byte[0] == b'\n' => break,
-            Ok(_) => line.push(byte[0]),
+    let mut byte = [0];
+    while wanted() {
+        match from.read(&mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) if byte[0] == b'\n' => return Ok(Some(line)),
+            Ok(_) if line.len() < LONGEST => line.push(byte[0]),
+            Ok(_) => return Err(io::Error::other("the line is too long")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    String::from_utf8(line).map_err(|_| io::Error::other("what was typed is not UTF-8"))
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -143,12 +180,34 @@ mod tests {
         gate.set(true);
         let (passed, wait) = std::sync::mpsc::channel();
         let screen = gate.clone();
-        std::thread::spawn(move || {
+        let writer = std::thread::spawn(move || {
             drop(screen.pass());
             passed.send(())
         });
         assert!(wait.try_recv().is_err());
         gate.set(false);
         wait.recv_timeout(std::time::Duration::from_secs(20)).expect("it goes on");
+        writer.join().expect("no panic").expect("somebody listens");
+    }
+
+    #[test]
+    fn a_line_is_what_was_ended_and_is_wanted() {
+        let read = |typed: &[u8]| line(&mut &*typed, || true).map_err(|error| error.to_string());
+        assert_eq!(read(b"open sesame\nmore"), Ok(Some(b"open sesame".to_vec())));
+        assert_eq!(read(b"\n"), Ok(Some(Vec::new())));
+        assert_eq!(read(b"half"), Ok(None));
+        assert_eq!(read(b"\xff\n"), Ok(Some(vec![0xff])));
+        let (mut most, mut more) = (vec![b'a'; LONGEST], vec![b'a'; LONGEST + 1]);
+        most.push(b'\n');
+        more.push(b'\n');
+        assert_eq!(read(&most).map(|line| line.map(|line| line.len())), Ok(Some(LONGEST)));
+        assert_eq!(read(&more), Err("the line is too long".to_owned()));
+        let mut left = 2;
+        let mut typed = &b"abc\n"[..];
+        let given_up = line(&mut typed, || {
+            left -= 1;
+            left >= 0
+        });
+        assert_eq!((given_up.expect("nothing fails"), typed), (None, &b"c\n"[..]), "the rest is for who asks next");
     }
 }

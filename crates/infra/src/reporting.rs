@@ -25,7 +25,12 @@ impl Reporting {
         let plan_shown = Arc::new(Notify::new());
         let shown = plan_shown.clone();
         let thread = std::thread::spawn(move || {
-            while let Some(event) = receiver.blocking_recv() {
+            loop {
+                let waiting = receiver.try_recv().ok().or_else(|| {
+                    reporter.idle();
+                    receiver.blocking_recv()
+                });
+                let Some(event) = waiting else { break };
                 reporter.event(&event);
                 match event {
                     Event::PlanReady { .. } => shown.notify_one(),
@@ -34,6 +39,7 @@ impl Reporting {
                     _ => {}
                 }
             }
+            reporter.idle();
         });
         Self { events, plan_shown, thread }
     }
@@ -64,5 +70,31 @@ mod tests {
         });
         finished.recv_timeout(Duration::from_secs(20)).expect("it ends with the run");
         assert!(held.blocking_send(Event::RunEnded).is_err(), "what comes too late is refused, not waited for");
+    }
+
+    /// Says what it is told.
+    struct Told(std::sync::mpsc::Sender<&'static str>);
+
+    impl Reporter for Told {
+        fn event(&mut self, _: &Event) {
+            self.0.send("event").expect("somebody listens");
+        }
+
+        fn idle(&mut self) {
+            self.0.send("idle").expect("somebody listens");
+        }
+    }
+
+    #[test]
+    fn who_reports_is_told_before_it_waits() {
+        let (sender, told) = std::sync::mpsc::channel();
+        let reporting = Reporting::start(Box::new(Told(sender)));
+        let next = || told.recv_timeout(Duration::from_secs(20)).expect("it is told");
+        assert_eq!(next(), "idle");
+        reporting.events.try_send(Event::Connecting).expect("there is room");
+        assert_eq!((next(), next()), ("event", "idle"));
+        reporting.events.try_send(Event::RunEnded).expect("there is room");
+        assert_eq!((next(), next()), ("event", "idle"));
+        reporting.finish();
     }
 }

@@ -18,17 +18,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-use crate::questions::{self, Gate};
+use crate::questions::{self, Asked, CLEAR, Echo, Gate};
 
 /// This machine, seen from the working directory.
 pub struct Controller {
     folder: PathBuf,
     log: OnceLock<Log>,
     secrets: Secrets,
-    /// Held while a question stands at the terminal.
+    /// Where scripts ask.
     gate: Gate,
-    /// Questions are asked one after the other.
-    asking: tokio::sync::Mutex<()>,
 }
 
 /// Where lines of the log go once a run has begun.
@@ -40,7 +38,7 @@ struct Log {
 impl Controller {
     /// The controller, working in this folder.
     pub fn new(folder: PathBuf, secrets: Secrets, gate: Gate) -> Self {
-        Self { folder, log: OnceLock::new(), secrets, gate, asking: tokio::sync::Mutex::default() }
+        Self { folder, log: OnceLock::new(), secrets, gate }
     }
 
     /// From now on lines of the log that belong to a host become events of the run.
@@ -144,8 +142,19 @@ impl World for Controller {
 
     fn ask(&self, question: Question) -> BoxFuture<'_, io::Result<Option<String>>> {
         Box::pin(async move {
-            let _one_at_a_time = self.asking.lock().await;
-            questions::ask(question, self.gate.clone()).await
+            if !questions::somebody_is_there() {
+                return Ok(None);
+            }
+            let text = infra_core::output::printable(&question.text);
+            let asked = Asked {
+                prompt: format!("{CLEAR}{}: ", text.trim_end_matches([':', ' '])),
+                echo: if question.hidden { Echo::LineEnd } else { Echo::Shown },
+                answered: "",
+                unanswered: "\n",
+            };
+            let typed = self.gate.ask(questions::terminal()?, asked).await?;
+            let typed = typed.ok_or_else(|| io::Error::other("the terminal was closed"))?;
+            String::from_utf8(typed).map(Some).map_err(|_| io::Error::other("what was typed is not UTF-8"))
         })
     }
 

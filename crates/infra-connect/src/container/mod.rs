@@ -306,7 +306,6 @@ impl Spawn for Container {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use infra_core::Map;
     use infra_core::host::{Connector, HostId};
 
     use super::*;
@@ -321,14 +320,7 @@ mod tests {
         let program: &'static str = file.display().to_string().leak();
         let mut settings = Settings::new("/nonexistent/never-used");
         settings.connect_deadline = Duration::from_secs(2);
-        let host = Host {
-            id: HostId(0),
-            name: "@docker/app".to_owned(),
-            connector: Connector::Docker,
-            address: "app".to_owned(),
-            groups: Vec::new(),
-            data: Map::new(),
-        };
+        let host = Host::new(HostId(0), "@docker/app", Connector::Docker, "app");
         let Err(error) = Containers::new(Arc::new(settings)).connect(program, &host).await else { panic!("it is reached") };
         let calls = std::fs::read_to_string(&calls).expect("calls").lines().map(str::to_owned).collect();
         (error, calls)

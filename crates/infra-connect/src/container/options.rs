@@ -53,14 +53,8 @@ mod tests {
     use super::*;
 
     fn of(key: &str, value: Value) -> Result<Options, String> {
-        let host = Host {
-            id: HostId(0),
-            name: "@docker/app".to_owned(),
-            connector: Connector::Docker,
-            address: "app".to_owned(),
-            groups: Vec::new(),
-            data: Map::from_iter([(key.to_owned(), value)]),
-        };
+        let data = Map::from_iter([(key.to_owned(), value)]);
+        let host = Host { data, ..Host::new(HostId(0), "@docker/app", Connector::Docker, "app") };
         Options::of("docker", &host).map_err(|(message, hint)| format!("{message} | {}", hint.unwrap_or_default()))
     }
 

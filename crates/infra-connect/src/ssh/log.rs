@@ -232,14 +232,7 @@ mod tests {
     const UP_TO_CONNECT: &str = "debug1: Reading configuration data /etc/ssh/ssh_config\ndebug1: Connecting to web [10.0.0.1] port 22.\r\n";
 
     fn explained(log: &str, stderr: &str, said: &str, late: Option<f64>) -> Attempt {
-        let host = Host {
-            id: HostId(0),
-            name: "web".to_owned(),
-            connector: Connector::Ssh,
-            address: "web".to_owned(),
-            groups: Vec::new(),
-            data: infra_core::Map::new(),
-        };
+        let host = Host::new(HostId(0), "web", Connector::Ssh, "web");
         explain(log, stderr, said, late, &Options::of(&host).unwrap())
     }
 

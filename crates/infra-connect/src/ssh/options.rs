@@ -447,8 +447,7 @@ mod tests {
 
     fn host(data: Value) -> Host {
         let Value::Object(data) = data else { panic!("an object") };
-        let (name, address) = ("web".to_owned(), "web".to_owned());
-        Host { id: HostId(0), name, connector: Connector::Ssh, address, groups: Vec::new(), data }
+        Host { data, ..Host::new(HostId(0), "web", Connector::Ssh, "web") }
     }
 
     fn data(pairs: &[(&str, Value)]) -> Value {

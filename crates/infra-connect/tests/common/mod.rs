@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use infra_connect::reached::Reached;
+use infra_connect::spawn::{BOOT, Process, Spawn, SpawnError};
 use infra_connect::{Settings, Wire};
+use infra_core::BoxFuture;
 use infra_core::change::{Action, Content, Download, Replaces, ScriptRun, Upload};
 use infra_core::command::{Command, Shell};
 use infra_core::connection::{Connect, Connection, Ending, OutputSink, Perform, Question};
@@ -40,19 +44,62 @@ impl Heard {
     }
 }
 
+/// This machine as if it were another one, which is told by how its `sh` is started.
+pub trait MadeUp: Send + Sync + 'static {
+    /// The program with all that stands before `-c`.
+    fn shell(&self) -> tokio::process::Command;
+}
+
+/// The way to such a machine: a connector of the tests' own, which shows how small one is.
+struct Door<M>(Arc<M>);
+
+impl<M: MadeUp> Door<M> {
+    fn start(&self) -> Process {
+        let mut command = self.0.shell();
+        command.args(["-c", BOOT]).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        Process {
+            stdin: Box::pin(child.stdin.take().unwrap()),
+            stdout: Box::pin(child.stdout.take().unwrap()),
+            stderr: Box::pin(child.stderr.take().unwrap()),
+            ends: true,
+            ended: Box::pin(async move { format!("{:?}", child.wait().await) }),
+        }
+    }
+}
+
+impl<M: MadeUp> Spawn for Door<M> {
+    fn spawn(&self) -> BoxFuture<'_, Result<Process, SpawnError>> {
+        Box::pin(async { Ok(self.start()) })
+    }
+
+    fn address(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+
+    fn sessions(&self) -> usize {
+        8
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Connects to a made-up machine.
+pub async fn meet(settings: Arc<Settings>, machine: &Arc<impl MadeUp>) -> Result<Reached, String> {
+    let door = Door(machine.clone());
+    let first = door.start();
+    Reached::meet(settings, Arc::new(door), first).await
+}
+
 pub fn settings(folder: &Path) -> Settings {
     Settings::new(folder.join("run"))
 }
 
 pub fn local_host() -> Arc<Host> {
-    Arc::new(Host {
-        id: HostId(0),
-        name: "@local".to_owned(),
-        connector: Connector::Local,
-        address: String::new(),
-        groups: Vec::new(),
-        data: infra_core::Map::new(),
-    })
+    Arc::new(Host::new(HostId(0), "@local", Connector::Local, ""))
 }
 
 pub async fn local() -> Arc<dyn Connection> {

@@ -18,7 +18,7 @@ use infra_core::lock::{Claim, Locked};
 use infra_core::plan::{OpId, Outlook, Plan};
 use infra_core::run_state::{Bucket, RunState};
 use infra_core::script::{Answer, Block, BlockKind, FactRequest, Language, Next, OperationCall, Script, Step};
-use infra_core::{BoxFuture, Map, Value};
+use infra_core::{BoxFuture, Value};
 use infra_engine::{Approve, Run, Settings};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
@@ -249,16 +249,7 @@ impl Fleet {
     }
 
     fn inventory(&self) -> Inventory {
-        let host = |(id, name): (usize, &&str)| {
-            Arc::new(Host {
-                id: HostId(id as u32),
-                name: (*name).to_owned(),
-                connector: self.connector,
-                address: (*name).to_owned(),
-                groups: Vec::new(),
-                data: Map::new(),
-            })
-        };
+        let host = |(id, name): (usize, &&str)| Arc::new(Host::new(HostId(id as u32), *name, self.connector, *name));
         Inventory { hosts: self.names.iter().chain(&self.others).enumerate().map(host).collect(), ..Inventory::default() }
     }
 

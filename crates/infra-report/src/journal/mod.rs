@@ -174,7 +174,7 @@ impl Entry {
             },
             Event::WithinCall { op, host, kind, title, location, result } => {
                 let (kind, title, location) = (kind.clone(), title.clone(), location.clone());
-                Self::WithinCall { op: *op, host: *host, kind, title, location, result: Box::new(slim_result(result)) }
+                Self::WithinCall { op: *op, host: *host, kind, title, location, result: Box::new(result.without_output()) }
             }
             Event::HostOperationEnded { op, host, result } => {
                 Self::HostOperationEnded { op: *op, host: *host, result: Box::new(kept_result(result)) }
@@ -239,20 +239,6 @@ fn slim_plan(plan: &Plan) -> Plan {
 /// Nothing else of outputs comes into a journal, so that this is the place where values give way that must not be kept. They are bounded when they come here.
 fn kept_result(result: &HostResult) -> HostResult {
     result.clone()
-}
-
-/// The result without the outputs; a failure keeps its last lines.
-fn slim_result(result: &HostResult) -> HostResult {
-    let HostResult { outcome, steps_done, retries, took, exit_code, .. } = result;
-    HostResult {
-        outcome: outcome.clone(),
-        steps_done: *steps_done,
-        retries: *retries,
-        took: *took,
-        stdout: String::new(),
-        stderr: String::new(),
-        exit_code: *exit_code,
-    }
 }
 
 /// A moment as lines have it: seconds, to the microsecond.

@@ -11,7 +11,7 @@ use infra_core::host::HostId;
 use infra_core::plan::OpId;
 use infra_core::run_state::{Bucket, RunState};
 
-use super::{Entry, Header, Line, VERSION, WithinCall, slim_result};
+use super::{Entry, Header, Line, VERSION, WithinCall};
 
 /// A run as its journal tells of it.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Record {
         let mut at_work = BTreeMap::new();
         for mut line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
             if let (Entry::HostOperationEnded { result, .. }, false) = (&mut line.entry, outputs) {
-                **result = slim_result(result);
+                **result = result.without_output();
             }
             record.last = line.at;
             record.take(line, &mut at_work);
@@ -133,8 +133,7 @@ impl Record {
             let failure = Failure { message, step: step.clone(), ..Failure::default() };
             let took = Duration::try_from_secs_f64(record.last - since).unwrap_or_default();
             let outcome = Outcome::Indeterminate { failure };
-            let (stdout, stderr) = (String::new(), String::new());
-            let result = HostResult { outcome, steps_done: 0, retries: 0, took, stdout, stderr, exit_code: None };
+            let result = HostResult { took, ..HostResult::without_work(outcome) };
             record.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(result) });
         }
         Ok(record)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use infra_core::event::{Event, RunKind};
 use infra_core::run_state::RunState;
 
-use super::{Entry, Header, Line, seconds, slim_result};
+use super::{Entry, Header, Line, seconds};
 
 /// What a journal is written on.
 pub trait Paper: Write + Send {
@@ -69,7 +69,7 @@ impl Recorder {
         match event {
             // The outputs would be held as often as there are results.
             Event::HostOperationEnded { op, host, result } => {
-                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(slim_result(result)) });
+                self.state.fold(&Event::HostOperationEnded { op: *op, host: *host, result: Box::new(result.without_output()) });
             }
             event => self.state.fold(event),
         }
@@ -81,7 +81,7 @@ impl Recorder {
             Event::RunEnded => Some(Entry::RunEnded { hosts: self.state.account().hosts, exit_code: self.state.exit_code() }),
             // Nobody goes on from an `exec`, and the outputs of a whole fleet are much.
             Event::HostOperationEnded { op, host, result } if self.state.kind != Some(RunKind::Deploy) => {
-                let result = Box::new(slim_result(result));
+                let result = Box::new(result.without_output());
                 Entry::of(&Event::HostOperationEnded { op: *op, host: *host, result })
             }
             event => Entry::of(event),

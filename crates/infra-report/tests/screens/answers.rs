@@ -137,3 +137,60 @@ fn results_that_cannot_be_written_are_told_once() {
     // A human output that is gone is no reason to stop.
     exec(3).give(screen(settings(), Box::new(Broken), Box::new(Broken)));
 }
+
+/// Who was written to and what, in the order of the writes.
+type Writes = Arc<std::sync::Mutex<Vec<(&'static str, String)>>>;
+
+struct Noted(&'static str, Writes);
+
+impl Write for Noted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.lock().unwrap().push((self.0, String::from_utf8(bytes.to_vec()).unwrap()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_that_come_together_are_written_together_and_in_their_order() {
+    let writes = Writes::default();
+    let mut reporter = screen(settings(), Box::new(Noted("human", writes.clone())), Box::new(Noted("results", writes.clone())));
+    let run = Run::fleet(RunKind::Exec, 1)
+        .connected()
+        .planned(vec![operation("seq", 0, [(0, change("", &[]))])])
+        .then(Event::Executing)
+        .then(Event::OperationStarted { op: OpId(0) })
+        .then(Event::HostOperationStarted { op: OpId(0), host: HostId(0) });
+    run.events.iter().for_each(|event| reporter.event(event));
+    writes.lock().unwrap().clear();
+    let line = format!("{}\n", "x".repeat(999));
+    for _ in 0..100 {
+        reporter.event(&output(0, Stream::Stdout, line.trim_end().as_bytes()));
+    }
+    reporter.event(&output(0, Stream::Stderr, b"one"));
+    reporter.event(&output(0, Stream::Stderr, b"two"));
+    reporter.event(&output(0, Stream::Stdout, b"the end"));
+    reporter.idle();
+    reporter.idle();
+    let written = std::mem::take(&mut *writes.lock().unwrap());
+    let (first, last) = written.split_at(written.len() - 2);
+    assert!(first.len() < 5 && first.iter().all(|(to, _)| *to == "results"), "{} writes", first.len());
+    assert_eq!(first.iter().map(|(_, text)| text.as_str()).collect::<String>(), line.repeat(100));
+    assert_eq!(last, [("human", "one\ntwo\n".to_owned()), ("results", "the end\n".to_owned())]);
+    // What follows on output that is still held comes behind it.
+    reporter.event(&output(0, Stream::Stdout, b"more"));
+    reporter.event(&Event::Retrying {
+        op: OpId(0),
+        host: HostId(0),
+        retry: 1,
+        retries: 2,
+        after: std::time::Duration::ZERO,
+        failure: Box::default(),
+    });
+    let written = writes.lock().unwrap();
+    assert_eq!(written[0], ("results", "more\n".to_owned()));
+    assert!(written.len() > 1 && written[1..].iter().all(|(to, _)| *to == "human"), "{written:?}");
+}

@@ -130,6 +130,7 @@ impl Run {
         let (human, results) = (Kept::default(), Kept::default());
         let mut reporter = screen(settings, human.boxed(), results.boxed());
         self.events.iter().for_each(|event| reporter.event(event));
+        reporter.idle();
         drop(reporter);
         (human.text(), results.bytes())
     }
@@ -141,6 +142,7 @@ impl Run {
 
     pub fn give(&self, mut reporter: Box<dyn Reporter>) {
         self.events.iter().for_each(|event| reporter.event(event));
+        reporter.idle();
     }
 }
 
@@ -193,7 +195,7 @@ pub fn open() -> Outlook {
 
 fn result(outcome: Outcome, took: f64, exit_code: Option<i32>) -> HostResult {
     let took = Duration::from_secs_f64(took);
-    HostResult { outcome, steps_done: 0, retries: 0, took, stdout: String::new(), stderr: String::new(), exit_code }
+    HostResult { took, exit_code, ..HostResult::without_work(outcome) }
 }
 
 pub fn changed(reason: &str, took: f64) -> HostResult {

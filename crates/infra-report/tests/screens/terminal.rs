@@ -26,6 +26,7 @@ impl Glass {
 
     fn give(&mut self, run: &Run) {
         run.events.iter().for_each(|event| self.reporter.event(event));
+        self.reporter.idle();
     }
 
     fn contents(&self) -> String {
