@@ -98,7 +98,10 @@ impl FactStore {
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
-        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
+        // Whether somebody can be asked at all rests on who there is, and on much else.
+        let whoever = answer.is_err() && asked.context.privilege.some().is_some();
+        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on() };
+        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on };
         self.answers.insert(asked.key(), kept);
     }
 
