@@ -303,7 +303,10 @@ impl FactSource for View<'_> {
             return self.ask(fact);
         }
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
-        let wanted = Wanted { rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself), ..Wanted::new(&**fact, self.context, &ways) };
+        let wanted = Wanted {
+            rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself),
+            ..Wanted::new(&**fact, self.context, &ways)
+        };
         if self.seen.borrow().touched_by.is_none()
             && let Some(from) = wanted
                 .unsure
