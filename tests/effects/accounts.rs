@@ -20,6 +20,9 @@ const GROUPS: &[&str] = &["g1", "g2"];
 const PATHS: &[&str] =
     &["/home/u1/a", "/home/u1/d", "/home/u1/d/a", "/home/u1", "/home/u2", "/home/u2/a", "/srv/h/a", "/srv/t/a", "/srv/t/l", "/srv/t/l/a"];
 
+/// Those of them that are homes.
+const HOMES: &[&str] = &["/home/u1", "/home/u2"];
+
 /// Where links lead.
 const TARGETS: &[&str] = &["/home/u1", "/home/u2", "/srv/h", "a"];
 
@@ -79,11 +82,11 @@ pub struct Owner {
 #[derive(Clone, Debug)]
 pub struct Ground {
     /// Of each user whether it is there, whether its home is, and whether it is in the first group.
-    users: Vec<(bool, bool, bool)>,
+    pub users: Vec<(bool, bool, bool)>,
     /// Of each group whether it is there.
-    groups: Vec<bool>,
+    pub groups: Vec<bool>,
     /// Files, with the place of their owner among the users.
-    files: Vec<(&'static str, usize)>,
+    pub files: Vec<(&'static str, usize)>,
 }
 
 fn user() -> impl Strategy<Value = &'static str> {
@@ -118,15 +121,21 @@ fn a_user_wish() -> impl Strategy<Value = Wish> {
 /// One wish.
 fn a_wish() -> impl Strategy<Value = Wish> {
     let path = || prop::sample::select(PATHS);
+    let file = || path().prop_filter("a home", |path| !HOMES.contains(path));
     let name = prop::sample::select(vec!["g1", "g2", "g1", "g2", "u1"]);
     let gid = prop::option::weighted(0.2, prop::sample::select(vec![700, 701]));
     let group = (name, prop::bool::weighted(0.8), gid).prop_map(|(name, present, gid)| Wish::Group { name, present, gid });
     let mode = prop::sample::select(vec![None, None, Some("755"), Some("750")]);
-    let owned =
-        (path(), any::<bool>(), owner(), mode).prop_map(|(path, directory, owner, mode)| Wish::Owned { path, directory, owner, mode });
+    let owned = (path(), any::<bool>(), owner(), mode).prop_map(|(path, directory, owner, mode)| Wish::Owned {
+        path,
+        // A home for some is no file for others.
+        directory: directory || HOMES.contains(&path),
+        owner,
+        mode,
+    });
     let content = prop::sample::select(vec!["one\n", "two\n"]);
-    let put = (path(), content, owner()).prop_map(|(path, content, owner)| Wish::Put { path, content, owner });
-    let line = (path(), prop::sample::select(vec!["one", "two"])).prop_map(|(path, line)| Wish::Line { path, line });
+    let put = (file(), content, owner()).prop_map(|(path, content, owner)| Wish::Put { path, content, owner });
+    let line = (file(), prop::sample::select(vec!["one", "two"])).prop_map(|(path, line)| Wish::Line { path, line });
     let link = (prop::sample::select(vec!["/srv/t/l", "/home/u2"]), prop::sample::select(TARGETS))
         .prop_map(|(path, target)| Wish::Link { path, target });
     let gone = (path(), any::<bool>()).prop_map(|(path, directory)| Wish::Gone { path, directory });
@@ -140,9 +149,14 @@ pub fn a_chain() -> impl Strategy<Value = (Ground, Vec<Wish>)> {
         users.push("root");
         let mut groups = users.clone();
         groups.extend(GROUPS.iter().zip(&ground.groups).filter(|(_, there)| **there).map(|(name, _)| *name));
-        for wish in &mut wishes {
+        for (place, wish) in wishes.iter_mut().enumerate() {
             match wish {
                 Wish::User(wish) => {
+                    // Now and then a group is wished that nobody has made.
+                    if place % 6 != 5 {
+                        wish.group = wish.group.filter(|group| groups.contains(group));
+                        wish.groups.iter_mut().for_each(|all| all.retain(|group| groups.contains(group)));
+                    }
                     users.push(wish.name);
                     groups.extend(wish.group.is_none().then_some(wish.name));
                 }
@@ -394,16 +408,18 @@ pub fn call_of(wish: &Wish) -> Call {
         Wish::Group { name, present, gid } => ("server.group", json!({ "group": name, "present": present, "gid": gid })),
         Wish::Owned { path, directory, owner, mode } => {
             let kind = if *directory { "files.directory" } else { "files.file" };
-            (kind, json!({ "path": path, "user": owner.user, "group": owner.group, "mode": mode }))
+            (kind, json!({ "path": path, "user": owner.user, "group": owner.group, "mode": mode, "force": true, "force_backup": false }))
         }
-        Wish::Put { path, content, owner } => {
-            ("files.put", json!({ "dest": path, "content": content, "user": owner.user, "group": owner.group }))
-        }
+        Wish::Put { path, content, owner } => (
+            "files.put",
+            json!({ "dest": path, "content": content, "user": owner.user, "group": owner.group, "force": true, "force_backup": false }),
+        ),
         Wish::Line { path, line } => ("files.line", json!({ "path": path, "line": line })),
-        Wish::Link { path, target } => ("files.link", json!({ "path": path, "target": target })),
-        Wish::Gone { path, directory } => {
-            (if *directory { "files.directory" } else { "files.file" }, json!({ "path": path, "present": false }))
-        }
+        Wish::Link { path, target } => ("files.link", json!({ "path": path, "target": target, "force": true, "force_backup": false })),
+        Wish::Gone { path, directory } => (
+            if *directory { "files.directory" } else { "files.file" },
+            json!({ "path": path, "present": false, "force": true, "force_backup": false }),
+        ),
     };
     arguments.as_object_mut().expect("a map").retain(|_, value| !value.is_null());
     (kind.to_owned(), arguments)

@@ -3,6 +3,7 @@
 mod accounts;
 mod chains;
 mod named;
+mod named_accounts;
 mod world;
 
 use std::path::Path;

@@ -66,7 +66,9 @@ impl Operation for Group {
                 Change::new("create").run(Shell::argv(words))
             }
             (Some(found), false) => {
-                if let Some((user, _)) = users.iter().find(|(_, user)| found.gid.is_some() && user.gid == found.gid) {
+                // The numbers are not known of what the plan will make.
+                let is_first = |user: &User| user.group == *name || (found.gid.is_some() && user.gid == found.gid);
+                if let Some((user, _)) = users.iter().find(|(_, user)| is_first(user)) {
                     return Err(DiffError::refused_with_hint(
                         format!("{name} is the primary group of the user {user}"),
                         "remove the user before, or give it another group: see server.user",
