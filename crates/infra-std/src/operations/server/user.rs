@@ -595,8 +595,8 @@ const LOGIN_DEFS: &str = "/etc/login.defs";
 
 /// Whether these settings say that a user has a group of its own, which comes and goes with it.
 fn has_own_groups(settings: &str) -> bool {
-    let values = settings.lines().filter_map(|line| line.trim().strip_prefix("USERGROUPS_ENAB")?.split_whitespace().next());
-    values.last().is_some_and(|value| value.trim_matches('"').eq_ignore_ascii_case("yes"))
+    let mut values = settings.lines().rev().filter_map(|line| line.trim().strip_prefix("USERGROUPS_ENAB")?.split_whitespace().next());
+    values.next().is_some_and(|value| value.trim_matches('"').eq_ignore_ascii_case("yes"))
 }
 
 fn no_group(names: &[&str]) -> DiffError {
