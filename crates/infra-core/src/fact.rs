@@ -46,6 +46,9 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     /// Whether the answer is not to be read by whoever reads a plan: then a saved plan has its digest alone.
     const CONFIDENTIAL: bool = false;
 
+    /// Whether the answer is what a file holds, or is made of that, such as a digest: where the file holds a secret, a saved plan has nothing of it.
+    const TELLS_CONTENT: bool = false;
+
     /// Whether the answer is the same for every user of the host.
     const SCOPE: Scope = Scope::Privilege;
 
@@ -141,6 +144,8 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn fleeting(&self) -> &'static [&'static str];
     /// See [`Fact::CONFIDENTIAL`].
     fn confidential(&self) -> bool;
+    /// See [`Fact::TELLS_CONTENT`].
+    fn tells_content(&self) -> bool;
     /// See [`Fact::SCOPE`].
     fn scope(&self) -> Scope;
     /// See [`Fact::path`].
@@ -203,6 +208,10 @@ impl<F: Fact> AnyFact for Typed<F> {
 
     fn confidential(&self) -> bool {
         F::CONFIDENTIAL
+    }
+
+    fn tells_content(&self) -> bool {
+        F::TELLS_CONTENT
     }
 
     fn scope(&self) -> Scope {

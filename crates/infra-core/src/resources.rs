@@ -224,11 +224,11 @@ impl Resource {
 
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Path(a), Self::Path(b)) => a == b || differently_rooted(a, b),
+            (Self::Path(a), Self::Path(b)) => a == b || may_be(a, b) || may_be(b, a),
             (Self::Tree(tree), Self::Path(path)) | (Self::Path(path), Self::Tree(tree)) => {
-                is_within(path, tree) || differently_rooted(path, tree)
+                is_within(path, tree) || may_be_within(path, tree)
             }
-            (Self::Tree(a), Self::Tree(b)) => is_within(a, b) || is_within(b, a) || differently_rooted(a, b),
+            (Self::Tree(a), Self::Tree(b)) => [(a, b), (b, a)].into_iter().any(|(a, b)| is_within(a, b) || may_be_within(a, b)),
             _ => self == other,
         }
     }
@@ -300,9 +300,29 @@ pub fn link_leads_to(path: &str, target: &str) -> String {
     format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
-/// A relative and an absolute path may be the same place: only the host knows its working directory.
-fn differently_rooted(a: &str, b: &str) -> bool {
-    a.starts_with('/') != b.starts_with('/') || a.split('/').any(|part| part == "..") || b.split('/').any(|part| part == "..")
+/// Whether only the host knows where a path leads.
+fn goes_up(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
+/// Whether a relative path may be an absolute one: only the host knows its working directory, but then that is how the absolute one ends.
+fn may_be(relative: &str, absolute: &str) -> bool {
+    let ends_like_it = || relative == "." || absolute.strip_suffix(relative).is_some_and(|above| above.ends_with('/'));
+    goes_up(relative) || goes_up(absolute) || (!relative.starts_with('/') && absolute.starts_with('/') && ends_like_it())
+}
+
+/// Whether a path may stand in a tree that is spelt the other way.
+fn may_be_within(path: &str, tree: &str) -> bool {
+    goes_up(path)
+        || goes_up(tree)
+        || match (path.starts_with('/'), tree.starts_with('/')) {
+            // The working directory may stand there.
+            (false, true) => true,
+            (true, false) => {
+                tree == "." || std::iter::successors(Some(path.to_owned()), |path| parent_of(path)).any(|above| may_be(tree, &above))
+            }
+            _ => false,
+        }
 }
 
 /// Which spaces a change below a path is also a change of. The table of the house: one place, tested.
@@ -388,6 +408,25 @@ mod tests {
     }
 
     #[test]
+    fn a_relative_path_may_be_the_end_of_an_absolute_one() {
+        let path = |path: &str| Resources::path(path);
+        for (relative, absolute, may) in [
+            (path("made"), path("/srv/made"), true),
+            (path("made"), path("/srv/made/put"), false),
+            (path("made"), path("/srv/unmade"), false),
+            (path("a/made"), path("/srv/made"), false),
+            (path("."), path("/srv"), true),
+            (path("../made"), path("/srv/put"), true),
+            (Resources::tree("made"), path("/srv/made/put"), true),
+            (Resources::tree("made"), path("/srv/other/put"), false),
+            (path("made"), Resources::tree("/srv"), true),
+            (Resources::tree("made"), Resources::tree("/srv"), true),
+        ] {
+            assert_eq!((relative.overlaps(&absolute), absolute.overlaps(&relative)), (may, may), "{relative:?} and {absolute:?}");
+        }
+    }
+
+    #[test]
     fn a_path_is_known_by_its_real_one() {
         let mut aliases = Aliases::default();
         aliases.add("/srv/current", "/srv/rel/1");
@@ -412,11 +451,11 @@ mod tests {
         assert!(Resources::tree("/srv/current").with_real_paths(&aliases).overlaps(&there));
         assert!(!Resources::path("/www/other").with_real_paths(&aliases).overlaps(&there));
         assert!(!Resources::path("site/a").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
-        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/else/other")));
         aliases.add(".", "/root");
         assert_eq!(aliases.real("now/a").as_deref(), Some("/root/rel/1/a"));
         assert_eq!(aliases.real("/root/now/a").as_deref(), Some("/root/rel/1/a"));
-        assert!(!Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        assert!(!Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/else/other")));
         assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/root/other")));
         aliases.add(".", "/home/ann");
         assert_eq!((aliases.real("other"), aliases.working_directory()), (None, None), "there are two of them");

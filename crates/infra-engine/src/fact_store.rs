@@ -98,8 +98,11 @@ impl FactStore {
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
+        // Whether somebody can be asked at all rests on who there is, and on much else.
+        let whoever = answer.is_err() && asked.context.privilege.some().is_some();
         let besides = answer.as_ref().map_or_else(|_| Resources::none(), |answer| asked.fact.answer_rests_on(answer));
-        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on().and(besides) };
+        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on().and(besides) };
+        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on };
         self.answers.insert(asked.key(), kept);
     }
 

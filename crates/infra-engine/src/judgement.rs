@@ -35,8 +35,8 @@ impl Settled {
     }
 
     /// With what it will do.
-    fn doing(self, change: &Change) -> Self {
-        Self { steps: steps_digest(change), ..self }
+    fn doing(self, run: &HostRun, change: &Change) -> Self {
+        Self { steps: steps_digest(change, &run.secrets), ..self }
     }
 }
 
@@ -220,7 +220,7 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>, as
             // Where the host goes on after a failure, someone may ask which it was.
             let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
-            Settled::new(before.outlook(&change), known, Some(layer)).doing(&change)
+            Settled::new(before.outlook(&change), known, Some(layer)).doing(run, &change)
         }
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));

@@ -39,6 +39,8 @@ struct Wanted<'a> {
     unsure: Option<DependsOn>,
     /// By the paths as spelt and as they really are. Where the answer can be told from that about what a link leads to, what that is does not count.
     rests_on: Resources,
+    /// As whom it is asked, where that is not who is logged in.
+    user: Option<&'a str>,
 }
 
 /// What an operation makes of a question.
@@ -59,13 +61,13 @@ impl Layer {
         for effect in &mut self.effects {
             match effect {
                 Effect::Node { path, .. } => *path = ways.place(path),
-                Effect::Answer { fact, question, answer } => {
+                Effect::Answer { fact, question, answer, user } => {
                     let Some(path) = question.get("path").and_then(Value::as_str) else { continue };
                     let place = ways.place(path);
                     if place != path {
                         let mut question = question.clone();
                         question["path"] = Value::String(place);
-                        more.push(Effect::Answer { fact: fact.clone(), question, answer: answer.clone() });
+                        more.push(Effect::Answer { fact: fact.clone(), question, answer: answer.clone(), user: user.clone() });
                     }
                 }
             }
@@ -106,8 +108,9 @@ impl Layer {
         let known = |answer| Lookup::Known(Arc::new(answer));
         let question = wanted.fact.question();
         for effect in self.effects.iter().rev() {
-            if let Effect::Answer { fact, question: about, answer } = effect
+            if let Effect::Answer { fact, question: about, answer, user } = effect
                 && fact == wanted.fact.name()
+                && (user.is_none() || user.as_deref() == wanted.user)
                 && (*about == question || wanted.is_about(about, &question))
             {
                 return Some(Decided::Answer(known(answer.clone())));
@@ -172,13 +175,14 @@ fn renamed(fact: &dyn AnyFact, answer: Lookup, layers: &[Layer]) -> Lookup {
 }
 
 impl<'a> Wanted<'a> {
-    fn new(fact: &'a dyn AnyFact, ways: &Ways<'_>) -> Self {
+    fn new(fact: &'a dyn AnyFact, context: &'a Context, ways: &Ways<'_>) -> Self {
         let walked = fact.path().map(|path| ways.walk(path, false));
         let circles = walked == Some(None);
         let place = walked.map(|place| place.unwrap_or_else(|| normal_path(fact.path().unwrap_or_default())));
         let rests_on = fact.rests_on();
         let both = fact.at_link() == AtLink::Both;
-        Self { fact, place, circles, unsure: ways.unsure(&rests_on, both), rests_on: ways.reach(&rests_on, |_| both) }
+        let (unsure, rests_on) = (ways.unsure(&rests_on, both), ways.reach(&rests_on, |_| both));
+        Self { fact, place, circles, unsure, rests_on, user: context.privilege.user() }
     }
 
     /// Whether a question is this one but for the way in which its path is spelt.
@@ -230,7 +234,7 @@ impl<'a> View<'a> {
     /// What is known of a question, with the layers over it. `links` is how many links were followed to come to it.
     fn look(&self, fact: &SharedFact, links: usize) -> Lookup {
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
-        let wanted = Wanted::new(&**fact, &ways);
+        let wanted = Wanted::new(&**fact, self.context, &ways);
         if let Some(from) = wanted.unsure {
             return Lookup::Unknown(from);
         }
@@ -252,7 +256,7 @@ impl<'a> View<'a> {
         if let Some(target) = self.aliases.leads(place)
             && let Some(end) = ways.end(place)
             && let Some(there) = fact.at_path(&end)
-            && self.layers.iter().any(|layer| layer.may_change(&Wanted::new(&*there, &ways), &self.aliases))
+            && self.layers.iter().any(|layer| layer.may_change(&Wanted::new(&*there, self.context, &ways), &self.aliases))
             && let Some(answer) = self.look_behind(fact, &target, links)
         {
             return answer;
@@ -313,7 +317,10 @@ impl FactSource for View<'_> {
             return self.ask(fact);
         }
         let ways = Ways { layers: self.layers, aliases: &self.aliases };
-        let wanted = Wanted { rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself), ..Wanted::new(&**fact, &ways) };
+        let wanted = Wanted {
+            rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself),
+            ..Wanted::new(&**fact, self.context, &ways)
+        };
         if self.seen.borrow().touched_by.is_none()
             && let Some(from) = wanted
                 .unsure

@@ -38,6 +38,7 @@ impl Fact for FindInFile {
                                not by the host's grep: the dialect is that of `files.line`, the same on \
                                every host. A pattern that is the whole text of a line matches that line too.";
     const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
     const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Vec<String>>;
 

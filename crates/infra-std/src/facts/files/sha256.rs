@@ -33,6 +33,7 @@ impl Fact for Sha256 {
                                is, `false` where \
                                something else than a file is.";
     const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
     const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<String>;
 

@@ -57,6 +57,7 @@ impl Fact for Text {
                                file is. A file of \
                                more than 16 MiB (less 4 KiB), and one that is not UTF-8, is an error that says so.";
     const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
     const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<String>;
 

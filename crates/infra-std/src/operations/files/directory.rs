@@ -226,7 +226,7 @@ impl Operation for Directory {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let directory = |mode, user: &str| Found::Is(Status::foreseen(mode, user, user, None));
         let app = || DirectoryFact::at("/srv/app");
         let with = |title, args, found| {
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn all_that_is_made_is_foretold() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o077, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o077, home: "/".into() };
         let table = MadeUp::new()
             .fact(&DirectoryFact::at("/a/b/c"), Found::Nothing)
             .fact(&DirectoryFact::at("/a/b"), Found::Nothing)

@@ -167,7 +167,7 @@ impl Operation for File {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let directory = || Found::Is(Status::foreseen(0o755, "root", "root", None));
         let file = |mode, user: &str| Found::Is(Status::foreseen(mode, user, user, Some(12)));
         let log = || FileFact::at("/var/log/app.log");
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_will_stand_is_foretold() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         let table = MadeUp::new()
             .fact(&FileFact::at("/d/f"), Found::Nothing)
             .fact(&Directory::at("/d"), Found::Is(Status::foreseen(0o2775, "root", "www", None)))
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_link_stays_a_link() {
         let status = Status { link_target: Some("../real".into()), ..Status::foreseen(0o600, "root", "root", Some(1)) };
-        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/".into() };
+        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/".into() };
         let table =
             MadeUp::new().fact(&FileFact::at("/d/f"), Found::Is(status)).fact(&Directory::at("/d"), Found::Nothing).fact(&Identity {}, who);
         let (change, _) = diff_fully(&*erase(file(json!({ "path": "/d/f", "mode": 644 }))), &table).expect("a change");

@@ -219,7 +219,7 @@ impl Operation for Link {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let link = |target: &str| {
             Found::Is(LinkStatus { target: target.into(), user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0) })
         };

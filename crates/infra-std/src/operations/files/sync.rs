@@ -166,7 +166,7 @@ impl Operation for Sync {
         };
         let file = |path: &str, sha256: Option<String>| Entry { size: Some(4), sha256, ..entry(path, EntryKind::File, 0o644) };
         let root = || Status { uid: Some(0), gid: Some(0), ..Status::foreseen(0o755, "root", "root", Some(4096)) };
-        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let tree = |entries| Found::Is(Contents { root: root(), entries, excluded: Vec::new(), strange: 0 });
         let on = |example: Example, found| {
             example

@@ -137,19 +137,20 @@ impl Operation for User {
         if !self.present {
             return self.diff_removal(facts, which);
         }
-        let (users, groups, tool, home, above) = match &hash {
+        let who = Identity {};
+        let (users, groups, tool, home, above, who) = match &hash {
             // What is asked together is gathered together.
             Some(hash) => {
-                let (users, groups, tool, home, above, _) = facts.get((&Users {}, &Groups {}, &which, &at, &above, hash))?;
-                (users, groups, tool, home, above)
+                let (users, groups, tool, home, above, who, _) = facts.get((&Users {}, &Groups {}, &which, &at, &above, &who, hash))?;
+                (users, groups, tool, home, above, who)
             }
-            None => facts.get((&Users {}, &Groups {}, &which, &at, &above))?,
+            None => facts.get((&Users {}, &Groups {}, &which, &at, &above, &who))?,
         };
         let home = Home { found: home, makes_parents: above == Found::Nothing };
         let current = hash.map(|hash| facts.get(&hash)).transpose()?.flatten();
         let keys = guessed.map(|guessed| self.keys_place(facts, &users, &groups, &home, guessed)).transpose()?;
         let change = match users.get(&self.user) {
-            None => self.create(users, groups, &home)?,
+            None => self.create(users, groups, &home, &who)?,
             Some(found) => {
                 let found = found.clone();
                 self.update(&found, users, groups, &home, current.as_deref())?
@@ -189,21 +190,22 @@ impl Operation for User {
         let which = || Which { command: "useradd".to_owned() };
         let there = || Found::Is(Status::foreseen(0o755, "ann", "ann", None));
         let example = |title, args: serde_json::Value, home: &str, found: Found<Status>| {
-            let example = Example::new(title, args).fact(&Users {}, users()).fact(&Groups {}, groups());
+            let root =
+                WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
+            let example = Example::new(title, args).fact(&Users {}, users()).fact(&Groups {}, groups()).fact(&Identity {}, root);
             example
                 .fact(&which(), Some("/usr/sbin/useradd".to_owned()))
                 .fact(&Directory::at(home), found)
                 .fact(&Directory::at(parent_of(home).expect("a folder above")), there())
         };
         let hash = || PasswordHash { user: "ann".to_owned() };
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
         let with_keys = |example: Example, user: &str, text: Option<&str>| {
             let folder = format!("/home/{user}/.ssh");
             let path = format!("{folder}/authorized_keys");
             let status = |mode| text.map_or(Found::Nothing, |_| Found::Is(Status::foreseen(mode, user, user, None)));
             let text = text.map_or(Found::Nothing, |text| Found::Is(text.to_owned()));
             let example = example.fact(&Directory::at(folder), status(0o700)).fact(&File::at(&path), status(0o600));
-            example.fact(&Text::at(&path), text).fact(&Identity {}, root.clone())
+            example.fact(&Text::at(&path), text)
         };
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample deploy@ci";
         let keys = |user: &str| json!({ "user": user, "public_keys": [key] });
@@ -399,6 +401,7 @@ impl User {
         mut users: BTreeMap<String, FoundUser>,
         mut groups: BTreeMap<String, Group>,
         home: &Home,
+        who: &WhoAsks,
     ) -> Result<Change, DiffError> {
         self.check_number(&users)?;
         let own_group = self.group.is_none() && !groups.contains_key(&self.user);
@@ -442,6 +445,10 @@ impl User {
             change = self.with_home(change, home, &primary)?;
         }
         change = self.with_password(change);
+        // sudo takes at least the bits that it takes by default (umask in sudoers(5)), and su leaves them as they are.
+        let itself =
+            WhoAsks { user: self.user.clone(), group: primary.clone(), uid: new.uid, gid: new.gid, umask: who.umask | 0o022, home: path };
+        change = change.answer_to(Some(&self.user), &Identity {}, &itself);
         users.insert(self.user.clone(), new);
         groups.entry(primary).or_default();
         set_members(&mut groups, &self.user, &members);
@@ -653,12 +660,36 @@ mod tests {
         }
     }
 
+    fn root() -> WhoAsks {
+        WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o027, home: "/root".into() }
+    }
+
+    #[test]
+    fn who_is_created_is_foretold_to_be_there() {
+        let table = MadeUp::new()
+            .fact(&Users {}, BTreeMap::new())
+            .fact(&Groups {}, BTreeMap::from([("crew".to_owned(), Group { gid: Some(7), members: Vec::new() })]))
+            .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+            .fact(&Directory::at("/srv/ann"), Found::Nothing)
+            .fact(&Directory::at("/srv"), Found::Nothing)
+            .fact(&Identity {}, root());
+        let (change, _) =
+            diff_fully(&*erase(wish(json!({ "user": "ann", "group": "crew", "home": "/srv/ann" }))), &table).expect("a change");
+        let foretold = change.effects.iter().find_map(|effect| match effect {
+            Effect::Answer { fact, answer, user: Some(user), .. } => Some((fact.as_str(), user.as_str(), answer.clone())),
+            _ => None,
+        });
+        let wanted = json!({ "user": "ann", "group": "crew", "uid": null, "gid": 7, "umask": 0o027, "home": "/srv/ann" });
+        assert_eq!(foretold, Some(("server.identity", "ann", wanted)));
+    }
+
     /// Each wish, diffed again with what it foretells, has nothing left to do.
     #[test]
     fn what_was_done_once_is_not_done_again() {
         let table = || {
             let groups = ["adm", "www-data", "old"].map(|name| (name.to_owned(), Group { gid: Some(4), members: Vec::new() }));
             MadeUp::new()
+                .fact(&Identity {}, root())
                 .fact(&Groups {}, groups.into_iter().collect())
                 .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
                 .fact(&PasswordHash { user: "ann".to_owned() }, Some("!".to_owned()))
@@ -681,7 +712,7 @@ mod tests {
                 assert!(!change.is_none() && rounds == 1, "{args}");
                 let mut after = before.fact(&home, Found::Is(Status::foreseen(0o755, "ann", "ann", None)));
                 for effect in &change.effects {
-                    if let Effect::Answer { fact, question, answer } = effect {
+                    if let Effect::Answer { fact, question, answer, user: None } = effect {
                         after = after.json(fact, question, answer);
                     }
                 }
@@ -726,6 +757,7 @@ mod tests {
     #[test]
     fn a_password_is_in_no_command() {
         let table = MadeUp::new()
+            .fact(&Identity {}, root())
             .fact(&Users {}, BTreeMap::new())
             .fact(&Groups {}, BTreeMap::new())
             .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
