@@ -115,7 +115,7 @@ fn an_answer_is_unknown_once_the_names_in_it_are_touched() {
     for (owner, layers, wanted) in [
         ("ann", vec![names(0, "ben")], Some("ann")),
         ("ann", vec![names(0, "ann")], None),
-        ("1001", vec![names(0, "ann"), names(1, "root")], None),
+        ("1001", vec![names(0, "ann"), touching(1, Resources::only([Resource::group_of("root")]))], None),
         ("1001", vec![names(0, "ann")], Some("1001")),
         ("1001", vec![touching(0, Resources::only([Resource::nameless_owner()]))], None),
         ("ben", vec![names(0, "ann"), given(1)], Some("ann")),
