@@ -46,14 +46,35 @@ def timed(command, environment=None, quiet=True, folder=None):
     """Runs a command. Gives wall seconds, and processor seconds of it and of all its children; stops where it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
+    ran(command, environment, quiet, folder)
+    wall = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def told(command, environment=None, folder=None):
+    """Runs a command whose last line is what it has measured of itself: wall seconds and processor seconds."""
+    return tuple(float(word) for word in ran(command, environment, True, folder).splitlines()[-1].split())
+
+
+def ran(command, environment, quiet, folder):
+    """Runs a command. Gives what it said, where that is not shown; stops where it fails."""
     ended = subprocess.run(
         [str(word) for word in command], env={**os.environ, **(environment or {})}, cwd=folder, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None)
-    wall = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = (ended.stdout or b"").decode(errors="replace")
     if ended.returncode != 0:
-        sys.exit(f"{command[0]} ended with {ended.returncode}:\n{(ended.stdout or b'').decode(errors='replace')[-4000:]}")
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        sys.exit(f"{command[0]} ended with {ended.returncode}:\n{said[-4000:]}")
+    return said
+
+
+def processor_of(ids):
+    """The processor seconds that these processes, which have not ended, have had so far: proc(5), `stat`."""
+    ticks = 0
+    for one in ids:
+        user, system = pathlib.Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def middle(runs):
@@ -66,6 +87,15 @@ def infra_environment(hosts, folder):
     home = pathlib.Path(folder) / "home"
     (home / ".ssh").mkdir(parents=True, exist_ok=True)
     return {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_RUNTIME_DIR": ""}
+
+
+def write_inventories(folder, hosts):
+    """Writes the hosts as `inventory.lua`, and as `curve25519.lua` with the key exchange that the libraries of the peers agree on with the sshd."""
+    names = ", ".join(f'"{name}"' for name in hosts.names)
+    curve = pathlib.Path(folder) / "curve25519_config"
+    curve.write_text(f"KexAlgorithms curve25519-sha256\nInclude {hosts.ssh_config}\n")
+    for name, config in (("inventory", hosts.ssh_config), ("curve25519", curve)):
+        (pathlib.Path(folder) / f"{name}.lua").write_text(f'hosts = {{ {names}, data = {{ ssh_config_file = "{config}" }} }}\n')
 
 
 def table(head, rows):

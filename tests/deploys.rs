@@ -120,6 +120,7 @@ const INVENTORIES: &[(&str, &str)] = &[
     ("nginx.lua", "fleet.lua"),
     ("quickstart.lua", "local.lua"),
     ("rolling_restart.lua", "app.lua"),
+    ("worker.lua", "fleet.lua"),
 ];
 
 #[test]

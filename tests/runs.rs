@@ -116,16 +116,28 @@ fn a_run_that_was_killed_is_cut_off_and_says_what_was_in_flight() {
     let wait = format!("touch {}; while [ -e {} ]; do sleep 0.05; done", begun.display(), gate.display());
     let mut child = infra(folder).args(["@local", "exec", "--", &wait]).stderr(std::process::Stdio::null()).spawn().expect("infra");
     let seen = process::wait_for(Duration::from_secs(60), || begun.exists().then_some(()));
+    // As long as its process lives it is not said to be killed.
+    let living = (run(folder, &["runs"]), run(folder, &["runs", "show"]), run(folder, &["runs", "show", "--json"]));
     child.kill().expect("it is killed");
     child.wait().expect("it is gone");
     // What was in flight ends by itself now.
     fs::remove_file(&gate).expect("the gate");
     assert!(seen.is_some(), "the command began");
 
+    let (list, shown, document) = (living.0.expect(0).stdout, living.1.expect(0).stdout, living.2.expect(0).json());
+    assert!(list.contains("at work: 1 not reached"), "{list}");
+    let said = "at work: the run has not come to its end yet; by now 1 not reached\n    in flight: [@local] ";
+    assert!(shown.contains("still at work\n") && shown.contains(said) && !shown.contains("killed"), "{shown}");
+    assert_eq!((&document["cut_off"], &document["at_work"], &document["ended"]), (&json!(false), &json!(true), &json!(null)));
+    assert_eq!(document["in_flight"][0]["host"], "@local");
+
     let list = run(folder, &["runs"]).expect(0).stdout;
     assert!(list.contains("cut off: 1 indeterminate"), "{list}");
+    let shown = run(folder, &["runs", "show"]).expect(0).stdout;
+    assert!(shown.contains("cut off: the journal has no end: infra was killed\n") && !shown.contains("at work:"), "{shown}");
     let document = run(folder, &["runs", "show", "--json"]).expect(0).json();
     assert_eq!((&document["cut_off"], &document["exit_code"], &document["kind"]), (&json!(true), &json!(null), &json!("exec")));
+    assert_eq!(document["at_work"], json!(false));
     let flight = &document["in_flight"][0];
     assert_eq!(flight["host"], "@local");
     assert!(flight["step"].as_str().expect("a step").contains("while [ -e "), "{flight}");

@@ -56,6 +56,15 @@ files.line { name = "Second", path = folder .. ".page", line = "second" }
 files.line { name = "Third", path = folder .. ".other", line = "third", _ignore_errors = true }
 "#;
 
+/// What is done elsewhere for each host: on a host of the plan or on none, and on this machine.
+const ELSEWHERE: &str = r#"
+local folder = host.data.folder .. "/"
+local other = inventory:host("c"):fact("files.file", { path = folder .. "asked" })
+files.line { name = "Here", path = folder .. host.name .. ".notes", line = other and "asked" or "not asked" }
+files.line { name = "There", path = folder .. "pool", line = host.name, _on = inventory:host("c") }
+files.line { name = "This machine", path = folder .. "local", line = host.name, _on = "@local" }
+"#;
+
 struct Stage {
     sshd: Sshd,
     folder: tempfile::TempDir,
@@ -72,6 +81,7 @@ impl Stage {
             ("open.lua", OPEN),
             ("restless.lua", RESTLESS),
             ("waiting.lua", WAITING),
+            ("elsewhere.lua", ELSEWHERE),
             ("lib.lua", "return { greeting = 'hello' }\n"),
             ("a.conf", "port = 80\n"),
             ("t.j2", "{{ greeting }} {{ stamp }}\n"),
@@ -226,6 +236,55 @@ fn a_host_that_was_edited_in_between_is_refused_and_the_others_are_done() {
 }
 
 #[test]
+fn a_plan_rests_on_the_places_where_it_has_something_to_do() {
+    let stage = Stage::new();
+    stage.write("out/pool", "first\n");
+    stage.write("out/local", "first\n");
+    stage.plan("elsewhere.lua", &["--limit", "a"]).expect(0);
+    let plan: Value = serde_json::from_str(&stage.text("p.json")).expect("JSON");
+    let basis = &plan["plan"]["basis"];
+    assert_eq!(basis["hosts"]["a"]["elsewhere"], json!(["@local", "c"]));
+    let facts = |place: &str| -> Vec<(&str, &Value)> {
+        let facts = basis["places"][place].as_array().unwrap_or_else(|| panic!("{place} in {basis:#}"));
+        facts.iter().map(|fact| (fact["fact"].as_str().expect("a name"), &fact["operations"])).collect()
+    };
+    assert!(facts("c").contains(&("files.text", &json!(["There"]))), "{basis:#}");
+    assert!(facts("c").contains(&("files.file", &json!([]))), "what the script asks: {basis:#}");
+    assert!(facts("@local").contains(&("files.text", &json!(["This machine"]))), "{basis:#}");
+
+    // What was edited there makes it stale, wherever it was.
+    for (file, before, said) in [
+        ("out/pool", "first\n", "stale: what the plan rests on has changed: on c: files.file path="),
+        ("out/local", "first\n", "stale: what the plan rests on has changed: on @local: files.file path="),
+        ("out/asked", "", "stale: what the plan rests on has changed: on c: files.file path="),
+    ] {
+        stage.write(file, "edited\n");
+        let ran = stage.apply(&["--json"]).expect(1);
+        says(&ran.stderr, &[said]);
+        assert_eq!((states(&ran.json()), stage.text("out/a.notes")), (vec![("a", "failed")], "first\n".to_owned()));
+        match before {
+            "" => fs::remove_file(stage.path(file)).expect("a file of the test's own"),
+            before => stage.write(file, before),
+        }
+    }
+    stage.apply(&[]).expect(0);
+    let made = ["out/a.notes", "out/pool", "out/local"].map(|name| stage.text(name));
+    assert_eq!(made, ["first\nnot asked\n", "first\na\n", "first\na\n"]);
+
+    // A host of the plan is such a place as well, also where the plan is not applied to it.
+    stage.plan("elsewhere.lua", &["--limit", "b,c"]).expect(0);
+    let plan: Value = serde_json::from_str(&stage.text("p.json")).expect("JSON");
+    assert_eq!(
+        plan["plan"]["basis"]["places"].as_object().map(|places| places.keys().collect::<Vec<_>>()),
+        Some(vec![&"@local".to_owned()])
+    );
+    stage.write("out/pool", "edited\n");
+    let ran = stage.apply(&["--limit", "b"]).expect(1);
+    says(&ran.stderr, &["on c: files.text"]);
+    stage.nothing_left();
+}
+
+#[test]
 fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
     let stage = Stage::new();
     stage.plan("deploy.lua", &[]).expect(0);
@@ -239,7 +298,7 @@ fn a_file_that_is_not_the_plan_that_was_written_is_refused() {
     for (bytes, why) in [
         (changed, "the plan file p.json is refused: it was changed since it was written"),
         (text[..text.len() - 2].to_vec(), "the plan file p.json is refused: it was changed since it was written"),
-        (saved_plan::write(&newer).into_bytes(), "the plan file p.json is refused: it was made by infra 9.9.9 (format 1)"),
+        (saved_plan::write(&newer).into_bytes(), "the plan file p.json is refused: it was made by infra 9.9.9 (format 2)"),
         (b"{}\n".to_vec(), "the plan file p.json is refused: it is no plan file of infra"),
     ] {
         fs::write(stage.path("p.json"), bytes).expect("a plan");

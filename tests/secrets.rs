@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Ran, infra};
+use infra_core::digest::sha256;
+use infra_core::saved_plan::salted;
 use infra_test::process;
 use terminal::{Elsewhere, Terminal};
 
@@ -24,7 +26,25 @@ const OF_INVENTORY: &str = "iV5sGq0ZrTb4Lw7PinV";
 const OF_PROMPT: &str = "pR7mPt-Kq2xVd9Zs typed";
 const OF_PASSWORD: &str = "sUd0Pw-9cXe3Rf7Tg";
 const OF_WORDS: &str = "dAtAw0rd-5Bn8Yh2Jk";
-const ALL: [&str; 7] = [OF_ENVIRONMENT, OF_FILE, OF_COMMAND, OF_INVENTORY, OF_PROMPT, OF_PASSWORD, OF_WORDS];
+const OF_CALL: &str = "cA11-Lit3ral-8Ws2";
+const OF_BLOCK: &str = "bL0ck-Giv3n-4Mn7";
+const OF_FILE_DEFAULTS: &str = "cOnf1g-Se7s-6Jp9";
+const OF_SCRIPT_DATA: &str = "dAta-Ass1gned-3Rk5";
+const OF_HOST_DATA: &str = "iNv-Su-Pa55w-1Td8";
+const ALL: [&str; 12] = [
+    OF_ENVIRONMENT,
+    OF_FILE,
+    OF_COMMAND,
+    OF_INVENTORY,
+    OF_PROMPT,
+    OF_PASSWORD,
+    OF_WORDS,
+    OF_CALL,
+    OF_BLOCK,
+    OF_FILE_DEFAULTS,
+    OF_SCRIPT_DATA,
+    OF_HOST_DATA,
+];
 
 const INVENTORY: &str = r#"
 machines = {
@@ -139,16 +159,11 @@ fn pieces() -> Vec<(String, String)> {
             }
         }
         for before in 0..3 {
-            let encoded = process::run(
-                std::process::Command::new("sh").arg("-c").arg(r#"printf '%*s%s' "$1" '' "$2" | base64 -w0"#).args([
-                    "sh",
-                    &before.to_string(),
-                    secret,
-                ]),
-                std::time::Duration::from_secs(20),
-            )
-            .expect("base64 ends")
-            .stdout;
+            // No word of a process: another test may be looking at those.
+            let encode = r#"printf '%*s%s' "$1" '' "$SECRET" | base64 -w0"#;
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", encode, "sh", &before.to_string()]).env("SECRET", secret);
+            let encoded = process::run(&mut command, std::time::Duration::from_secs(20)).expect("base64 ends").stdout;
             // Characters at the ends are shared with what stands beside.
             let inner = &encoded.as_bytes()[4..encoded.len() - 4];
             for window in inner.windows(12) {
@@ -262,6 +277,45 @@ fn no_secret_is_shown_or_kept_anywhere() {
     stage.search();
 }
 
+/// Nobody has to say `secret(…)` of what can be nothing else.
+#[test]
+fn a_password_is_a_secret_wherever_it_is_given() {
+    let mut stage = Stage::new();
+    let inventory = format!(r#"machines = {{ {{ "@local", _su_password = "{OF_HOST_DATA}", ssh_password = "{OF_PASSWORD}" }} }}"#);
+    fs::write(stage.path("given.lua"), inventory).expect("an inventory");
+    let shows = |password: &str| {
+        format!(r#"server.shell {{ commands = {{ "echo {password} | tee -a made/shown", "false {password}" }}, _ignore_errors = true"#)
+    };
+    let deploy = [
+        format!("{} }}", shows(OF_HOST_DATA)),
+        format!("{} }}", shows(OF_PASSWORD)),
+        format!(r#"{}, _su_user = "root", _su_password = "{OF_CALL}" }}"#, shows(OF_CALL)),
+        format!(r#"with({{ _su_user = "root", _su_password = "{OF_BLOCK}" }}, function() {} }} end)"#, shows(OF_BLOCK)),
+        format!(r#"config.su_user, config.su_password = "root", "{OF_FILE_DEFAULTS}""#),
+        format!("{} }}", shows(OF_FILE_DEFAULTS)),
+        format!(r#"host.data._sudo_password = "{OF_SCRIPT_DATA}" host:log(host.data._sudo_password)"#),
+        format!(r#"print(host:fact("server.which", {{ command = "sh", _su_user = "root", _su_password = "{OF_CALL}" }}), "{OF_CALL}")"#),
+        format!(r#"files.put {{ content = "{OF_SCRIPT_DATA}\n", dest = "made/put" }}"#),
+        format!(r#"files.line {{ path = "made/put", line = "{OF_CALL}" }}"#),
+    ];
+    fs::write(stage.path("given_deploy.lua"), deploy.join("\n")).expect("a deploy");
+    let watch = Watch::begin();
+    stage.run(&["given.lua", "given_deploy.lua", "--dry", "--diff", "-vvv"]).expect(0);
+    stage.run(&["given.lua", "given_deploy.lua", "--yes", "--diff", "-vvv"]).expect(0);
+    stage.run(&["given.lua", "given_deploy.lua", "--yes", "--json", "--diff", "-vv"]).expect(0);
+    stage.run(&["runs", "show", "-v"]).expect(0);
+    stage.run(&["given.lua", "hosts", "--json"]).expect(0);
+    let given = format!("ssh_password={OF_WORDS}");
+    let ran = stage.run(&["@local", "exec", "--data", &given, "--", "echo", "it is", OF_WORDS]).expect(0);
+    assert!(ran.stdout.contains("it is ***"), "{}", ran.stdout);
+    watch.end();
+    // What reached the host is what was meant.
+    let shown = text(&stage.path("made/shown"));
+    assert_eq!(shown.lines().take(4).collect::<Vec<_>>(), [OF_HOST_DATA, OF_PASSWORD, OF_CALL, OF_BLOCK]);
+    assert_eq!(text(&stage.path("made/put")), format!("{OF_SCRIPT_DATA}\n{OF_CALL}\n"));
+    stage.search();
+}
+
 /// Messages about what is wrong, which show lines of scripts and values.
 #[test]
 fn no_message_shows_one() {
@@ -350,4 +404,156 @@ server.shell { commands = { sh("echo {} of {}", password, version), sh("echo {} 
     // Where there is no terminal that is said, and the default of a plain question is taken.
     let ran = stage.run(&["@local", "asks.lua", "--yes"]).expect(2);
     assert!(ran.stderr.contains("`Vault password` cannot be asked: there is no terminal"), "{}", ran.stderr);
+}
+
+/// What a plan is made of that is saved: secrets of each kind in all that it writes and runs.
+const PLANNED: &str = r#"
+local env, file, command = secret.env("CANARY"), secret.file("key.pem"), secret.command { "cat", "command.key" }
+local again = secret(local_command { "cat", stdin = env, env = { TOKEN = command } })
+assert(again == env)
+files.put { content = "one " .. env .. "\nsame\n", dest = "made/put", mode = "600" }
+files.template { content = "p={{ p }} u={{ p | upper }}\n", vars = { p = env }, dest = "made/template" }
+files.template { content = "h={{ host.data.header }}\n", dest = "made/scope" }
+files.put { src = "key.pem", dest = "made/copy", mode = "600" }
+files.file { path = "made/lines" }
+files.line { path = "made/lines", line = "three=" .. command, escape_regex_characters = true }
+files.line { path = "made/lines", line = "four" }
+local key = files.put { content = file, dest = "made/key" }
+server.shell { commands = { sh("printf '%s %s\\n' {} \"$TOKEN\" >> made/log", command) }, _env = { TOKEN = env }, _if = key.did_change }
+"#;
+
+impl Stage {
+    /// Runs infra with another secret in its environment.
+    fn run_with(&mut self, canary: &str, words: &[&str]) -> Ran {
+        let outcome = process::run(self.command(words).env("CANARY", canary), std::time::Duration::from_secs(120)).expect("infra ends");
+        self.shown.push((format!("stderr of {words:?}"), outcome.stderr.clone()));
+        Ran { code: outcome.code, stdout: outcome.stdout, stderr: outcome.stderr }
+    }
+
+    /// Nothing in a plan file tells a secret, nor could one try out quickly what it may be.
+    #[track_caller]
+    fn search_plan(&self, name: &str) {
+        let plan = fs::read(self.path(name)).expect("a plan");
+        search(name, &plan);
+        let document: serde_json::Value = serde_json::from_slice(&plan).expect("JSON");
+        let salt = document["plan"]["basis"]["salt"].as_str().expect("a salt");
+        let plan = text(&self.path(name));
+        let mut written: Vec<String> = ALL.iter().flat_map(|secret| [(*secret).to_owned(), format!("{secret}\n")]).collect();
+        written.push(format!("CANARY={OF_ENVIRONMENT}"));
+        written.extend(
+            ["put", "template", "scope", "copy", "lines", "key"]
+                .map(|name| fs::read_to_string(self.path(&format!("made/{name}"))).unwrap_or_default()),
+        );
+        for content in written.iter().filter(|content| !content.is_empty()) {
+            let plain = sha256(content.as_bytes());
+            let json = serde_json::json!({ "answer": plain }).to_string();
+            for digest in [salted(salt, content), salted(salt, &plain), salted(salt, &json), plain.clone()] {
+                assert!(!plan.contains(&digest), "a digest of {content:?} that is quickly made stands in {name}");
+            }
+        }
+    }
+}
+
+/// A plan that is saved has references to secrets and slow digests of them; it is applied where they are the same.
+#[test]
+fn a_saved_plan_has_no_secret_and_is_applied_with_the_same_ones() {
+    let mut stage = Stage::new();
+    fs::write(stage.path("planned.lua"), PLANNED).expect("a deploy");
+    fs::write(stage.path("made/lines"), "four\n").expect("a file");
+    let made = |stage: &Stage| fs::read_dir(stage.path("made")).expect("a folder").count();
+    stage.run(&["inventory.lua", "planned.lua", "--plan", "p.json", "--json", "--diff"]).expect(0);
+    assert_eq!(made(&stage), 1, "a plan changes nothing");
+    stage.search_plan("p.json");
+    let shown = stage.run(&["show", "p.json", "--diff", "-vv"]).expect(0);
+    assert!(shown.stdout.contains("it holds a secret") && shown.stdout.contains("***"), "{}", shown.stdout);
+    stage.run(&["show", "p.json", "--json", "--diff"]).expect(0);
+
+    // Another secret is refused before anything is connected to, by the name of where it comes from.
+    let apply = ["apply", "p.json", "--yes"];
+    let refused = stage.run_with("other-than-it-was", &apply).expect(1);
+    let said = "the environment variable CANARY gives another secret than the one that the plan was made with";
+    assert!(refused.stderr.contains(said) && !refused.stderr.contains("other-than-it-was"), "{}", refused.stderr);
+    for (file, before, said) in [
+        ("command.key", OF_COMMAND, "the command `cat command.key` gives another secret than the one that the plan was made with"),
+        ("inventory.key", OF_INVENTORY, "inventory.key, which holds a secret, is not what it was when the plan was made"),
+        ("key.pem", OF_FILE, "key.pem, which holds a secret, is not what it was when the plan was made"),
+    ] {
+        fs::write(stage.path(file), "something else\n").expect("a file");
+        let refused = stage.run(&apply).expect(1);
+        assert!(refused.stderr.contains(said) && !refused.stderr.contains("something else"), "{}", refused.stderr);
+        fs::write(stage.path(file), format!("{before}\n")).expect("a file");
+    }
+    assert_eq!(made(&stage), 1, "nothing was done");
+
+    stage.run(&["apply", "p.json", "--yes", "--json", "--diff", "-vv", "--prove"]).expect(0);
+    assert_eq!(text(&stage.path("made/put")), format!("one {OF_ENVIRONMENT}\nsame\n"));
+    assert_eq!(text(&stage.path("made/log")), format!("{OF_COMMAND} {OF_ENVIRONMENT}\n"));
+    assert_eq!((text(&stage.path("made/key")), text(&stage.path("made/copy"))), (OF_FILE.to_owned(), format!("{OF_FILE}\n")));
+    stage.search_plan("p.json");
+
+    // The plan of what is done already has the files with secrets among what it rests on, and nothing of what is in them.
+    stage.run(&["inventory.lua", "planned.lua", "--plan", "p.json", "--json"]).expect(0);
+    stage.search_plan("p.json");
+    let applied = stage.run(&["apply", "p.json", "--yes", "--detailed-exitcode"]).expect(0);
+    assert!(applied.stderr.contains("1 unchanged"), "{}", applied.stderr);
+    fs::write(stage.path("made/put"), "edited behind its back\n").expect("a file");
+    let refused = stage.run(&apply).expect(1);
+    assert!(refused.stderr.contains("stale: ") && refused.stderr.contains("files.put made/put"), "{}", refused.stderr);
+    assert_eq!(text(&stage.path("made/put")), "edited behind its back\n");
+    stage.search();
+}
+
+/// A command line stands in the plan file, so it may not hold one.
+#[test]
+fn no_plan_is_saved_of_a_command_line_that_holds_one() {
+    let mut stage = Stage::new();
+    let ran = stage.deploy("deploy.lua", &["--plan", "p.json"]).expect(1);
+    assert!(ran.stderr.contains("no plan is saved: its command line holds a secret"), "{}", ran.stderr);
+    assert!(!stage.path("p.json").exists());
+    stage.search();
+}
+
+/// What was typed for the plan is asked for again before it is applied, and what was no secret is not.
+#[test]
+fn a_saved_plan_asks_for_its_secrets_again() {
+    let mut stage = Stage::new();
+    let deploy = r#"
+local password, version = secret.prompt("Vault password"), ask("Which version", "1.2")
+files.put { content = password .. " of " .. version .. "\n", dest = "made/typed", mode = "600" }
+"#;
+    fs::write(stage.path("asks.lua"), deploy).expect("a deploy");
+    let mut terminal = Terminal::start(stage.command(&["@local", "asks.lua", "--plan", "p.json"]), Elsewhere::default());
+    terminal.wait_for("Vault password: ");
+    terminal.press(&format!("{OF_PROMPT}\r"));
+    terminal.wait_for("Which version: ");
+    terminal.press("2.0\r");
+    let ended = terminal.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.screen);
+    stage.shown.push(("the terminal".to_owned(), ended.raw));
+    stage.search_plan("p.json");
+
+    let ran = stage.run(&["apply", "p.json", "--yes"]).expect(1);
+    assert!(ran.stderr.contains("the question `Vault password` of the plan cannot be asked: there is no terminal"), "{}", ran.stderr);
+
+    let apply = |stage: &mut Stage, typed: &[&str], code: i32| {
+        let mut terminal = Terminal::start(stage.command(&["apply", "p.json", "--yes"]), Elsewhere::default());
+        for (at, word) in typed.iter().enumerate() {
+            // Each question stands below the last one.
+            terminal.wait_for(
+                &["Vault password: "].repeat(at + 1).join("\ninfra: that is another secret than the one that the plan was made with\n"),
+            );
+            terminal.press(&format!("{word}\r"));
+        }
+        let ended = terminal.end();
+        assert_eq!(ended.code, Some(code), "{}", ended.screen);
+        assert!(!ended.screen.contains("Which version"), "what is no secret is in the plan: {}", ended.screen);
+        stage.shown.push(("the terminal".to_owned(), ended.raw));
+        ended.screen
+    };
+    let screen = apply(&mut stage, &["mistyped-1", "mistyped-2", "mistyped-3"], 1);
+    assert!(screen.contains("the question `Vault password` gives another secret"), "{screen}");
+    assert!(!stage.path("made/typed").exists());
+    apply(&mut stage, &["mistyped-1", OF_PROMPT], 0);
+    assert_eq!(text(&stage.path("made/typed")), format!("{OF_PROMPT} of 2.0\n"));
+    stage.search();
 }

@@ -28,6 +28,11 @@ pub struct Ran {
 pub fn infra(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infra"));
     command.current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH")).env("HOME", folder);
+    for given in ["TMPDIR", "XDG_RUNTIME_DIR"] {
+        if let Some(value) = std::env::var_os(given) {
+            command.env(given, value);
+        }
+    }
     if folder != repository() {
         // A machine of the test's own, as far as locks on this machine are concerned.
         command.env("INFRA_LOCK_FOLDER", folder);

@@ -31,6 +31,19 @@ impl Mount {
         run(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F"]).arg(&image));
         Self::new(folder, &["-o", "loop", image.to_str().expect("UTF-8")])
     }
+
+    /// A btrfs on which nobody, also root, may have more than this. Other file systems have quotas of users and groups, which need a part of the kernel that
+    /// not every one has; what is said when a quota is used up is the same.
+    fn with_quota(folder: &Path, bytes: &str) -> Self {
+        let image = folder.join("image");
+        // As small as it can be. It takes no more of the disk than what is written.
+        std::fs::File::create(&image).expect("an image").set_len(128 << 20).expect("a size");
+        run(Command::new("/usr/sbin/mkfs.btrfs").args(["-q", "-f"]).arg(&image));
+        let disk = Self::new(folder, &["-o", "loop", image.to_str().expect("UTF-8")]);
+        run(Command::new("/usr/bin/btrfs").args(["quota", "enable"]).arg(&disk.path));
+        run(Command::new("/usr/bin/btrfs").args(["qgroup", "limit", bytes]).arg(&disk.path));
+        disk
+    }
 }
 
 impl Drop for Mount {
@@ -68,6 +81,7 @@ const FAULTS: &[Fault] = &[
         },
         says: "No space left on device",
     },
+    Fault { name: "quota", disk: |folder| Mount::with_quota(folder, "512k"), then: |_| {}, says: "Disk quota exceeded" },
     Fault {
         name: "read-only",
         disk: |folder| Mount::tmpfs(folder, "size=8m"),

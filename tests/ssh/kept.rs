@@ -56,6 +56,29 @@ fn a_second_run_joins_what_the_first_has_kept_until_it_is_told_to_go() {
     stage.nothing_left();
 }
 
+/// What one master is asked does not grow with the number of those that are kept beside it.
+#[test]
+fn no_master_is_asked_on_account_of_the_others() {
+    const HOSTS: usize = 12;
+    let stage = Stage::with(SshdOptions::default().aliases((1..=HOSTS).map(|number| format!("h-{number}"))));
+    let hosts = format!("h-[1-{HOSTS}]");
+    let words = [&hosts, "exec", "--persist", "10m", "--", "true"];
+    infra(&stage, &words).expect(0);
+    let asked = || -> Vec<usize> {
+        let mut logs = files(&stage, "l");
+        logs.sort();
+        let log = |path| std::fs::read_to_string(path).expect("a log");
+        logs.iter().map(|path| log(path).lines().filter(|line| line.contains(": new ") && line.contains("[mux-control]")).count()).collect()
+    };
+    let before = asked();
+    infra(&stage, &words).expect(0);
+    let grown: Vec<usize> = asked().iter().zip(&before).map(|(now, before)| now - before).collect();
+    assert_eq!(grown.len(), HOSTS);
+    assert!(grown.iter().all(|times| (1..HOSTS).contains(times)), "{grown:?}");
+    disconnect(&stage, &[]).expect(0);
+    stage.nothing_left();
+}
+
 #[test]
 fn joining_costs_two_round_trips() {
     let mut stage = Stage::new();

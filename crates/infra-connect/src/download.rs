@@ -1,7 +1,11 @@
 //! Files of a host written on this machine: beside their destination, checked, then renamed over it.
+//!
+//! Where the file system can have files without a name (open(2), `O_TMPFILE`), a file gets one when it is whole: so nothing half is left however this
+//! process ends.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,26 +13,28 @@ use infra_core::change::Download;
 use infra_core::command::Command;
 use infra_core::digest::Sha256Builder;
 use infra_core::sh;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 
 use crate::incoming::{Arriving, Incoming};
 
 /// A file that comes in. Dropped before it is in place, it leaves nothing.
 pub(crate) struct ArrivingFile {
     file: File,
-    /// Where it is written, and the file that it will replace.
+    /// Where it is written, or gets its first name, and the file that it will replace.
     temporary: PathBuf,
     place: PathBuf,
+    /// Whether it stands there.
+    named: bool,
     /// The permission bits of the file that it will replace.
     mode: Option<u32>,
     /// Of what was written, and of what is to be.
     digest: Sha256Builder,
     sha256: String,
-    in_place: bool,
 }
 
 impl Drop for ArrivingFile {
     fn drop(&mut self) {
-        if !self.in_place {
+        if self.named {
             // Whoever removed it before did what we want.
             let _ = std::fs::remove_file(&self.temporary);
         }
@@ -66,11 +72,34 @@ impl ArrivingFile {
         let fresh = if executable { 0o777 } else { 0o666 };
         let mode = old.map(|old| old.mode() & 0o7777);
         // At no moment may more people read it than may read the file that it replaces.
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode.unwrap_or(fresh) & 0o777).open(&temporary);
-        let file = file.map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
+        let (file, named) = fresh_file(folder, &temporary, mode.unwrap_or(fresh) & 0o777)
+            .map_err(|error| format!("no file can be made in {}: {error}", folder.display()))?;
         let (digest, sha256) = (Sha256Builder::default(), download.sha256.clone());
-        Ok(Self { file, temporary, place, mode, digest, sha256, in_place: false })
+        Ok(Self { file, temporary, place, named, mode, digest, sha256 })
     }
+
+    /// Gives it a name, where it has none.
+    fn name(&mut self) -> std::io::Result<()> {
+        if !self.named {
+            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            nix::unistd::linkat(AT_FDCWD, own.as_str(), AT_FDCWD, &self.temporary, AtFlags::AT_SYMLINK_FOLLOW)?;
+            self.named = true;
+        }
+        Ok(())
+    }
+}
+
+/// A new file in a folder with these permission bits, and whether it has the name.
+fn fresh_file(folder: &Path, name: &Path, mode: u32) -> std::io::Result<(File, bool)> {
+    let nameless = OpenOptions::new().write(true).custom_flags(nix::libc::O_TMPFILE).mode(mode).open(folder);
+    // It is named by way of /proc, as this needs no privilege.
+    if let Ok(file) = nameless
+        && Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())).exists()
+    {
+        return Ok((file, false));
+    }
+    // There is no list of what a file system says that cannot do this; one that can do neither says why here.
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(name).map(|file| (file, true))
 }
 
 impl Arriving for ArrivingFile {
@@ -88,8 +117,9 @@ impl Arriving for ArrivingFile {
             self.file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
         }
         self.file.sync_all().map_err(io)?;
+        self.name().map_err(io)?;
         std::fs::rename(&self.temporary, &self.place).map_err(io)?;
-        self.in_place = true;
+        self.named = false;
         // The file is there; where its directory cannot be synced, a power cut may take it away again.
         if let Some(folder) = self.place.parent().and_then(|folder| File::open(folder).ok()) {
             let _ = folder.sync_all();

@@ -208,10 +208,12 @@ pub(crate) fn command(
     let shell = dress.shell.unwrap_or("sh");
     // setsid(1) goes into a session of its own without a fork, as a shell without job control does not make its children group leaders;
     // so the shell waits for the command itself, in the foreground, where no signal is ignored.
-    let start = if abilities.setsid { sh!("setsid {} -c {}", shell, BOOT) } else { sh!("{} -c {}", shell, BOOT) };
+    let start = if abilities.setsid { sh!("exec setsid {} -c {}", shell, BOOT) } else { sh!("exec {} -c {}", shell, BOOT) };
     let start = if dress.terminal { on_a_terminal(shell) } else { start };
     let check = dress.shell.map_or_else(Shell::default, |shell| sh!("{} && ", shell_is_there(shell)));
-    let start = format!("{check}{start}");
+    // A shell says of a command that was killed that it was (`Terminated`); these are no words of the command. The `:` keeps dash(1) from taking the subshell
+    // for the whole group: then it would say so after the group.
+    let start = format!("{check}{{ :;( exec 2>&9 9>&-;{start} );}} 9>&2 2>/dev/null");
     let mut text = match before.privilege {
         None => guarded(marks, [Mark::Ready, Mark::End], tag, before, &start),
         Some(privilege) => {

@@ -27,7 +27,7 @@ use crate::gather::{Answers, text_of};
 use crate::payload::Payload;
 use crate::perform::{Ear, LAG, Limit, Task, Turn, dress, hear_out, interrupted, of_file, until};
 use crate::privilege::refusal;
-use crate::reached::{CLOSED, Flight, Inner, Kills, Reached, Refusal, Request};
+use crate::reached::{CLOSED, Flight, Frames, Inner, Kills, Reached, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::{Session, Use};
 
@@ -117,6 +117,11 @@ fn side(stream: Stream) -> usize {
 impl Parts {
     fn count(&self) -> usize {
         self.ears.len() + usize::from(self.answers.is_some())
+    }
+
+    /// The number of the frame behind those that there are.
+    fn next_frame(&self) -> i64 {
+        self.first + i64::try_from(self.count()).unwrap_or(i64::MAX)
     }
 
     fn ear(&self, at: usize) -> Option<&Ear> {
@@ -287,42 +292,28 @@ impl<'a> Joined<'a> {
         })?;
         inner.goes_out();
         let mut parts = Parts { ears: Vec::new(), answers: None, first: session.frame, turn: 0, at: [0; 2], held: Vec::new() };
-        let mut steps = Vec::new();
-        let mut scripts = Vec::new();
-        let mut locks = Vec::new();
+        let (mut frames, mut steps) = (Frames::default(), Vec::new());
         for ((step, task), guard) in group.into_iter().zip(guards) {
             inner.command_goes();
             let Task { marks, script, payload, limit, cleanup, dest, .. } = task;
-            let (lock, answer) = guard.map_or((None, None), |guard| (Some(guard.script), Some(guard.answer)));
-            parts.ears.push(Ear::new(None, session.frame).guarded(answer));
-            session.frame += 1;
-            scripts.push((dress(&step), marks, script, payload));
-            locks.push(lock);
+            let (lock, answer) = guard.map(|guard| (guard.script, guard.answer)).unzip();
+            parts.ears.push(Ear::new(None, parts.next_frame()).guarded(answer));
+            let after = !steps.is_empty();
+            let request = Request { privilege, lock: lock.as_ref(), script: &script, dress: dress(&step), marks, payload, after };
+            inner.add_frame(&mut session, &mut frames, request);
             steps.push(Ahead { step, limit, cleanup, dest });
         }
-        if !questions.is_empty() {
+        if let Some(first) = self.behind.first().filter(|_| !questions.is_empty()) {
             let mut marks = Marks::new();
             let script = inner.asking(&mut marks, questions.iter().map(String::as_str));
-            parts.answers = Some(Answers::new(session.frame, questions.len(), inner.settings.fact_limit));
-            session.frame += 1;
-            let shell = self.behind.first().and_then(|question| question.context.shell.as_deref());
-            scripts.push((Dress { shell, terminal: false }, marks, script, Payload::none()));
-            locks.push(None);
+            parts.answers = Some(Answers::new(parts.next_frame(), questions.len(), inner.settings.fact_limit));
+            let dress = Dress { shell: first.context.shell.as_deref(), terminal: false };
+            let request = Request { privilege, lock: None, script: &script, dress, marks, payload: Payload::none(), after: false };
+            inner.add_frame(&mut session, &mut frames, request);
         }
-        // The number of the last one, as of a session that was given one frame.
-        session.frame -= 1;
-        let mut requests = Vec::new();
-        let mut texts = Vec::new();
-        for (dress, marks, script, payload) in scripts {
-            texts.push(script);
-            requests.push((dress, marks, payload));
-        }
-        let requests = requests.into_iter().zip(&texts).zip(&locks).enumerate();
-        let requests = requests.map(|(at, (((dress, marks, payload), script), lock))| {
-            let after = at > 0 && at < steps.len();
-            Request { privilege, lock: lock.as_ref(), script, dress, marks, payload, after }
-        });
-        let exchange = inner.begin_all(&mut session, requests.collect(), how);
+        // As of a session that was given the last one of them.
+        session.frame = parts.next_frame() - 1;
+        let exchange = inner.send(&mut session, frames, how);
         Ok(Some(Sent { session, exchange, parts, privilege, how, steps, kills, _flight: flight }))
     }
 

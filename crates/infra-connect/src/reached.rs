@@ -82,6 +82,13 @@ pub(crate) struct Request<'r> {
     pub(crate) after: bool,
 }
 
+/// Scripts that go out to a shell together, one after the other.
+#[derive(Default)]
+pub(crate) struct Frames {
+    marks: Marks<Mark>,
+    parts: Vec<Part>,
+}
+
 /// What was said about killing what is in flight.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Kills {
@@ -270,29 +277,32 @@ impl Inner {
 
     /// Begins to have a script run by a shell. The shell is kept where it is to be used again.
     pub(crate) fn begin(&self, session: &mut Session, request: Request<'_>, how: Use) -> Exchange {
-        self.begin_all(session, vec![request], how)
+        let mut frames = Frames::default();
+        self.add_frame(session, &mut frames, request);
+        self.send(session, frames, how)
     }
 
-    /// The same with several scripts, one after the other.
-    pub(crate) fn begin_all(&self, session: &mut Session, requests: Vec<Request<'_>>, how: Use) -> Exchange {
+    /// Adds a script to those that are to go out together to a shell.
+    pub(crate) fn add_frame(&self, session: &mut Session, frames: &mut Frames, request: Request<'_>) {
+        let Request { privilege, lock, script, dress, mut marks, payload, after } = request;
+        let mut text = String::new();
         let serving = session.user.as_ref();
-        let mut all_marks = Marks::new();
-        let mut parts = Vec::with_capacity(requests.len());
-        for Request { privilege, lock, script, dress, mut marks, payload, after } in requests {
-            let mut text = String::new();
-            let tag = session.tag.get_or_insert_with(|| {
-                let tag = Tag::random();
-                text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
-                tag
-            });
-            marks.know(tag, Mark::Over);
-            let before = Before { lock: lock.filter(|_| serving.is_none()), privilege: privilege.filter(|_| serving != privilege), after };
-            text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, dress, script));
-            all_marks.join(marks);
-            parts.push(Part { script: text, payload });
-        }
+        let tag = session.tag.get_or_insert_with(|| {
+            let tag = Tag::random();
+            text = envelope::open(&mut marks, serving, &tag, lock.filter(|_| serving.is_some()));
+            tag
+        });
+        marks.know(tag, Mark::Over);
+        let before = Before { lock: lock.filter(|_| serving.is_none()), privilege: privilege.filter(|_| serving != privilege), after };
+        text.push_str(&envelope::command(&mut marks, self.abilities, tag, before, dress, script));
+        frames.marks.join(marks);
+        frames.parts.push(Part { script: text, payload });
+    }
+
+    /// Begins to have scripts run by the shell that they were made for.
+    pub(crate) fn send(&self, session: &mut Session, frames: Frames, how: Use) -> Exchange {
         let process = session.process.take().expect("a session that was just taken has its process");
-        Exchange::new(process, all_marks, parts, self.keeps(how))
+        Exchange::new(process, frames.marks, frames.parts, self.keeps(how))
     }
 
     pub(crate) fn keeps(&self, how: Use) -> bool {

@@ -45,15 +45,20 @@ impl Tag {
 }
 
 /// The marks of one conversation: which tag stands for what.
-#[derive(Default)]
 pub(crate) struct Marks<M> {
     known: HashMap<[u8; DIGITS], M>,
+}
+
+impl<M> Default for Marks<M> {
+    fn default() -> Self {
+        Self { known: HashMap::new() }
+    }
 }
 
 impl<M: Copy> Marks<M> {
     /// No marks yet.
     pub(crate) fn new() -> Self {
-        Self { known: HashMap::new() }
+        Self::default()
     }
 
     /// Has a tag that was there before stand for `mark`.

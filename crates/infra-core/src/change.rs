@@ -254,6 +254,9 @@ pub enum Effect {
         question: Value,
         /// The answer.
         answer: Value,
+        /// For whom it holds: whoever runs as this user. None where it holds for everyone who asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
     },
 }
 
@@ -311,11 +314,20 @@ impl Change {
     /// # Panics
     /// When the fact or its answer cannot be written as JSON, which the facts of the standard library can.
     pub fn answer<F: crate::fact::Fact>(self, fact: &F, answer: &F::Value) -> Self {
+        self.answer_to(None, fact, answer)
+    }
+
+    /// With the answer that a fact will have for who asks as this user; for everyone where none is given.
+    ///
+    /// # Panics
+    /// As [`answer`](Self::answer).
+    pub fn answer_to<F: crate::fact::Fact>(self, user: Option<&str>, fact: &F, answer: &F::Value) -> Self {
         let json = "facts and their answers are data of the JSON model";
         self.effect(Effect::Answer {
             fact: F::NAME.to_owned(),
             question: serde_json::to_value(fact).expect(json),
             answer: serde_json::to_value(answer).expect(json),
+            user: user.map(str::to_owned),
         })
     }
 

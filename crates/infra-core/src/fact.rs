@@ -46,6 +46,9 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
     /// Whether the answer is not to be read by whoever reads a plan: then a saved plan has its digest alone.
     const CONFIDENTIAL: bool = false;
 
+    /// Whether the answer is what a file holds, or is made of that, such as a digest: where the file holds a secret, a saved plan has nothing of it.
+    const TELLS_CONTENT: bool = false;
+
     /// Whether the answer is the same for every user of the host.
     const SCOPE: Scope = Scope::Privilege;
 
@@ -60,10 +63,29 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         None
     }
 
-    /// Where [`path`](Fact::path) really is, without a link on the way, when the answer tells that this is not where it is spelt.
-    fn real_path(&self, answer: &Self::Value) -> Option<String> {
-        let _ = answer;
+    /// Whether the answer rests on what a file holds and on nothing else of it: then a change of its owner, mode or times leaves the answer as it is.
+    const OF_CONTENT: bool = false;
+
+    /// What the answer is about where a link stands at [`path`](Fact::path).
+    const AT_LINK: AtLink = AtLink::Both;
+
+    /// The answer, if a link to `target` stood at [`path`](Fact::path), and `behind` were the answer about where that leads: for facts whose answers can be told
+    /// from that, which are [`AtLink::Behind`].
+    fn foresee_link(&self, target: &str, behind: &Self::Value) -> Option<Self::Value> {
+        let _ = (target, behind);
         None
+    }
+
+    /// What this answer rests on besides: the names of the owners that it tells.
+    fn answer_rests_on(&self, answer: &Self::Value) -> Resources {
+        let _ = answer;
+        Resources::none()
+    }
+
+    /// The links that the output tells of: paths, and where each leads.
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        let _ = output;
+        Vec::new()
     }
 
     /// Questions, outputs and answers: shown by the docs, run by the tests.
@@ -78,6 +100,17 @@ pub enum Scope {
     Everyone,
     /// It depends on who asks, with what environment and shell.
     Privilege,
+}
+
+/// What an answer is about where a link stands at the path that is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLink {
+    /// The link itself, wherever it leads.
+    Itself,
+    /// What it leads to: [`Fact::foresee_link`] makes the answer of that about where it leads.
+    Behind,
+    /// It may be about both.
+    Both,
 }
 
 /// Why an output is no answer.
@@ -111,14 +144,26 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn fleeting(&self) -> &'static [&'static str];
     /// See [`Fact::CONFIDENTIAL`].
     fn confidential(&self) -> bool;
+    /// See [`Fact::TELLS_CONTENT`].
+    fn tells_content(&self) -> bool;
     /// See [`Fact::SCOPE`].
     fn scope(&self) -> Scope;
     /// See [`Fact::path`].
     fn path(&self) -> Option<&str>;
     /// See [`Fact::foresee`].
     fn foresee(&self, node: &Node) -> Option<Value>;
-    /// See [`Fact::real_path`].
-    fn real_path(&self, answer: &Value) -> Option<String>;
+    /// See [`Fact::OF_CONTENT`].
+    fn of_content(&self) -> bool;
+    /// See [`Fact::AT_LINK`].
+    fn at_link(&self) -> AtLink;
+    /// See [`Fact::foresee_link`].
+    fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value>;
+    /// See [`Fact::answer_rests_on`].
+    fn answer_rests_on(&self, answer: &Value) -> Resources;
+    /// See [`Fact::links`].
+    fn links(&self, output: &Output) -> Vec<(String, String)>;
+    /// The same question about another path; none where its path is no argument of that name.
+    fn at_path(&self, path: &str) -> Option<SharedFact>;
     /// The typed question, for those who know the type.
     fn as_any(&self) -> &dyn Any;
 }
@@ -165,6 +210,10 @@ impl<F: Fact> AnyFact for Typed<F> {
         F::CONFIDENTIAL
     }
 
+    fn tells_content(&self) -> bool {
+        F::TELLS_CONTENT
+    }
+
     fn scope(&self) -> Scope {
         F::SCOPE
     }
@@ -177,8 +226,32 @@ impl<F: Fact> AnyFact for Typed<F> {
         self.0.foresee(node).map(|answer| serde_json::to_value(answer).expect(JSON))
     }
 
-    fn real_path(&self, answer: &Value) -> Option<String> {
-        self.0.real_path(&serde_json::from_value(answer.clone()).ok()?)
+    fn of_content(&self) -> bool {
+        F::OF_CONTENT
+    }
+
+    fn at_link(&self) -> AtLink {
+        F::AT_LINK
+    }
+
+    fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value> {
+        let behind = serde_json::from_value(behind.clone()).ok()?;
+        self.0.foresee_link(target, &behind).map(|answer| serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn answer_rests_on(&self, answer: &Value) -> Resources {
+        serde_json::from_value(answer.clone()).map_or_else(|_| Resources::none(), |answer| self.0.answer_rests_on(&answer))
+    }
+
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        self.0.links(output)
+    }
+
+    fn at_path(&self, path: &str) -> Option<SharedFact> {
+        let mut question = self.question();
+        let argument = question.get_mut("path").filter(|argument| argument.as_str().is_some() && argument.as_str() == self.0.path())?;
+        *argument = Value::from(path);
+        serde_json::from_value::<F>(question).ok().map(erase)
     }
 
     fn as_any(&self) -> &dyn Any {

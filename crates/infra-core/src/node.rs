@@ -33,6 +33,12 @@ pub struct FileNode {
     pub sha256: Option<String>,
     /// Its content, where it is text.
     pub text: Option<Arc<str>>,
+    /// The time of the last change of its content, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+    /// Whether it holds what it held before, whatever that was: its owner, mode or times alone are others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_content: bool,
 }
 
 /// A directory, as predicted.

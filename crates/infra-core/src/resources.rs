@@ -15,13 +15,31 @@ impl Aliases {
         self.0.is_empty()
     }
 
-    /// Notes where a path leads. A relative path that leads to an absolute one is left out: it would count as the same as any other relative
-    /// path then.
+    /// Notes where a path leads; of `.`, the directory that a session is in. Sessions of different users may be in different ones: then it is not known any
+    /// more which of them a relative path counts from.
     pub fn add(&mut self, path: &str, real: &str) {
         let (path, real) = (normal_path(path), normal_path(real));
-        if path != real && path.starts_with('/') == real.starts_with('/') {
+        if path == "." && self.0.get(&path).is_some_and(|known| *known != real) {
+            self.0.insert(path, String::new());
+        } else if path != real {
             self.0.insert(path, real);
         }
+    }
+
+    /// The directory that relative paths count from, where that is known.
+    pub fn working_directory(&self) -> Option<&str> {
+        self.0.get(".").map(String::as_str).filter(|known| known.starts_with('/'))
+    }
+
+    /// Where this very path leads, where that is known.
+    pub fn leads(&self, path: &str) -> Option<String> {
+        if let Some(leads) = self.0.get(path) {
+            return Some(leads.clone());
+        }
+        // It may have been asked about by the way from the working directory.
+        let within = self.working_directory()?;
+        let leads = self.0.get(path.strip_prefix(within)?.strip_prefix('/')?)?;
+        Some(if leads.starts_with('/') { leads.clone() } else { format!("{within}/{leads}") })
     }
 
     /// The same but for these paths themselves.
@@ -37,9 +55,14 @@ impl Aliases {
         const LINKS: usize = 8;
         let mut real = normal_path(path);
         let mut found = false;
+        if let (false, Some(within)) = (real.starts_with('/'), self.working_directory()) {
+            real = normal_path(&format!("{within}/{real}"));
+            found = true;
+        }
         for _ in 0..LINKS {
-            let above = std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| self.0.get_key_value(&above));
-            let Some((spelt, leads)) = above else { break };
+            let above =
+                std::iter::successors(Some(real.clone()), |path| parent_of(path)).find_map(|above| Some((self.leads(&above)?, above)));
+            let Some((leads, spelt)) = above else { break };
             real = normal_path(&format!("{leads}/{}", &real[spelt.len()..]));
             found = true;
         }
@@ -63,8 +86,13 @@ pub enum Resource {
     Services,
     /// Users and groups.
     Users,
+    /// The names of those who own files, as `owner_of` and `group_of` spell them: what is known of the owner of a file does not hold any more, though nobody
+    /// touched the file.
+    Owner(String),
     /// What a login session has: its groups, limits, environment.
     Session,
+    /// What the sessions of this user alone have.
+    SessionOf(String),
     /// Kernel settings and modules.
     Kernel,
     /// Network settings and listeners.
@@ -115,6 +143,12 @@ impl Resources {
         Self::only([Resource::Tree(path.into())])
     }
 
+    /// What the owner and the group of a file rest on: that a user and a group go on having these names. Who has a number for a name has none, and may get one
+    /// when a user or a group is made.
+    pub fn owners(user: &str, group: &str) -> Self {
+        Self::only([Resource::owner_of(user), Resource::group_of(group)])
+    }
+
     /// These and those.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -126,15 +160,28 @@ impl Resources {
         }
     }
 
-    /// The same, with the paths by which its paths are known as well.
+    /// The same, with the paths by which its paths are known as well. Of a relative path of which it is known where it is, only that counts.
     pub fn with_real_paths(&self, aliases: &Aliases) -> Self {
         let Self::Only(set) = self else { return Self::Everything };
-        let real = set.iter().filter_map(|resource| match resource {
-            Resource::Path(path) => aliases.real(path).map(Resource::Path),
-            Resource::Tree(path) => aliases.real(path).map(Resource::Tree),
-            _ => None,
-        });
-        self.clone().and(Self::only(real))
+        let mut all = BTreeSet::new();
+        let mut real = Vec::new();
+        for resource in set {
+            let (path, make): (&String, fn(String) -> Resource) = match resource {
+                Resource::Path(path) => (path, Resource::Path),
+                Resource::Tree(path) => (path, Resource::Tree),
+                other => {
+                    all.insert(other.clone());
+                    continue;
+                }
+            };
+            let leads = aliases.real(path);
+            let is_placed = !path.starts_with('/') && leads.as_ref().is_some_and(|leads| leads.starts_with('/'));
+            real.extend(leads.map(make));
+            if !is_placed {
+                all.insert(resource.clone());
+            }
+        }
+        Self::Only(all).and(Self::only(real))
     }
 
     /// Whether there is nothing in it.
@@ -152,6 +199,21 @@ impl Resources {
 }
 
 impl Resource {
+    /// The name of a user; all numbers that nobody has for a name are one.
+    pub fn owner_of(user: &str) -> Self {
+        if is_number(user) { Self::nameless_owner() } else { Self::Owner(user.to_owned()) }
+    }
+
+    /// The name of a group, likewise.
+    pub fn group_of(group: &str) -> Self {
+        if is_number(group) { Self::nameless_owner() } else { Self::Owner(format!(":{group}")) }
+    }
+
+    /// The numbers that no user or no group has, which may become somebody's when one is made.
+    pub fn nameless_owner() -> Self {
+        Self::Owner(String::new())
+    }
+
     fn normal(self) -> Self {
         match self {
             Self::Path(path) => Self::Path(normal_path(&path)),
@@ -162,11 +224,11 @@ impl Resource {
 
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Path(a), Self::Path(b)) => a == b || differently_rooted(a, b),
+            (Self::Path(a), Self::Path(b)) => a == b || may_be(a, b) || may_be(b, a),
             (Self::Tree(tree), Self::Path(path)) | (Self::Path(path), Self::Tree(tree)) => {
-                is_within(path, tree) || differently_rooted(path, tree)
+                is_within(path, tree) || may_be_within(path, tree)
             }
-            (Self::Tree(a), Self::Tree(b)) => is_within(a, b) || is_within(b, a) || differently_rooted(a, b),
+            (Self::Tree(a), Self::Tree(b)) => [(a, b), (b, a)].into_iter().any(|(a, b)| is_within(a, b) || may_be_within(a, b)),
             _ => self == other,
         }
     }
@@ -177,9 +239,16 @@ impl fmt::Display for Resource {
         match self {
             Self::Path(path) => f.write_str(path),
             Self::Tree(path) => write!(f, "{}/**", path.trim_end_matches('/')),
+            Self::SessionOf(user) => write!(f, "session of {user}"),
+            Self::Owner(name) if name.is_empty() => f.write_str("owners without a name"),
+            Self::Owner(name) => write!(f, "owner {name}"),
             other => write!(f, "{}", format!("{other:?}").to_lowercase()),
         }
     }
+}
+
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A path as it is compared: no doubled slashes, no `.`, no slash at the end. `..` stays, for only the host knows where it leads.
@@ -231,9 +300,29 @@ pub fn link_leads_to(path: &str, target: &str) -> String {
     format!("{}{}", if whole.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
-/// A relative and an absolute path may be the same place: only the host knows its working directory.
-fn differently_rooted(a: &str, b: &str) -> bool {
-    a.starts_with('/') != b.starts_with('/') || a.split('/').any(|part| part == "..") || b.split('/').any(|part| part == "..")
+/// Whether only the host knows where a path leads.
+fn goes_up(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
+/// Whether a relative path may be an absolute one: only the host knows its working directory, but then that is how the absolute one ends.
+fn may_be(relative: &str, absolute: &str) -> bool {
+    let ends_like_it = || relative == "." || absolute.strip_suffix(relative).is_some_and(|above| above.ends_with('/'));
+    goes_up(relative) || goes_up(absolute) || (!relative.starts_with('/') && absolute.starts_with('/') && ends_like_it())
+}
+
+/// Whether a path may stand in a tree that is spelt the other way.
+fn may_be_within(path: &str, tree: &str) -> bool {
+    goes_up(path)
+        || goes_up(tree)
+        || match (path.starts_with('/'), tree.starts_with('/')) {
+            // The working directory may stand there.
+            (false, true) => true,
+            (true, false) => {
+                tree == "." || std::iter::successors(Some(path.to_owned()), |path| parent_of(path)).any(|above| may_be(tree, &above))
+            }
+            _ => false,
+        }
 }
 
 /// Which spaces a change below a path is also a change of. The table of the house: one place, tested.
@@ -319,6 +408,25 @@ mod tests {
     }
 
     #[test]
+    fn a_relative_path_may_be_the_end_of_an_absolute_one() {
+        let path = |path: &str| Resources::path(path);
+        for (relative, absolute, may) in [
+            (path("made"), path("/srv/made"), true),
+            (path("made"), path("/srv/made/put"), false),
+            (path("made"), path("/srv/unmade"), false),
+            (path("a/made"), path("/srv/made"), false),
+            (path("."), path("/srv"), true),
+            (path("../made"), path("/srv/put"), true),
+            (Resources::tree("made"), path("/srv/made/put"), true),
+            (Resources::tree("made"), path("/srv/other/put"), false),
+            (path("made"), Resources::tree("/srv"), true),
+            (Resources::tree("made"), Resources::tree("/srv"), true),
+        ] {
+            assert_eq!((relative.overlaps(&absolute), absolute.overlaps(&relative)), (may, may), "{relative:?} and {absolute:?}");
+        }
+    }
+
+    #[test]
     fn a_path_is_known_by_its_real_one() {
         let mut aliases = Aliases::default();
         aliases.add("/srv/current", "/srv/rel/1");
@@ -326,12 +434,13 @@ mod tests {
         aliases.add("/same", "/same/");
         aliases.add("site", "/root/site");
         aliases.add("now", "rel/1");
+        assert_eq!(aliases.working_directory(), None);
         for (path, real) in [
             ("/srv/current", Some("/srv/rel/1")),
             ("/www/a/b", Some("/srv/rel/1/a/b")),
             ("/same/a", None),
             ("/srv/currently", None),
-            ("site/a", None),
+            ("site/a", Some("/root/site/a")),
             ("now/a", Some("rel/1/a")),
             ("/srv/rel/1/a", None),
         ] {
@@ -341,6 +450,15 @@ mod tests {
         assert!(Resources::path("/www/conf").with_real_paths(&aliases).overlaps(&there));
         assert!(Resources::tree("/srv/current").with_real_paths(&aliases).overlaps(&there));
         assert!(!Resources::path("/www/other").with_real_paths(&aliases).overlaps(&there));
+        assert!(!Resources::path("site/a").with_real_paths(&aliases).overlaps(&Resources::path("/elsewhere")));
+        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/else/other")));
+        aliases.add(".", "/root");
+        assert_eq!(aliases.real("now/a").as_deref(), Some("/root/rel/1/a"));
+        assert_eq!(aliases.real("/root/now/a").as_deref(), Some("/root/rel/1/a"));
+        assert!(!Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/else/other")));
+        assert!(Resources::path("other").with_real_paths(&aliases).overlaps(&Resources::path("/root/other")));
+        aliases.add(".", "/home/ann");
+        assert_eq!((aliases.real("other"), aliases.working_directory()), (None, None), "there are two of them");
         aliases.add("/circle/a", "/circle/b");
         aliases.add("/circle/b", "/circle/a");
         assert!(aliases.real("/circle/a/x").is_some());

@@ -8,7 +8,7 @@ mod controller;
 mod file;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,13 +21,11 @@ use crate::fact::AnyFact;
 use crate::global_arguments::Context;
 use crate::host::HostId;
 use crate::plan::{Outlook, Plan};
-use crate::secret::Secret;
+use crate::secret::{Secret, Secrets};
+use controller::Hidden;
 
 pub use controller::{CARRIED_LIMIT, CommandAnswer, Kept, LocalBasis, Memory, RememberedCommand, content_digest};
 pub use file::{FORMAT, PlanFileError, is_plan_file, read, write};
-
-/// What stands in the place of a secret.
-const HIDDEN: &str = "(secret)";
 
 /// Answers whose JSON is not longer than this, in bytes, stand in the file, to be shown beside the new ones.
 const ANSWER_LIMIT: usize = 1000;
@@ -71,6 +69,8 @@ pub struct Basis {
     pub salt: String,
     /// The hosts by name.
     pub hosts: BTreeMap<String, HostBasis>,
+    /// The facts of places by name where operations of these hosts run (`_on`), or that their scripts ask, and that are no hosts of the plan themselves.
+    pub places: BTreeMap<String, Vec<FactBasis>>,
     /// The files of the controller that operations were planned from.
     pub locals: Vec<LocalBasis>,
 }
@@ -80,8 +80,17 @@ pub struct Basis {
 pub struct HostBasis {
     /// The facts, in the order of their questions.
     pub facts: Vec<FactBasis>,
+    /// The names of other hosts and places whose facts it rests on as well.
+    pub elsewhere: Vec<String>,
     /// The operations, in the order of the host's own script.
     pub calls: Vec<CallBasis>,
+}
+
+impl HostBasis {
+    /// Whether something is to be done although the plan rests on no fact, so that nothing tells whether it was done already.
+    pub fn rests_on_nothing(&self) -> bool {
+        self.facts.is_empty() && self.elsewhere.is_empty() && self.calls.iter().any(|call| call.planned != Planned::NoChange)
+    }
 }
 
 /// One fact.
@@ -205,8 +214,9 @@ pub fn short_answer(answer: &Value) -> Option<Value> {
     (answer.to_string().len() <= ANSWER_LIMIT).then(|| answer.clone())
 }
 
-/// The digest of what a change does; none where it does nothing. What is written counts by its own digest.
-pub fn steps_digest(change: &Change) -> Option<String> {
+/// The digest of what a change does; none where it does nothing. What is written counts by its own digest. What a secret in it may be is not found out by
+/// trying ([`Secrets::guard`]).
+pub fn steps_digest(change: &Change, secrets: &Secrets) -> Option<String> {
     if change.is_none() || !change.changes {
         return None;
     }
@@ -218,7 +228,23 @@ pub fn steps_digest(change: &Change) -> Option<String> {
         Action::Script(script) => json!({ "script": script.content.sha256(), "args": script.args }),
         Action::Run(_) | Action::Download(_) | Action::UploadTree(_) | Action::DownloadTree(_) | Action::Controller(_) => json!(action),
     });
-    Some(sha256(Value::Array(steps.collect()).to_string().as_bytes()))
+    let steps = Value::Array(steps.collect()).to_string();
+    let inputs = change.actions.iter().filter_map(|action| match action {
+        Action::Upload(upload) => Some(told_by(&upload.content)),
+        Action::Script(script) => Some(told_by(&script.content)),
+        Action::Run(command) | Action::Controller(command) => command.stdin.as_deref(),
+        Action::Download(_) | Action::UploadTree(_) | Action::DownloadTree(_) => None,
+    });
+    let guard = secrets.guard(inputs.chain([steps.as_bytes()]));
+    Some(sha256(format!("{guard}{steps}").as_bytes()))
+}
+
+/// The bytes of a content, or what there is of it: its digest.
+fn told_by(content: &Content) -> &[u8] {
+    match content {
+        Content::Bytes(bytes) => bytes,
+        Content::LocalFile { sha256, .. } => sha256.as_bytes(),
+    }
 }
 
 /// What is different between two answers, as a sentence fragment: `mode was "644" and is "600"`.
@@ -255,36 +281,31 @@ fn shown(value: &Value) -> String {
 
 impl SavedPlan {
     /// Takes the values of secrets out of it: the one place where that is done. A file or an output that holds one is kept by its digest alone, and what is
-    /// shown of the plan has a mark in its place.
-    pub fn hide(&mut self, secrets: &[Secret]) {
-        let values: Vec<String> = secrets
-            .iter()
-            .map(Secret::reveal)
-            .filter(|value| !value.is_empty())
-            .flat_map(|value| [crate::command::quote(value), value.to_owned()])
-            .collect();
-        if values.is_empty() {
+    /// shown of the plan has a mark in its place. `passwords` are hidden as well, also those that are too short to be [secrets](Secrets::secret).
+    pub fn hide(&mut self, secrets: &Secrets, passwords: &[Secret]) {
+        let passwords = passwords.iter().map(Secret::reveal).filter(|value| !value.is_empty());
+        let passwords: Vec<String> = passwords.flat_map(|value| [crate::command::quote(value), value.to_owned()]).collect();
+        if passwords.is_empty() && secrets.is_empty() {
             return;
         }
-        let mask = |text: &mut String| {
-            for value in values.iter().filter(|value| text.contains(value.as_str())).collect::<Vec<_>>() {
-                *text = text.replace(value.as_str(), HIDDEN);
-            }
-        };
-        self.controller.hide(&self.basis.salt, &values);
-        self.basis.locals.iter_mut().for_each(|local| local.kept.hide(&self.basis.salt, &values));
-        self.invocation.iter_mut().for_each(mask);
+        let hidden = Hidden { secrets, passwords };
+        let mask = |text: &mut String| hidden.mask(text);
+        self.controller.hide(&self.basis.salt, &hidden);
+        self.basis.locals.iter_mut().for_each(|local| local.kept.hide(&self.basis.salt, &hidden));
+        self.plan = (*secrets.masked_plan(&Arc::new(std::mem::take(&mut self.plan)))).clone();
         for operation in &mut self.plan.operations {
             mask(&mut operation.title);
             operation.hosts.iter_mut().for_each(|host| mask_outlook(&mut host.outlook, &mask));
         }
-        for host in self.basis.hosts.values_mut() {
+        let places = self.basis.places.values_mut();
+        let facts = self.basis.hosts.values_mut().flat_map(|host| {
             host.calls.iter_mut().for_each(|call| mask(&mut call.title));
-            for fact in &mut host.facts {
-                fact.operations.iter_mut().for_each(mask);
-                if fact.answer.as_ref().is_some_and(|answer| holds(answer, &values)) {
-                    fact.answer = None;
-                }
+            &mut host.facts
+        });
+        for fact in facts.chain(places.flatten()) {
+            fact.operations.iter_mut().for_each(mask);
+            if fact.answer.as_ref().is_some_and(|answer| holds(answer, &hidden)) {
+                fact.answer = None;
             }
         }
     }
@@ -317,12 +338,12 @@ fn mask_outlook(outlook: &mut Outlook, mask: &impl Fn(&mut String)) {
     }
 }
 
-/// Whether some text in a value holds one of these.
-fn holds(value: &Value, values: &[String]) -> bool {
+/// Whether some text in a value holds one.
+fn holds(value: &Value, hidden: &Hidden<'_>) -> bool {
     match value {
-        Value::String(text) => values.iter().any(|value| text.contains(value.as_str())),
-        Value::Array(items) => items.iter().any(|item| holds(item, values)),
-        Value::Object(map) => map.values().any(|item| holds(item, values)),
+        Value::String(text) => hidden.is_in(text),
+        Value::Array(items) => items.iter().any(|item| holds(item, hidden)),
+        Value::Object(map) => map.iter().any(|(key, item)| hidden.is_in(key) || holds(item, hidden)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

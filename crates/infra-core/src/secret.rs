@@ -9,7 +9,7 @@ mod patterns;
 mod stream;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -18,7 +18,7 @@ pub use masking::{WITHHELD, withhold};
 pub use stream::MaskedOutput;
 
 use crate::Value;
-use crate::digest::sha256;
+use crate::digest::{sha256, slow};
 use patterns::Searcher;
 
 /// What stands where a secret was.
@@ -26,6 +26,9 @@ pub const MASK: &str = "***";
 
 /// A secret has at least so many characters: masking a shorter one would hide much that is none, and it could be guessed from what is left.
 pub const SHORTEST: usize = 6;
+
+/// So many hexadecimal digits has a SHA-256 digest.
+const DIGITS: usize = 64;
 
 /// Keys of a host's data whose values are secrets however they were given.
 pub const SECRET_KEYS: &[&str] =
@@ -63,18 +66,35 @@ pub struct TooShort(pub usize);
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Shared>);
 
+/// What goes into digests that stand for secrets.
+enum Salt {
+    /// It is kept apart from them.
+    Apart(Vec<u8>),
+    /// It stands beside them, so that they must be slow to make.
+    Told(String),
+}
+
 #[derive(Default)]
 struct Shared {
-    salt: OnceLock<Vec<u8>>,
+    salt: OnceLock<Salt>,
     some: AtomicBool,
     known: RwLock<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    texts: BTreeSet<Arc<str>>,
+    texts: BTreeMap<Arc<str>, Arc<Single>>,
     /// Made when something is looked for, anew after more secrets came.
     searcher: Option<Arc<Searcher>>,
+}
+
+/// What is worked out for one secret when it is asked for.
+#[derive(Default)]
+struct Single {
+    searcher: OnceLock<Searcher>,
+    slow: OnceLock<String>,
+    /// The SHA-256 digests of files that hold it and nothing else.
+    digests: OnceLock<[String; 3]>,
 }
 
 impl fmt::Debug for Secrets {
@@ -94,7 +114,13 @@ impl Secrets {
     /// Sets the salt, where there is none yet.
     pub fn salt_with(&self, salt: Vec<u8>) {
         // The first one stands: digests that were made with it must not become others.
-        let _ = self.0.salt.set(salt);
+        let _ = self.0.salt.set(Salt::Apart(salt));
+    }
+
+    /// The same for a salt that whoever reads the digests reads as well, such as that of a saved plan: then they are made so that trying out what a secret
+    /// may be takes long.
+    pub fn salt_openly(&self, salt: impl Into<String>) {
+        let _ = self.0.salt.set(Salt::Told(salt.into()));
     }
 
     /// Takes a text as a secret: from now on it is masked.
@@ -107,8 +133,8 @@ impl Secrets {
             return Err(TooShort(length));
         }
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
-        if !known.texts.contains(text) {
-            known.texts.insert(text.into());
+        if !known.texts.contains_key(text) {
+            known.texts.insert(text.into(), Arc::default());
             known.searcher = None;
             self.0.some.store(true, Ordering::Release);
         }
@@ -140,12 +166,17 @@ impl Secrets {
         drop(known);
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let Known { texts, searcher } = &mut *known;
-        Some(searcher.get_or_insert_with(|| Arc::new(Searcher::new(texts.iter().map(|text| &**text)))).clone())
+        Some(searcher.get_or_insert_with(|| Arc::new(Searcher::new(texts.keys().map(|text| &**text)))).clone())
     }
 
     /// Whether a secret stands in a text.
     pub fn holds(&self, text: &str) -> bool {
         self.searcher().is_some_and(|searcher| searcher.finds(text.as_bytes()))
+    }
+
+    /// The same for bytes.
+    pub fn holds_bytes(&self, bytes: &[u8]) -> bool {
+        self.searcher().is_some_and(|searcher| searcher.finds(bytes))
     }
 
     /// Whether a secret stands anywhere in a value.
@@ -188,9 +219,37 @@ impl Secrets {
         }
     }
 
+    /// What belongs into a digest of these texts, so that no secret in them can be guessed from it where its salt is [told](Self::salt_openly): a slow digest of
+    /// each of those secrets. It is empty where there is none, and where no digest is told to anybody. A SHA-256 digest counts as the secret that it is of.
+    pub fn guard<'b>(&self, parts: impl IntoIterator<Item = &'b [u8]>) -> String {
+        let (Some(Salt::Told(salt)), Some(searcher)) = (self.0.salt.get(), self.searcher()) else { return String::new() };
+        let may_be_digest = |part: &[u8]| part.len() == DIGITS;
+        let parts: Vec<&[u8]> = parts.into_iter().filter(|part| may_be_digest(part) || searcher.finds(part)).collect();
+        if parts.is_empty() {
+            return String::new();
+        }
+        let all: Vec<(Arc<str>, Arc<Single>)> = {
+            let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.texts.iter().map(|(text, single)| (text.clone(), single.clone())).collect()
+        };
+        let found = all.iter().filter(|(text, single)| {
+            let searcher = single.searcher.get_or_init(|| Searcher::new(std::iter::once(&**text)));
+            let is_digest = |part: &[u8]| {
+                let of_files = || ["", "\n", "\r\n"].map(|end| sha256(format!("{text}{end}").as_bytes()));
+                may_be_digest(part) && single.digests.get_or_init(of_files).iter().any(|digest| digest.as_bytes() == part)
+            };
+            parts.iter().any(|part| is_digest(part) || searcher.finds(part))
+        });
+        found.map(|(text, single)| single.slow.get_or_init(|| slow(salt, text.as_bytes())).as_str()).collect()
+    }
+
     /// The salted digest of a text.
     pub fn digest(&self, text: &str) -> String {
-        let salt = self.0.salt.get().map(Vec::as_slice).unwrap_or_default();
+        let salt = match self.0.salt.get() {
+            Some(Salt::Apart(salt)) => salt.as_slice(),
+            Some(Salt::Told(salt)) => return sha256(format!("{salt}\n{}\n{text}", self.guard([text.as_bytes()])).as_bytes()),
+            None => &[],
+        };
         let inner = sha256(&[salt, text.as_bytes()].concat());
         sha256(&[salt, inner.as_bytes()].concat())
     }
@@ -304,6 +363,29 @@ mod tests {
         let other = Secrets::new(b"other".to_vec());
         drop(other.secret("hunter2-and-more"));
         assert_ne!(other.sealed(&json!("say hunter2-and-more")), sealed["a"][0]);
+    }
+
+    #[test]
+    fn a_digest_whose_salt_is_told_is_slow_to_try_out() {
+        let told = |texts: &[&str]| {
+            let secrets = Secrets::default();
+            secrets.salt_openly("salt");
+            texts.iter().for_each(|text| drop(secrets.secret(text).expect("long enough")));
+            secrets
+        };
+        let (text, one) = ("say hunter2-and-more", slow("salt", b"hunter2-and-more"));
+        assert_eq!(told(&["hunter2-and-more", "another one"]).guard([text.as_bytes()]), one);
+        assert_eq!(told(&["hunter2-and-more", "another one"]).guard([b"plain".as_slice(), b"eA=="]), "");
+        assert_eq!(told(&["hunter2-and-more"]).guard([b"plain".as_slice(), b"'hunter2-and-more'"]), one);
+        assert_eq!(told(&["hunter2-and-more"]).guard([sha256(b"hunter2-and-more\n").as_bytes(), sha256(b"x").as_bytes()]), one);
+        assert_eq!(told(&["hunter2-and-more"]).guard([sha256(b"x").as_bytes()]), "");
+        assert_eq!(of(&["hunter2-and-more"]).guard([text.as_bytes()]), "", "nobody is told the salt");
+        // It is no digest of the text and the salt alone.
+        let digest = told(&["hunter2-and-more"]).digest(text);
+        assert_eq!(digest, sha256(format!("salt\n{one}\n{text}").as_bytes()));
+        assert_ne!(digest, told(&[]).digest(text));
+        // Other secrets of the run have no part in it.
+        assert_eq!(digest, told(&["hunter2-and-more", "another one"]).digest(text));
     }
 
     #[test]

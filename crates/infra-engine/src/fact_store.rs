@@ -7,6 +7,7 @@ use infra_core::Value;
 use infra_core::fact::{Scope, SharedFact, key_of};
 use infra_core::facts::Lookup;
 use infra_core::global_arguments::Context;
+use infra_core::output::Output;
 use infra_core::resources::{Aliases, Resources};
 
 /// The answers of one host by question, and by who asked where that matters. Failures are kept like answers.
@@ -91,17 +92,25 @@ impl FactStore {
 
     /// Whether the question is not answered, or will not be once this was touched.
     pub(crate) fn is_stale(&self, asked: &Asked, touched: &Resources) -> bool {
-        let rests_on = || asked.fact.rests_on().with_real_paths(&self.aliases);
-        !self.answers.contains_key(&asked.key()) || touched.with_real_paths(&self.aliases).overlaps(&rests_on())
+        let Some(kept) = self.answers.get(&asked.key()) else { return true };
+        touched.with_real_paths(&self.aliases).overlaps(&kept.rests_on.with_real_paths(&self.aliases))
     }
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
-        if let (Some(path), Some(real)) = (asked.fact.path(), answer.as_ref().ok().and_then(|value| asked.fact.real_path(value))) {
-            self.aliases.add(path, &real);
-        }
-        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on: asked.fact.rests_on() };
+        // Whether somebody can be asked at all rests on who there is, and on much else.
+        let whoever = answer.is_err() && asked.context.privilege.some().is_some();
+        let besides = answer.as_ref().map_or_else(|_| Resources::none(), |answer| asked.fact.answer_rests_on(answer));
+        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on().and(besides) };
+        let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on };
         self.answers.insert(asked.key(), kept);
+    }
+
+    /// Notes the links that the output of a question tells of.
+    pub(crate) fn note_links(&mut self, asked: &Asked, output: &Output) {
+        for (path, leads) in asked.fact.links(output) {
+            self.aliases.add(&path, &leads);
+        }
     }
 
     /// All that is known, in the order of the questions.

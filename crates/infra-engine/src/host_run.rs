@@ -111,6 +111,7 @@ impl HostRun {
         let fresh: Vec<_> = read.into_iter().filter(|(one, _)| !store.is_outdated(one, reading.since)).collect();
         store.drop_touched(touched);
         for (one, output) in fresh {
+            store.note_links(&one, &output);
             let answer = one.fact.parse(&output).map_err(|error| error.to_string());
             store.keep(&one, answer);
         }
@@ -132,8 +133,12 @@ impl HostRun {
         let mut outdated = false;
         for one in &wanted {
             let output = outputs.next().unwrap_or_else(|| Err("the host gave no answer to it".to_owned()));
-            let answer = output.and_then(|output| one.fact.parse(&output).map_err(|error| error.to_string()));
+            let answer =
+                output.as_ref().map_err(String::clone).and_then(|output| one.fact.parse(output).map_err(|error| error.to_string()));
             let mut store = self.store();
+            if let Ok(output) = &output {
+                store.note_links(one, output);
+            }
             if whatever || !store.is_outdated(one, reading.since) {
                 store.keep(one, answer);
             } else {

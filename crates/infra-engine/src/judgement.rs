@@ -35,8 +35,8 @@ impl Settled {
     }
 
     /// With what it will do.
-    fn doing(self, change: &Change) -> Self {
-        Self { steps: steps_digest(change), ..self }
+    fn doing(self, run: &HostRun, change: &Change) -> Self {
+        Self { steps: steps_digest(change, &run.secrets), ..self }
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn diff(run: &HostRun, operation: &SharedOperation, layers: &[Layer],
     let noted = facts.into_noted();
     let seen = view.into_seen();
     if !noted.is_empty() {
-        let facts = noted.facts.into_iter().map(|fact| Asked::new(fact, context)).collect();
+        let facts = noted.facts.into_iter().chain(seen.missing).map(|fact| Asked::new(fact, context)).collect();
         return Diffed::Wanting(Wanted { facts, locals: noted.locals, trees: noted.trees });
     }
     match result {
@@ -220,7 +220,7 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>, as
             // Where the host goes on after a failure, someone may ask which it was.
             let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
-            Settled::new(before.outlook(&change), known, Some(layer)).doing(&change)
+            Settled::new(before.outlook(&change), known, Some(layer)).doing(run, &change)
         }
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));

@@ -11,6 +11,7 @@ use infra_core::digest::{Sha256Builder, sha256};
 use infra_core::facts::{LOCAL_CONTENT_LIMIT, LocalFile, LocalLookup};
 use infra_core::resources::Resources;
 use infra_core::saved_plan::{self, CARRIED_LIMIT, LocalBasis, content_digest};
+use infra_core::secret::Secrets;
 
 use crate::local_trees::LocalTrees;
 
@@ -85,16 +86,16 @@ impl LocalFiles {
                     Kept { file: Err(format!("there was no file {path} when the plan was made")), absent: true, stamp: None }
                 }
                 saved_plan::Kept::Failed(message) => Kept { file: Err(message.clone()), absent: false, stamp: None },
-                saved_plan::Kept::Digest(_) => continue,
+                saved_plan::Kept::Digest(_) | saved_plan::Kept::Secret(_) => continue,
             };
             read.insert(path.clone(), known);
         }
     }
 
     /// What a plan that is saved keeps of the files that were read.
-    pub(crate) fn basis(&self, salt: &str) -> Vec<LocalBasis> {
+    pub(crate) fn basis(&self, salt: &str, secrets: &Secrets) -> Vec<LocalBasis> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<LocalBasis> = read.iter().map(|(path, one)| one.basis(path, salt)).collect();
+        let mut all: Vec<LocalBasis> = read.iter().map(|(path, one)| one.basis(path, salt, secrets)).collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         all
     }
@@ -148,12 +149,15 @@ impl LocalFiles {
 
 impl Kept {
     /// What a plan that is saved keeps of it.
-    fn basis(&self, path: &str, salt: &str) -> LocalBasis {
+    fn basis(&self, path: &str, salt: &str, secrets: &Secrets) -> LocalBasis {
         let local = |size, mode, kept| LocalBasis { path: path.to_owned(), size, mode, kept };
         match &self.file {
             Ok(file) => {
                 let carried = file.text().filter(|_| file.size <= CARRIED_LIMIT).map(|text| saved_plan::Kept::Text(text.to_owned()));
-                let kept = carried.unwrap_or_else(|| saved_plan::Kept::Digest(content_digest(salt, &file.sha256)));
+                let kept = match &file.content {
+                    Some(bytes) if secrets.holds_bytes(bytes) => saved_plan::Kept::secret(salt, bytes),
+                    _ => carried.unwrap_or_else(|| saved_plan::Kept::Digest(content_digest(salt, &file.sha256))),
+                };
                 local(file.size, file.mode, kept)
             }
             Err(_) if self.absent => local(0, 0, saved_plan::Kept::Absent),
@@ -268,7 +272,7 @@ mod tests {
 
         // Another run takes it as a saved plan has it, whatever has become of it.
         let carrying = LocalFiles::default();
-        carrying.carry(&locals.basis("salt"));
+        carrying.carry(&locals.basis("salt", &Secrets::default()));
         let LocalLookup::Known(file) = carrying.lookup(&path) else { panic!("the plan carries it") };
         assert_eq!((file.text(), carrying.check(&path).await), (Some("one"), Ok(())));
         let content = Content::LocalFile { path: path.clone(), size: 3, sha256: file.sha256.clone() };

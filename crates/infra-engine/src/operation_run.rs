@@ -306,7 +306,7 @@ impl OperationRun {
         }
         // After a try that did some of its steps the rest of them is another change.
         if done.steps == 0 {
-            self.allowed.check(&change)?;
+            self.allowed.check(&change, &self.at.secrets)?;
         }
         let touches = change.touches.clone().unwrap_or_else(|| operation.touches());
         let steps = done.steps;

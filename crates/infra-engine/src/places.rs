@@ -25,6 +25,9 @@ use crate::judgement::placed;
 use crate::local_files::LocalFiles;
 use crate::locking::HostLock;
 
+/// The name of the controller as a place.
+const CONTROLLER: &str = "@local";
+
 type Reached = Result<Arc<HostRun>, ConnectError>;
 
 /// All places of a run.
@@ -42,6 +45,8 @@ pub(crate) struct Places {
     opened: Mutex<Vec<Arc<dyn Connection>>>,
     /// The hosts of the run that are a place of others.
     shared: Mutex<BTreeMap<HostId, Arc<dyn Connection>>>,
+    /// The places that each host used, by their names.
+    used: Mutex<BTreeMap<HostId, BTreeMap<String, Arc<HostRun>>>>,
     handshakes: Semaphore,
     lock: Option<LockSettings>,
     /// Whether all that is in flight was killed: what is reached after that starts nothing.
@@ -73,6 +78,7 @@ impl Places {
             others: Mutex::default(),
             opened: Mutex::default(),
             shared: Mutex::default(),
+            used: Mutex::default(),
             handshakes: Semaphore::new(handshakes.max(1)),
             lock,
             killed: AtomicBool::new(false),
@@ -123,7 +129,7 @@ impl Places {
     fn host(&self, place: Place) -> Arc<Host> {
         match place {
             Place::Host(host) => self.inventory.by_id(host).clone(),
-            Place::Controller => Arc::new(Host::new(HostId(u32::MAX), "@local", Connector::Local, "")),
+            Place::Controller => Arc::new(Host::new(HostId(u32::MAX), CONTROLLER, Connector::Local, "")),
         }
     }
 
@@ -133,6 +139,25 @@ impl Places {
     /// Where and why connecting ended, the same for everyone who asks.
     pub(crate) async fn at(&self, own: &Arc<HostRun>, place: Option<Place>) -> Reached {
         let Some(place) = Self::seen_from(own, place) else { return Ok(own.clone()) };
+        let reached = self.reach(place).await;
+        if let Ok(run) = &reached {
+            locked(&self.used).entry(own.host.id).or_default().insert(run.host.name.clone(), run.clone());
+        }
+        reached
+    }
+
+    /// The places that a host used so far, by their names.
+    pub(crate) fn used_by(&self, host: HostId) -> BTreeMap<String, Arc<HostRun>> {
+        locked(&self.used).get(&host).cloned().unwrap_or_default()
+    }
+
+    /// The place of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<Place> {
+        let host = self.inventory.hosts.iter().find(|host| host.name == name);
+        host.map(|host| Place::Host(host.id)).or_else(|| (name == CONTROLLER).then_some(Place::Controller))
+    }
+
+    async fn reach(&self, place: Place) -> Reached {
         let of_the_run = |(id, reached): (&HostId, &Reached)| {
             let same = match (place, reached) {
                 (Place::Host(host), _) => host == *id,

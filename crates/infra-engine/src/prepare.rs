@@ -268,7 +268,8 @@ impl<S: AsRef<Sites>> Planning<S> {
                         self.asked.push(asked);
                     }
                     self.known.push(outcome);
-                    match layer.filter(|_| !run.overlooks(&call.kind)) {
+                    let layer = layer.filter(|_| !run.overlooks(&call.kind)).map(|layer| layer.settled(seen(place), run.store().aliases()));
+                    match layer {
                         Some(layer) if everywhere => self.layers.push_everywhere(layer),
                         Some(layer) => self.layers.push(place, layer),
                         None => {}

@@ -151,7 +151,7 @@ impl Ongoing {
             }
         };
         if let Some(record) = &self.run.settings.record {
-            record.leave(saved::basis(&prepared, &record.salt));
+            record.leave(saved::basis(&prepared, &self.places, &record.salt));
         }
         self.events.emit(Event::PlanReady { plan: built.plan.clone() }).await;
         let may_change = !built.plan.is_none();
@@ -278,7 +278,7 @@ impl Ongoing {
                 let saved = self.run.settings.saved.clone().filter(|_| self.look != Look::Proof);
                 tasks.spawn(*host, async move {
                     if let Some(saved) = &saved {
-                        saved::check_facts(&run, saved).await?;
+                        saved::check_facts(&run, saved, &places).await?;
                     }
                     let evaluated = prepare::evaluate(&run, language.script(&run.host), &places, runs_once).await?;
                     // Where something was written wrongly there will be no plan.

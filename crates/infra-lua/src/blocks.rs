@@ -186,7 +186,7 @@ pub(crate) fn block_options(
             return Err(Diagnostic::misuse(format!("`{kind}` has no option `{key}`")).hint(hint));
         }
     }
-    Ok((read_globals(globals, true)?, special))
+    Ok((read_globals(evaluation, globals, true)?, special))
 }
 
 /// `BLOCK([name,] [options,] function)`: the block, its body, and in execute the functions of its `_if` that are to be called.
@@ -261,7 +261,7 @@ pub(crate) fn config_object(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Re
         }
         let value = to_value(lua, &format!("config.{key}"), &value)
             .map_err(|wrong| of.raise(lua, Diagnostic::misuse(wrong.message).maybe_hint(wrong.hint)))?;
-        let read = read_globals(Map::from_iter([(key.clone(), value.clone())]), false).map_err(|mut wrong| {
+        let read = read_globals(&of, Map::from_iter([(key.clone(), value.clone())]), false).map_err(|mut wrong| {
             wrong.message = format!("config.{key}: {}", wrong.message);
             of.raise(lua, wrong)
         })?;
@@ -282,7 +282,7 @@ pub(crate) fn config_object(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Re
         let LuaValue::String(key) = &key else { return Ok(LuaValue::Nil) };
         let key = key.to_string_lossy();
         // Whether there is such a name is decided as for an assignment of nothing.
-        read_globals(Map::from_iter([(key.clone(), infra_core::Value::Null)]), false).map_err(|wrong| of.raise(lua, wrong))?;
+        read_globals(&of, Map::from_iter([(key.clone(), infra_core::Value::Null)]), false).map_err(|wrong| of.raise(lua, wrong))?;
         let merged = of.state().config.iter().rev().fold(GlobalArguments::default(), |inner, outer| inner.or(outer));
         let all = serde_json::to_value(&merged).unwrap_or_default();
         to_lua(lua, all.get(&key).unwrap_or(&infra_core::Value::Null))

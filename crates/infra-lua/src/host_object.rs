@@ -5,6 +5,7 @@ use std::sync::Arc;
 use infra_core::diagnostic::did_you_mean;
 use infra_core::host::{Host, HostId};
 use infra_core::inventory::Inventory;
+use infra_core::secret::SECRET_KEYS;
 use mlua::{Lua, MultiValue, Table, Value as LuaValue};
 
 use crate::convert::{to_value, type_name};
@@ -184,6 +185,10 @@ fn own_data(lua: &Lua, evaluation: &Arc<Evaluation>) -> mlua::Result<Table> {
         let key = key.to_string_lossy();
         let value = to_value(lua, &format!("host.data.{key}"), &value)
             .map_err(|wrong| of.raise(lua, infra_core::diagnostic::Diagnostic::misuse(wrong.message).maybe_hint(wrong.hint)))?;
+        if let Some(text) = value.as_str().filter(|_| SECRET_KEYS.contains(&key.as_str())) {
+            // What is too short to be found is hidden by its key.
+            let _ = of.house.world.secrets().secret(text);
+        }
         of.state().data.insert(key, value);
         Ok(())
     })?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use infra_core::arguments::{self, ArgumentError, LOCAL_DESTINATION, LOCAL_PATH, TEMPLATE_SCOPE};
 use infra_core::condition::Condition;
 use infra_core::diagnostic::{Diagnostic, Location, did_you_mean};
-use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, check_values};
+use infra_core::global_arguments::{DEPLOY_ONLY, GlobalArguments, HIDDEN, check_values};
 use infra_core::late::{FunctionId, Late, Place};
 use infra_core::registry::OperationDefinition;
 use infra_core::script::OperationCall;
@@ -42,11 +42,16 @@ const CONFIG_NEVER: &[(&str, &str)] = &[
     ("on", "it is said of operations, or of a block: with({ _on = \"@local\" }, function() … end)"),
 ];
 
-/// Reads global arguments from a map. `marked` says that their names start with `_`.
+/// Reads global arguments from a map. `marked` says that their names start with `_`. Passwords among them are secrets from now on, however they were given.
 ///
 /// # Errors
 /// A misuse: unknown name, wrong type, or one that comes later.
-pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, Diagnostic> {
+pub(crate) fn read_globals(evaluation: &Evaluation, given: Map, marked: bool) -> Result<GlobalArguments, Diagnostic> {
+    let mark = if marked { "_" } else { "" };
+    for text in HIDDEN.iter().filter_map(|name| given.get(&format!("{mark}{name}"))?.as_str()) {
+        // What is too short to be found is hidden by its name.
+        let _ = evaluation.house.world.secrets().secret(text);
+    }
     let schema = if marked { &GLOBALS.1 } else { &GLOBALS.0 };
     for name in given.keys() {
         let plain = if marked { name.strip_prefix('_').unwrap_or(name) } else { name };
@@ -65,7 +70,6 @@ pub(crate) fn read_globals(given: Map, marked: bool) -> Result<GlobalArguments, 
             return Err(Diagnostic::misuse(format!("`{name}` is for operations and for blocks around them")));
         }
     }
-    let mark = if marked { "_" } else { "" };
     strategies::check_sizes(&given, mark).map_err(Diagnostic::misuse)?;
     check_values(&given, mark).map_err(|error| Diagnostic::misuse(error.message).maybe_hint(error.hint))?;
     let checked = arguments::check(schema, given).map_err(|ArgumentError { argument, message, hint }| {
@@ -123,7 +127,7 @@ fn data_globals(evaluation: &Evaluation, other: Option<&infra_core::host::Host>)
     if given.is_empty() {
         return Ok(GlobalArguments::default());
     }
-    read_globals(given, true).map_err(|mut wrong| {
+    read_globals(evaluation, given, true).map_err(|mut wrong| {
         wrong.message = format!("in the host's data: {}", wrong.message);
         wrong
     })
@@ -263,7 +267,7 @@ fn sort_out(
         let value = data(lua, &name, &value)?;
         given.own.insert(name, value);
     }
-    given.globals = read_globals(globals, true)?;
+    given.globals = read_globals(evaluation, globals, true)?;
     Ok(given)
 }
 

@@ -290,8 +290,9 @@ fn fact(lua: &Lua, evaluation: &Evaluation, other: Option<HostId>, name: &LuaVal
         return Err(raise(wrong.hint("facts of another host are read with inventory:host(name):fact(…)")));
     }
     let of = other.map(|id| &**evaluation.house.inventory.by_id(id));
-    let mut globals =
-        read_globals(globals, true).and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of)).map_err(raise)?;
+    let mut globals = read_globals(evaluation, globals, true)
+        .and_then(|globals: GlobalArguments| merge_globals(evaluation, globals, of))
+        .map_err(raise)?;
     // A file that an operation in the same block names is the same file for a fact.
     infra_core::arguments::join_host_paths(&definition.schema, &mut own, &mut globals.chdir);
     let fact = definition

@@ -30,7 +30,10 @@ pub fn render_saved(saved: &SavedPlan, verbosity: u8, diff: bool, width: u16, co
     let facts: usize = saved.basis.hosts.values().map(|host| host.facts.len()).sum();
     let mut text = format!("{} {} UTC by infra {}\n", page.bold("Made"), made, one_line(&saved.program));
     text.push_str(&format!("    {words}\n    in {}\n", one_line(&saved.folder)));
-    let rests = format!("rests on {} of {}", count(facts, "fact"), count(saved.hosts.len(), "host"));
+    let elsewhere: usize = saved.basis.places.values().map(Vec::len).sum();
+    let places = saved.basis.places.keys().map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+    let elsewhere = if elsewhere > 0 { format!(", and on {elsewhere} of {places}") } else { String::new() };
+    let rests = format!("rests on {} of {}{elsewhere}", count(facts, "fact"), count(saved.hosts.len(), "host"));
     text.push_str(&format!("    {}\n", page.dim(&rests)));
     let name = |host: HostId| state.hosts.get(&host).map_or("?", |host| host.name.as_str());
     if diff {

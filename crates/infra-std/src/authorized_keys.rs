@@ -247,6 +247,7 @@ impl KeysWish<'_> {
             size: Some(after.len() as u64),
             sha256: Some(digest_of(&after)),
             text: Some(after.as_str().into()),
+            ..FileNode::default()
         };
         match &found.file {
             Found::Is(status) if after == before => {

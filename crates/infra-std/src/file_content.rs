@@ -9,7 +9,7 @@ use infra_core::digest::sha256;
 use infra_core::facts::{DiffError, Facts, LocalFile};
 use infra_core::mode::Mode;
 use infra_core::node::{FileNode, Node};
-use infra_core::resources::{Resources, parent_of};
+use infra_core::resources::{Resources, link_leads_to};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -147,7 +147,8 @@ impl Destination<'_> {
             return Change::none("the file is as wished");
         }
         let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands));
-        stand(change, self.path, status.link_target.as_deref(), new.node(&settled.after))
+        let node = FileNode { mtime: status.mtime, ..new.node(&settled.after) };
+        stand(change, self.path, status.link_target.as_deref(), node)
     }
 
     fn replace(&self, facts: &Facts<'_>, standing: &Standing, status: &Status, new: &NewContent<'_>) -> Result<Change, DiffError> {
@@ -247,35 +248,13 @@ pub fn with_parents(change: Change, place: &Place) -> Change {
     place.nodes().fold(change, |change, (path, node)| change.node(path, node))
 }
 
-/// Adds what will stand at a path that is written, and what that touches. Where the path is a link it stays one: then the answers about
-/// what it
-/// leads to are given, and not a file in its place.
+/// Adds what will stand at a path that is written, and what that touches. Where the path is a link it stays one, and the file stands where it leads.
 pub fn stand(change: Change, path: &str, link_target: Option<&str>, file: FileNode) -> Change {
     let Some(target) = link_target else {
         return change.node(path, Node::File(file)).touching(Resources::path(path));
     };
-    let real = real_path_of(path, Some(target)).unwrap_or_default();
-    let mut change = change.touching(Resources::path(path).and(Resources::path(real)));
-    if let (Some(mode), Some(user), Some(group)) = (file.mode, &file.user, &file.group) {
-        let status = Status { link_target: Some(target.to_owned()), ..Status::foreseen(mode, user, group, file.size) };
-        change = change.answer(&File::at(path), &Found::Is(status));
-    }
-    if let Some(digest) = file.sha256 {
-        change = change.answer(&Sha256::at(path), &Found::Is(digest));
-    }
-    match file.text {
-        Some(text) => change.answer(&Text::at(path), &Found::Is(text.to_string())),
-        None => change,
-    }
-}
-
-/// Where a link leads, as a path that does not depend on where it stands; none where it is no link.
-pub fn real_path_of(path: &str, link_target: Option<&str>) -> Option<String> {
-    let target = link_target?;
-    Some(match parent_of(path) {
-        Some(parent) if !target.starts_with('/') => format!("{parent}/{target}"),
-        _ => target.to_owned(),
-    })
+    let real = link_leads_to(path, target);
+    change.touching(Resources::path(real.as_str())).node(real, Node::File(file))
 }
 
 /// The digest of a text, as the host would give it.

@@ -7,6 +7,7 @@ use infra_core::command::Shell;
 use infra_core::fact::ParseError;
 use infra_core::mode::Mode;
 use infra_core::output::Output;
+use infra_core::resources::link_leads_to;
 use infra_core::sh;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,6 +61,13 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Found<T> {
             infra_core::Value::Bool(false) => Ok(Self::Other),
             thing => T::deserialize(thing).map(Self::Is).map_err(serde::de::Error::custom),
         }
+    }
+}
+
+impl<T: Clone> Found<T> {
+    /// The same behind a link: what leads to nothing is something of another type.
+    pub fn behind_link(&self) -> Self {
+        if matches!(self, Self::Nothing) { Self::Other } else { self.clone() }
     }
 }
 
@@ -159,6 +167,11 @@ pub fn link_target(path: &str) -> Shell {
     sh!("if test -L {}; then LC_ALL=C readlink -n -- {}; fi", path, path)
 }
 
+/// Prints where a link leads in the end, through whatever other links, after a NUL and whatever was printed before.
+pub fn link_end(path: &str) -> Shell {
+    sh!("if test -L {}; then printf '\\000' && { LC_ALL=C readlink -f -- {} 2>/dev/null || :; }; fi", path, path)
+}
+
 /// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.
 pub fn real_path(path: &str) -> Shell {
     // A `-` alone would be the directory before this one.
@@ -253,6 +266,26 @@ pub fn read_found(path: &str, wanted: Kind, output: &Output) -> Result<Found<Sta
         }
         Some(_) => Found::Other,
     })
+}
+
+/// The links that the output of [`look_through`], [`link_target`] and [`real_path`] tells of, also of a link that leads nowhere or to something of another
+/// type: paths, and where each leads.
+pub fn read_links(path: &str, output: &Output) -> Vec<(String, String)> {
+    let mut links = Vec::new();
+    let Ok(Some((_, _, told))) = read(path, output) else { return links };
+    let mut parts = told.splitn(2, |byte| *byte == 0).map(String::from_utf8_lossy);
+    let mut next = || parts.next().filter(|part| !part.is_empty());
+    let mut at = path.to_owned();
+    if let Some(target) = next() {
+        let leads = link_leads_to(path, &target);
+        links.push((at, leads.clone()));
+        at = leads;
+    }
+    // There may be further links on the way.
+    if let Some(real) = next() {
+        links.push((at, real.strip_suffix('\n').unwrap_or(&real).to_owned()));
+    }
+    links
 }
 
 /// The message for something that could not be looked at or read.

@@ -24,7 +24,7 @@ pub struct Maker {
 impl Maker {
     /// For this user in a directory with these permissions.
     pub fn new(who: &WhoAsks, within: &Permissions) -> Self {
-        let own = Permissions { mode: 0, user: who.user.clone(), group: who.group.clone(), uid: Some(who.uid), gid: Some(who.gid) };
+        let own = Permissions { mode: 0, user: who.user.clone(), group: who.group.clone(), uid: who.uid, gid: who.gid };
         let hands_on = within.mode & 0o2000 != 0;
         let own = if hands_on { Permissions { group: within.group.clone(), gid: within.gid, ..own } } else { own };
         Self { own, umask: who.umask, hands_on }
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     fn who() -> WhoAsks {
-        WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/home/me".into() }
+        WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/home/me".into() }
     }
 
     fn there(mode: u32) -> Found<Status> {

@@ -38,7 +38,7 @@ fn with_stand(table: MadeUp, home: &str, stand: Stand<'_>) -> MadeUp {
 /// A host with the user ann, who has another home directory than most, and without useradd, which keys alone do not need.
 fn host(keys: Stand<'_>, home: Found<Status>) -> MadeUp {
     let ann = User { uid: Some(7), group: "staff".to_owned(), home: "/srv/ann".to_owned(), ..User::default() };
-    let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+    let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
     let table = MadeUp::new()
         .fact(&Users {}, BTreeMap::from([("ann".to_owned(), ann)]))
         .fact(&Groups {}, BTreeMap::from([("staff".to_owned(), Group { gid: Some(4), members: Vec::new() })]))

@@ -25,6 +25,9 @@ use crate::process::{not_started, reap};
 /// The longest that tidying up can take: 10 s of asking, 5 s of killing, and the rest, on a busy machine.
 const TIDY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The variable with the file in which all duties are written down, for `tests/leftovers`, which looks at the end whether each was done.
+const LEDGER: &str = "INFRA_TESTS_LEDGER";
+
 /// Reports the process to the guardian, whose pipe is its stdin, moves it into the groups named up to `--`, and becomes the
 /// command after that.
 const JOIN_AND_BECOME: &str = r#"
@@ -101,6 +104,11 @@ impl Guardian {
             Duty::Containers(folder) => format!("containers {}\n", folder.display()),
             Duty::Folder(folder) => format!("folder {}\n", folder.display()),
         };
+        if let Some(ledger) = std::env::var_os(LEDGER) {
+            // A line is one write, so that those of several processes do not mix.
+            let written = File::options().append(true).open(&ledger).and_then(|mut file| file.write_all(line.as_bytes()));
+            written.map_err(BenchError::file("write to", ledger))?;
+        }
         let mut duties = self.duties.lock().expect("no holder panics");
         duties
             .as_mut()

@@ -75,7 +75,8 @@ impl SshdOptions {
         self
     }
 
-    /// Sessions get the folder `tmp` of the bench as their `TMPDIR`, so that a test sees the temporary files that are theirs alone.
+    /// Sessions get the folder `tmp` of the bench as their `TMPDIR`, so that a test sees the temporary files that are theirs alone. Without this they have
+    /// that of the test, where it has one.
     #[must_use]
     pub fn own_temporary_folder(mut self) -> Self {
         self.own_temporary_folder = true;
@@ -140,7 +141,8 @@ impl Sshd {
         if options.own_temporary_folder {
             fs::create_dir(&temporary).map_err(BenchError::file("create", &temporary))?;
         }
-        let temporary = if options.own_temporary_folder { format!(" TMPDIR={}", temporary.display()) } else { String::new() };
+        let temporary = if options.own_temporary_folder { Some(temporary) } else { std::env::var_os("TMPDIR").map(PathBuf::from) };
+        let temporary = temporary.map_or_else(String::new, |folder| format!(" TMPDIR={}", folder.display()));
         let authorized_keys = folder.join("authorized_keys");
         fs::write(&authorized_keys, format!("{}\n", files.public_key)).map_err(BenchError::file("write", &authorized_keys))?;
 
@@ -177,7 +179,7 @@ impl Sshd {
                 let machine = folder.join(format!("machine-{position}"));
                 fs::create_dir_all(&machine).map_err(BenchError::file("create", &machine))?;
                 lines.push(format!("Match LocalAddress {}", address.ip()));
-                lines.push(format!("SetEnv {MARK}={mark} HOME={} INFRA_LOCK_FOLDER={}", home.display(), machine.display()));
+                lines.push(format!("SetEnv {MARK}={mark} HOME={}{temporary} INFRA_LOCK_FOLDER={}", home.display(), machine.display()));
             }
             fs::write(&configuration, lines.join("\n") + "\n").map_err(BenchError::file("write", &configuration))?;
             let log = folder.join(format!("sshd-{attempt}.log"));

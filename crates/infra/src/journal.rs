@@ -69,7 +69,10 @@ impl Folder {
     /// # Errors
     /// When its file cannot be read, or is no journal.
     pub fn read(&self, run: &str) -> io::Result<Record> {
-        Record::read(&std::fs::read(self.file(run))?).map_err(io::Error::other)
+        // In this order: what ends meanwhile has its end in the journal before it lets go of it.
+        let lives = self.is_alive(run);
+        let text = std::fs::read(self.file(run))?;
+        if lives { Record::read_living(&text) } else { Record::read(&text) }.map_err(io::Error::other)
     }
 
     /// The same, with the outputs of commands.

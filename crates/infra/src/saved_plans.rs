@@ -13,7 +13,7 @@ use infra_core::host::HostId;
 use infra_core::inventory::Inventory;
 use infra_core::run_state::RunState;
 use infra_core::saved_plan::{self, Basis, FORMAT, Memory, SavedHost, SavedPlan};
-use infra_core::secret::Secret;
+use infra_core::secret::{Secret, Secrets};
 use infra_lua::World;
 use infra_report::journal::readable;
 use infra_report::nodeset::fold_within;
@@ -44,6 +44,8 @@ pub struct Made<'r> {
     pub basis: Option<Basis>,
     /// What the scripts learned of the controller.
     pub controller: Memory,
+    /// What must not stand in the file.
+    pub secrets: &'r Secrets,
 }
 
 /// Prints a saved plan on standard output.
@@ -134,7 +136,9 @@ impl Saved {
         let command = self.plan.invocation.iter().map(|word| infra_core::command::quote(word)).collect::<Vec<_>>().join(" ");
         say(&format!("applying the plan that was made {made} UTC ({})", infra_core::output::printable(&command)));
         let depending = self.plan.depending(hosts.iter().map(name));
+        let names: Vec<&str> = hosts.iter().map(name).collect();
         if depending.is_empty() {
+            self.warn_of_repetition(&names);
             return Ok(hosts);
         }
         let named = depending.iter().take(NAMED).map(|title| format!("«{}»", infra_core::output::printable(title)));
@@ -145,8 +149,19 @@ impl Saved {
             let command = format!("infra apply {} --allow-depends", infra_core::command::quote(&self.file.to_string_lossy()));
             return Err(Trouble::refused(Diagnostic::runtime(format!("the saved plan is refused: {open}")).hint(command)));
         }
+        self.warn_of_repetition(&names);
         say(&format!("{open} (--allow-depends)"));
         Ok(hosts)
+    }
+    /// Says where a second time of the same plan is not to be told from the first.
+    fn warn_of_repetition(&self, hosts: &[&str]) {
+        let unbound: Vec<&str> = hosts.iter().copied().filter(|host| self.plan.basis.hosts[*host].rests_on_nothing()).collect();
+        if !unbound.is_empty() {
+            let on = fold_within(unbound, 200);
+            say(&format!(
+                "the plan rests on nothing that is read from {on}, so nobody can tell whether it was applied there already: it is done again"
+            ));
+        }
     }
 }
 
@@ -190,7 +205,7 @@ fn folder_of(file: &Path) -> &Path {
 /// # Errors
 /// Why it cannot be written. Where not all hosts could be planned nothing is written, which is said and no error of its own.
 pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path) -> Result<(), String> {
-    let Made { state, inventory, basis, controller } = made;
+    let Made { state, inventory, basis, controller, secrets } = made;
     let not_planned: Vec<&str> =
         state.account().hosts.iter().filter(|(_, bucket)| !bucket.is_ok()).map(|(id, _)| state.hosts[id].name.as_str()).collect();
     let (Some(plan), Some(basis), true) = (&state.plan, basis, not_planned.is_empty()) else {
@@ -201,6 +216,11 @@ pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path
         say(&format!("no plan is written to {}{left_out}", file.display()));
         return Ok(());
     };
+    if invocation.iter().any(|word| secrets.holds(word)) {
+        return Err("no plan is saved: its command line holds a secret, and a plan file has the command line; give the secret by the environment, a file or a \
+                    question (secret.env, secret.file, secret.prompt)"
+            .to_owned());
+    }
     let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut saved = SavedPlan {
         format: FORMAT,
@@ -213,7 +233,7 @@ pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path
         basis,
         controller,
     };
-    saved.hide(&secrets(inventory));
+    saved.hide(secrets, &passwords(inventory));
     let written = write_beside(file, saved_plan::write(&saved).as_bytes());
     written.map_err(|error| format!("the plan cannot be written to {}: {error}", file.display()))?;
     let name = infra_core::command::quote(&file.to_string_lossy());
@@ -222,7 +242,7 @@ pub fn write(file: &Path, made: Made<'_>, invocation: Vec<String>, folder: &Path
 }
 
 /// The values of the data that are secrets by their names: passwords of connections and of privileges.
-fn secrets(inventory: &Inventory) -> Vec<Secret> {
+fn passwords(inventory: &Inventory) -> Vec<Secret> {
     let is_secret = |name: &str| name.ends_with("password") && (name.starts_with('_') || name.starts_with("ssh_"));
     let data = inventory.hosts.iter().flat_map(|host| &host.data);
     data.filter(|(name, _)| is_secret(name)).filter_map(|(_, value)| value.as_str().map(Secret::new)).collect()

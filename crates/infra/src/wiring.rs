@@ -76,13 +76,21 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
         Some(file) => {
             saved_plans::may_be_written(file)?;
             let salt = saved_plans::salt().map_err(|error| Trouble::failure(format!("there is no chance to be had: {error}")))?;
+            secrets.salt_openly(salt.as_str());
             Some(Arc::new(Recording::new(controller.clone(), salt)))
         }
         None => None,
     };
+    if let Some(saved) = &saved {
+        secrets.salt_openly(saved.plan.basis.salt.as_str());
+    }
     let replaying = saved.as_ref().map(|saved| Arc::new(saved.controller(controller.clone())));
     if let (Some(replaying), Some(saved)) = (&replaying, &saved) {
-        replaying.check(&saved.plan.basis.locals).map_err(Trouble::refused)?;
+        let mut interrupted = interrupts.clone();
+        tokio::select! {
+            same = replaying.check(&saved.plan.basis.locals) => same.map_err(Trouble::refused)?,
+            _ = interrupted.wait_for(|times| *times > 0) => return Err(Trouble::interrupted("the plan was looked at")),
+        }
     }
     let world: Arc<dyn World> = match (&recording, replaying) {
         (Some(recording), _) => recording.clone(),
@@ -189,12 +197,8 @@ async fn run_with(settings: Settings, origin: Origin, secrets: Secrets) -> Resul
     drop((world, controller));
     reporting.finish();
     if let (Some(file), Some(recording), Some(record)) = (&settings.plan, recording, record) {
-        if !secrets.is_empty() {
-            // Their values would stand in what the plan carries.
-            let _ = writeln!(std::io::stderr(), "error: no plan is saved: the run has secrets, which plans cannot hold yet; use --dry");
-            return Ok(1);
-        }
-        let made = saved_plans::Made { state: &state, inventory: &inventory, basis: record.take(), controller: recording.memory() };
+        let (basis, controller) = (record.take(), recording.memory());
+        let made = saved_plans::Made { state: &state, inventory: &inventory, basis, controller, secrets: &secrets };
         if let Err(why) = saved_plans::write(file, made, invocation(), &folder) {
             // Not as trouble, as below.
             let _ = writeln!(std::io::stderr(), "error: {why}");

@@ -44,6 +44,8 @@ pub(crate) struct Ssh {
     jumps: Jumps,
     folder: OnceCell<Arc<Folder>>,
     client: OnceCell<Client>,
+    /// Looked through once, however many hosts there are: each look knocks at every master in it.
+    kept: OnceCell<Kept>,
     count: AtomicU64,
     /// How many hosts there are files for.
     room: Option<Arc<Semaphore>>,
@@ -96,8 +98,9 @@ impl Ssh {
         let handshakes = Semaphore::new(settings.handshakes.max(1));
         let room = settings.open_files.map(|files| Arc::new(Semaphore::new(room(files))));
         let asking = settings.askpass.clone().map(|program| Arc::new(Asking::new(program, person)));
-        let (folder, client, count, jumps) = (OnceCell::new(), OnceCell::new(), AtomicU64::new(0), Jumps::default());
-        Self { settings, handshakes, jumps, folder, client, count, room, asking }
+        let (folder, client, kept) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        let (count, jumps) = (AtomicU64::new(0), Jumps::default());
+        Self { settings, handshakes, jumps, folder, client, kept, count, room, asking }
     }
 
     fn deadline(&self, options: &Options) -> Duration {
@@ -139,7 +142,8 @@ impl Ssh {
 
     /// Joins the master that an earlier run has kept, or brings one up to be kept.
     async fn kept(self: &Arc<Self>, target: &Arc<Target>, digest: String) -> Result<Reached, ConnectError> {
-        let seat = Kept::open(&self.settings.runtime_folder)?.seat(digest);
+        let kept = self.kept.get_or_try_init(|| async { Kept::open(&self.settings.runtime_folder) }).await?;
+        let seat = kept.seat(digest);
         let deadline = self.deadline(&target.options);
         let late = |_| {
             let message = format!("another run of infra has been connecting to it for {} s", deadline.as_secs_f64());

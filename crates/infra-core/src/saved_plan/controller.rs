@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::salted;
-use crate::digest::sha256;
+use crate::digest::{sha256, slow};
+use crate::secret::{MASK, Secrets};
 
 /// Text files up to this size, in bytes, are carried inside the plan; larger ones and those that are no text stand there by their digest.
 pub const CARRIED_LIMIT: u64 = 1024 * 1024;
@@ -19,10 +20,12 @@ pub struct Memory {
     pub paths: BTreeMap<String, bool>,
     /// The folders that were listed; none where there is no such folder.
     pub folders: BTreeMap<String, Option<Vec<String>>>,
-    /// The environment variables that were asked for, each with the salted digest of its value; none where it was not set.
-    pub environment: BTreeMap<String, Option<String>>,
+    /// The environment variables that were asked for: digests of their values, or that there was none.
+    pub environment: BTreeMap<String, Kept>,
     /// The commands that were run.
     pub commands: Vec<RememberedCommand>,
+    /// What was asked of the person who made the plan, and what was typed; nothing where nobody could be asked.
+    pub answers: BTreeMap<String, Kept>,
 }
 
 /// What is kept of a file or an output.
@@ -33,6 +36,8 @@ pub enum Kept {
     Text(String),
     /// Its salted digest ([`content_digest`]): it must be the same when the plan is applied.
     Digest(String),
+    /// Its digest where it is a secret or holds one ([`Kept::secret`]): it must be the same as well.
+    Secret(String),
     /// There was none.
     Absent,
     /// It could not be had; why.
@@ -55,10 +60,14 @@ pub struct LocalBasis {
 /// A command of the controller and what it gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberedCommand {
-    /// What tells it from others: the digest of its words, its input, its directory and its environment.
+    /// What tells it from others: a slow digest of its words, its input, its directory and its environment.
     pub key: String,
-    /// Its words, for people.
+    /// Its words.
     pub argv: Vec<String>,
+    /// The directory that it was run in, where one was given.
+    pub chdir: Option<String>,
+    /// Whether its words and its directory are all there is to it: it had no input and no environment of its own.
+    pub whole: bool,
     /// What it gave, each time in turn.
     pub answers: Vec<CommandAnswer>,
 }
@@ -72,6 +81,18 @@ pub struct CommandAnswer {
     pub stdout: Kept,
     /// What it wrote to standard error.
     pub stderr: Kept,
+}
+
+impl CommandAnswer {
+    /// Whether it is not known without running the command again.
+    pub fn is_digest(&self) -> bool {
+        self.stdout.is_digest() || self.stderr.is_digest()
+    }
+
+    /// Whether the command gave the same this time.
+    pub fn is(&self, salt: &str, status: Option<i32>, stdout: &[u8], stderr: &[u8]) -> bool {
+        self.status == status && self.stdout.is(salt, stdout) && self.stderr.is(salt, stderr)
+    }
 }
 
 /// The salted digest of what has this SHA-256 digest.
@@ -88,37 +109,73 @@ impl Kept {
         }
     }
 
+    /// What is kept of bytes that are a secret or hold one.
+    pub fn secret(salt: &str, bytes: &[u8]) -> Self {
+        Self::Secret(slow(salt, bytes))
+    }
+
+    /// Whether there is only a digest of it.
+    pub fn is_digest(&self) -> bool {
+        matches!(self, Self::Digest(_) | Self::Secret(_))
+    }
+
     /// Whether these bytes are what it was.
     pub fn is(&self, salt: &str, bytes: &[u8]) -> bool {
         match self {
             Self::Text(text) => text.as_bytes() == bytes,
             Self::Digest(digest) => *digest == content_digest(salt, &sha256(bytes)),
+            Self::Secret(digest) => *digest == slow(salt, bytes),
             Self::Absent | Self::Failed(_) => false,
         }
     }
 
-    /// Keeps a digest of it alone where it holds one of these.
-    pub(super) fn hide(&mut self, salt: &str, values: &[String]) {
+    /// Keeps a digest of it alone where it holds a secret.
+    pub(super) fn hide(&mut self, salt: &str, secret: &Hidden<'_>) {
         if let Self::Text(text) = self
-            && values.iter().any(|value| text.contains(value.as_str()))
+            && secret.is_in(text)
         {
-            *self = Self::Digest(content_digest(salt, &sha256(text.as_bytes())));
+            *self = Self::secret(salt, text.as_bytes());
+        }
+    }
+}
+
+/// What a plan file must not hold: all secrets of the run, and passwords, of whatever length.
+pub(super) struct Hidden<'s> {
+    pub(super) secrets: &'s Secrets,
+    pub(super) passwords: Vec<String>,
+}
+
+impl Hidden<'_> {
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        self.secrets.holds(text) || self.passwords.iter().any(|value| text.contains(value.as_str()))
+    }
+
+    pub(super) fn mask(&self, text: &mut String) {
+        if !self.is_in(text) {
+            return;
+        }
+        *text = self.secrets.mask(text).into_owned();
+        for value in &self.passwords {
+            *text = text.replace(value.as_str(), MASK);
         }
     }
 }
 
 impl Memory {
-    pub(super) fn hide(&mut self, salt: &str, values: &[String]) {
-        self.files.values_mut().for_each(|file| file.hide(salt, values));
+    pub(super) fn hide(&mut self, salt: &str, secret: &Hidden<'_>) {
+        // What is found by a name that holds one is asked for again.
+        self.files.retain(|path, _| !secret.is_in(path));
+        self.paths.retain(|path, _| !secret.is_in(path));
+        self.folders.retain(|path, _| !secret.is_in(path));
+        self.files.values_mut().chain(self.answers.values_mut()).for_each(|kept| kept.hide(salt, secret));
         for command in &mut self.commands {
             for answer in &mut command.answers {
-                answer.stdout.hide(salt, values);
-                answer.stderr.hide(salt, values);
+                answer.stdout.hide(salt, secret);
+                answer.stderr.hide(salt, secret);
             }
-            for word in &mut command.argv {
-                if values.iter().any(|value| word.contains(value.as_str())) {
-                    super::HIDDEN.clone_into(word);
-                }
+            for word in command.argv.iter_mut().chain(&mut command.chdir) {
+                command.whole &= !secret.is_in(word);
+                secret.mask(word);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::Value;
 use crate::digest::sha256;
 
 /// The version of the file's shape.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How each file begins. The digest follows, in 64 hexadecimal digits, and it is that of all that follows these.
 const BEGIN: &str = "{\"sha256\":\"";

@@ -45,12 +45,19 @@ fn plan() -> SavedPlan {
         plan: Plan { operations: vec![operation], ..Plan::default() },
         basis: Basis {
             salt: "salt".into(),
-            hosts: BTreeMap::from([("web".to_owned(), HostBasis { facts: vec![fact], calls })]),
+            hosts: BTreeMap::from([("web".to_owned(), HostBasis { facts: vec![fact], elsewhere: Vec::new(), calls })]),
+            places: BTreeMap::new(),
             locals: vec![LocalBasis { path: "/srv/a".into(), size: 3, mode: 0o644, kept: Kept::Text("has hunter2-and-more".into()) }],
         },
         controller: Memory {
             files: BTreeMap::from([("/srv/deploy.lua".to_owned(), Kept::Text("files.put { }".into()))]),
-            commands: vec![RememberedCommand { key: "k".into(), argv: vec!["pass".into()], answers: vec![answer] }],
+            commands: vec![RememberedCommand {
+                key: "k".into(),
+                argv: vec!["pass".into()],
+                chdir: None,
+                whole: true,
+                answers: vec![answer],
+            }],
             ..Memory::default()
         },
     }
@@ -90,27 +97,48 @@ fn any_byte_that_is_changed_is_noticed() {
 fn another_version_is_named() {
     let text = write(&plan());
     let error = read(text.as_bytes(), "0.2.0").expect_err("another version");
-    assert_eq!(error.to_string(), "it was made by infra 0.1.0 (format 1), and this is infra 0.2.0 (format 1)");
-    let newer = write(&SavedPlan { format: 2, ..plan() });
-    assert!(matches!(read(newer.as_bytes(), "0.1.0"), Err(PlanFileError::OtherVersion { format: 2, .. })));
+    assert_eq!(error.to_string(), "it was made by infra 0.1.0 (format 2), and this is infra 0.2.0 (format 2)");
+    let newer = write(&SavedPlan { format: 3, ..plan() });
+    assert!(matches!(read(newer.as_bytes(), "0.1.0"), Err(PlanFileError::OtherVersion { format: 3, .. })));
 }
 
 #[test]
 fn no_secret_stands_in_the_file() {
     let mut saved = plan();
-    saved.hide(&[]);
+    saved.hide(&Secrets::default(), &[]);
     assert_eq!(saved, plan());
-    saved.hide(&[Secret::new("hunter2-and-more"), Secret::new("hunter2 and more")]);
+    let secrets = Secrets::default();
+    secrets.secret("hunter2-and-more").expect("long enough");
+    saved.hide(&secrets, &[Secret::new("hunter2 and more")]);
     let text = write(&saved);
     assert!(!text.contains("hunter2"), "{text}");
-    assert!(text.contains("key = (secret)") && text.contains("echo (secret); echo (secret)"), "{text}");
-    // What held it is known by its digest, and what did not is carried.
-    let Kept::Digest(digest) = &saved.basis.locals[0].kept else { panic!("{:?}", saved.basis.locals) };
-    assert_eq!(*digest, content_digest("salt", &sha256(b"has hunter2-and-more")));
+    assert!(text.contains("echo ***; echo ***") && text.contains("it holds a secret"), "{text}");
+    // What held it is known by a digest that is slow to make, and what did not is carried.
     let kept = &saved.basis.locals[0].kept;
+    assert_eq!(*kept, Kept::Secret(crate::digest::slow("salt", b"has hunter2-and-more")));
     assert!(kept.is("salt", b"has hunter2-and-more") && !kept.is("salt", b"has"));
+    assert!(matches!(saved.controller.commands[0].answers[0].stdout, Kept::Secret(_)));
     assert_eq!(saved.controller.files, plan().controller.files);
     assert_eq!(saved.basis.hosts["web"].facts[0].answer, None);
+    // A short one that is known by its name is hidden as well.
+    let mut saved = plan();
+    saved.hide(&Secrets::default(), &[Secret::new("hunter2")]);
+    assert!(!write(&saved).contains("hunter2"));
+}
+
+#[test]
+fn steps_with_a_secret_have_a_digest_that_is_slow_to_try_out() {
+    let secrets = Secrets::default();
+    secrets.salt_openly("salt");
+    let log_in = |password: &str| Change::new("run").run(Shell::verbatim(format!("login {password}")));
+    let plain = steps_digest(&log_in("hunter2-and-more"), &secrets);
+    secrets.secret("hunter2-and-more").expect("long enough");
+    let guarded = steps_digest(&log_in("hunter2-and-more"), &secrets);
+    assert_ne!(plain, guarded, "the same steps, but nobody can make this digest quickly");
+    assert_eq!(guarded, steps_digest(&log_in("hunter2-and-more"), &secrets));
+    assert_eq!(steps_digest(&log_in("anybody"), &secrets), steps_digest(&log_in("anybody"), &Secrets::default()));
+    let input = |text: &str| Change::new("run").then(Action::Run(crate::command::Command::new(Shell::verbatim("cat")).with_stdin(text)));
+    assert_ne!(steps_digest(&input("hunter2-and-more"), &secrets), steps_digest(&input("hunter2-and-more"), &Secrets::default()));
 }
 
 #[test]
@@ -143,16 +171,16 @@ fn steps_are_told_apart_by_what_they_do() {
             group: None,
             replaces: crate::change::Replaces::Anything,
         };
-        steps_digest(&Change::new("create").then(Action::Upload(upload)))
+        steps_digest(&Change::new("create").then(Action::Upload(upload)), &Secrets::default())
     };
     let local = |text: &str| Content::LocalFile { path: format!("/x/{text}"), size: text.len() as u64, sha256: sha256(text.as_bytes()) };
     assert_eq!(upload(Content::text("one")), upload(local("one")));
     assert_ne!(upload(Content::text("one")), upload(Content::text("two")));
-    assert_eq!(steps_digest(&Change::none("as wished")), None);
-    let run = |text: &str| steps_digest(&Change::new("run").run(Shell::verbatim(text)));
+    assert_eq!(steps_digest(&Change::none("as wished"), &Secrets::default()), None);
+    let run = |text: &str| steps_digest(&Change::new("run").run(Shell::verbatim(text)), &Secrets::default());
     assert_ne!(run("a"), run("b"));
     let (reason, other) = (Change::new("x").run(Shell::verbatim("a")), Change::new("y").run(Shell::verbatim("a")));
-    assert_eq!(steps_digest(&reason), steps_digest(&other), "words are no steps");
+    assert_eq!(steps_digest(&reason, &Secrets::default()), steps_digest(&other, &Secrets::default()), "words are no steps");
 }
 
 #[test]

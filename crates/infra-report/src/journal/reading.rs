@@ -22,12 +22,13 @@ pub struct Record {
     pub started: f64,
     /// When the last line was written, in the same.
     pub last: f64,
-    /// The exit code; none where the run was cut off: the journal has no end.
+    /// The exit code; none where the journal has no end: the run was cut off, or is at work.
     pub exit_code: Option<u8>,
     /// What happened. What was in flight when the run was cut off has an outcome that is not known.
     pub state: RunState,
-    /// What was in flight when the run was cut off.
+    /// What was in flight when the run was cut off; of a run that is at work, what is.
     pub in_flight: Vec<InFlight>,
+    lives: bool,
     /// Why hosts could not be reached.
     pub unreachable: BTreeMap<HostId, ConnectError>,
     /// Why hosts failed outside of operations.
@@ -36,7 +37,7 @@ pub struct Record {
     pub within: BTreeMap<(HostId, OpId), Vec<WithinCall>>,
 }
 
-/// An operation that was at work on a host when the run was cut off.
+/// An operation that was at work on a host at the end of the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InFlight {
     /// Which operation.
@@ -78,7 +79,15 @@ impl Record {
     /// # Errors
     /// [`ReadError`] where the first line is no header of a format that is known.
     pub fn read(text: &[u8]) -> Result<Self, ReadError> {
-        Self::read_lines(text, false)
+        Self::read_lines(text, false, false)
+    }
+
+    /// The same for a run whose process is known to live: unless it has come to its end meanwhile, it is not cut off but [at work](Record::at_work).
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_living(text: &[u8]) -> Result<Self, ReadError> {
+        Self::read_lines(text, false, true)
     }
 
     /// The same, with the outputs.
@@ -86,10 +95,10 @@ impl Record {
     /// # Errors
     /// As [`Record::read`].
     pub fn read_with_outputs(text: &[u8]) -> Result<Self, ReadError> {
-        Self::read_lines(text, true)
+        Self::read_lines(text, true, false)
     }
 
-    fn read_lines(text: &[u8], outputs: bool) -> Result<Self, ReadError> {
+    fn read_lines(text: &[u8], outputs: bool, lives: bool) -> Result<Self, ReadError> {
         let mut lines = text.split(|byte| *byte == b'\n');
         let first = lines.next().and_then(|line| serde_json::from_slice(line).ok());
         let Some(Line { at: started, entry: Entry::RunStarted(header) }) = first else { return Err(ReadError::NoHeader) };
@@ -105,6 +114,7 @@ impl Record {
             exit_code: None,
             state,
             in_flight: Vec::new(),
+            lives,
             unreachable: BTreeMap::new(),
             failed_outside: BTreeMap::new(),
             within: BTreeMap::new(),
@@ -118,7 +128,7 @@ impl Record {
             record.take(line, &mut at_work);
         }
         record.in_flight = at_work.into_values().collect();
-        for InFlight { op, host, since, step } in &record.in_flight {
+        for InFlight { op, host, since, step } in record.in_flight.iter().filter(|_| !lives) {
             let message = "the run was cut off while it was at work".to_owned();
             let failure = Failure { message, step: step.clone(), ..Failure::default() };
             let took = Duration::try_from_secs_f64(record.last - since).unwrap_or_default();
@@ -194,9 +204,14 @@ impl Record {
         }
     }
 
-    /// Whether the run has no end: infra was killed, or is still at work.
+    /// Whether the run has no end and comes to none: infra was killed.
     pub fn cut_off(&self) -> bool {
-        self.exit_code.is_none()
+        self.exit_code.is_none() && !self.lives
+    }
+
+    /// Whether the run has not come to its end yet.
+    pub fn at_work(&self) -> bool {
+        self.exit_code.is_none() && self.lives
     }
 
     /// How long the run took, as far as the journal goes.

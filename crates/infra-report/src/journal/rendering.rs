@@ -22,6 +22,7 @@ pub fn render_runs(records: &[Record], width: u16, colour: bool) -> String {
         let paint: Paint = match record.exit_code {
             // 3 tells of changes, where that was asked for.
             Some(0 | 3) => Page::good,
+            None if record.at_work() => bare,
             _ => Page::bad,
         };
         table.row(vec![
@@ -41,9 +42,10 @@ pub fn render_runs(records: &[Record], width: u16, colour: bool) -> String {
 pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> String {
     let page = Page { colour, width: usize::from(width.max(48)), verbosity };
     let header = &record.header;
-    let end = match record.cut_off() {
-        true => page.bad(&format!("cut off {} later", time(record.took()))),
-        false => format!("took {}", time(record.took())),
+    let end = match record.exit_code {
+        None if record.at_work() => "still at work".to_owned(),
+        None => page.bad(&format!("cut off {} later", time(record.took()))),
+        Some(_) => format!("took {}", time(record.took())),
     };
     let mut text = format!("{} ({}), begun {} UTC, {end}\n", page.bold(&header.run), kind(record), readable(record.started));
     text.push_str(&format!("    {}\n    in {}\n", words(&header.invocation), one_line(&header.folder)));
@@ -78,14 +80,22 @@ pub fn render_run(record: &Record, verbosity: u8, width: u16, colour: bool) -> S
     if verbosity > 0 {
         text.push_str(&within_calls(record, page));
     }
-    if record.cut_off() {
-        text.push_str(&format!("{} the journal has no end: infra was killed, or is still at work\n", page.bad("cut off:")));
+    if record.exit_code.is_none() {
+        let (mark, why) = match record.at_work() {
+            true => ("at work:".to_owned(), "the run has not come to its end yet; by now"),
+            false => (page.bad("cut off:"), "the journal has no end: infra was killed"),
+        };
+        let so_far = if record.at_work() { format!(" {}", counts(record)) } else { String::new() };
+        text.push_str(&format!("{mark} {why}{so_far}\n"));
         for flight in &record.in_flight {
             let host = record.state.hosts.get(&flight.host).map_or("?", |host| host.name.as_str());
             let operation = record.state.plan.as_ref().and_then(|plan| plan.operations.get(flight.op.index()));
             let title = operation.map(|operation| one_line(&operation.title)).unwrap_or_default();
             text.push_str(&format!("    in flight: [{}] {title}\n", one_line(host)));
         }
+    }
+    if record.at_work() {
+        return text;
     }
     text.push_str(&summary::render(&record.state, &header.invocation, Some(&header.run), Some(record.took()), page));
     text
@@ -140,8 +150,9 @@ fn about(record: &Record) -> Map {
         ("version", json!(VERSION)),
         ("run", json!(header.run)),
         ("started", json!(record.started)),
-        ("ended", json!((!record.cut_off()).then_some(record.last))),
+        ("ended", json!(record.exit_code.map(|_| record.last))),
         ("cut_off", json!(record.cut_off())),
+        ("at_work", json!(record.at_work())),
         ("kind", json!(header.kind)),
         ("invocation", json!(header.invocation)),
         ("resumes", json!(header.resumes)),
@@ -164,14 +175,22 @@ fn words(words: &[String]) -> String {
     words.iter().map(|word| one_line(&quote(word))).collect::<Vec<_>>().join(" ")
 }
 
-/// `3 changed, 1 failed`, and whether a proof failed.
+/// `3 changed, 1 failed`, and whether a proof failed; before it where the run has no end.
 fn result(record: &Record) -> String {
+    let end = match record.exit_code {
+        None if record.at_work() => "at work: ",
+        None => "cut off: ",
+        Some(_) => "",
+    };
+    format!("{end}{}", counts(record))
+}
+
+fn counts(record: &Record) -> String {
     let counts = record.state.account().counts();
     let (well, not): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(bucket, _)| bucket.is_ok());
     let mut parts: Vec<_> = well.into_iter().chain(not).map(|(bucket, number)| format!("{number} {}", bucket.label())).collect();
     if record.state.proof.as_ref().is_some_and(|proof| !proof.holds()) {
         parts.push("not proved".to_owned());
     }
-    let cut = if record.cut_off() { "cut off: " } else { "" };
-    format!("{cut}{}", parts.join(", "))
+    parts.join(", ")
 }

@@ -216,6 +216,17 @@ fn a_journal_that_was_cut_says_what_was_in_flight() {
 }
 
 #[test]
+fn a_run_that_lives_is_at_work_until_its_end() {
+    let (middle, whole) = (written(&up_to_the_middle()).text(), written(&to_the_end()).text());
+    let record = Record::read_living(middle.as_bytes()).unwrap();
+    assert!(record.at_work() && !record.cut_off() && record.in_flight.len() == 1);
+    assert_eq!(record.state.account().hosts[4], (HostId(4), Bucket::NotReached), "nothing is said of what is in flight");
+    // It may come to its end while somebody looks.
+    let ended = Record::read_living(whole.as_bytes()).unwrap();
+    assert!(!ended.at_work() && !ended.cut_off() && ended.exit_code.is_some());
+}
+
+#[test]
 fn a_journal_may_be_cut_anywhere_and_hold_anything() {
     let text = written(&to_the_end()).text();
     let whole = Record::read(text.as_bytes()).unwrap();
@@ -299,7 +310,7 @@ fn a_run_is_shown() {
     [web-05] Run nginx: outcome unknown: the run was cut off while it was at work
         at deploy.lua:20
         > systemctl start nginx
-    cut off: the journal has no end: infra was killed, or is still at work
+    cut off: the journal has no end: infra was killed
         in flight: [web-05] Run nginx
     --> Results
         host    changed  no change  failed  unknown  not started  state

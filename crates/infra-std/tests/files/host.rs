@@ -140,11 +140,12 @@ impl Host {
     pub fn check_effects(&self, registry: &Registry, change: &Change) {
         for effect in &change.effects {
             match effect {
-                Effect::Answer { fact, question, answer } => {
+                Effect::Answer { fact, question, answer, user: None } => {
                     let Value::Object(question) = question.clone() else { panic!("{question} is no map") };
                     let fact = registry.fact(fact).expect("a fact of the library").bind(question).expect("a question");
                     self.check_answer(&fact, answer);
                 }
+                Effect::Answer { user: Some(user), .. } => panic!("nothing is foretold to {user} alone"),
                 Effect::Node { path, node } => {
                     for fact in facts_about(path) {
                         if let Some(foreseen) = fact.foresee(node) {

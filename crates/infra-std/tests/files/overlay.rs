@@ -62,7 +62,7 @@ impl<'h> Overlay<'h> {
             .filter(|(at, _)| path.as_ref().is_some_and(|path| is_within(path, at)))
             .max_by_key(|(at, _)| at.len());
         let answer = effects.iter().find_map(|effect| match effect {
-            Effect::Answer { fact: name, question, answer } if format!("{name} {question}") == key_of(&**fact) => Some(answer.clone()),
+            Effect::Answer { fact: name, question, answer, .. } if format!("{name} {question}") == key_of(&**fact) => Some(answer.clone()),
             _ => None,
         });
         let foreseen = answer.or_else(|| match nearest {

@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, real_path};
+use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found, read_links, real_path};
 
 /// A directory, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,7 @@ impl Fact for Directory {
                                table as `files.file` gives it; its `size` is that of the directory's own list and says nothing of what it \
                                holds. `real_path` is there when a link stands on the way.";
     const FLEETING: &'static [&'static str] = &["size", "atime", "mtime", "ctime"];
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
@@ -52,6 +53,10 @@ impl Fact for Directory {
         Some(&self.path)
     }
 
+    fn answer_rests_on(&self, found: &Found<Status>) -> Resources {
+        found.is().map_or_else(Resources::none, |status| Resources::owners(&status.user, &status.group))
+    }
+
     fn foresee(&self, node: &Node) -> Option<Found<Status>> {
         match node {
             Node::Absent => Some(Found::Nothing),
@@ -62,8 +67,12 @@ impl Fact for Directory {
         }
     }
 
-    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
-        answer.is()?.real_path.clone()
+    fn foresee_link(&self, target: &str, behind: &Found<Status>) -> Option<Found<Status>> {
+        Some(behind.behind_link().map(|status| Status { link_target: Some(target.to_owned()), ..status }))
+    }
+
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        read_links(&self.path, output)
     }
 
     fn examples() -> Vec<FactExample> {

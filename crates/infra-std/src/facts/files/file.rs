@@ -2,15 +2,15 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
-use infra_core::resources::{Resources, link_leads_to};
+use infra_core::resources::Resources;
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through, read_found};
+use crate::file_status::{Found, Kind, Status, link_end, link_target, look_through, read_found, read_links};
 
 /// A regular file, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,14 +35,16 @@ impl Fact for File {
                                `gid`, `size` (bytes), `atime`, `mtime`, `ctime` (seconds \
                                since 1970) and, for a link, `link_target`.";
     const FLEETING: &'static [&'static str] = &["atime", "mtime", "ctime"];
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        sh!("{} && {}", look_through(&self.path), link_target(&self.path)).into()
+        sh!("{} && {} && {}", look_through(&self.path), link_target(&self.path), link_end(&self.path)).into()
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {
-        read_found(&self.path, Kind::File, output)
+        let found = read_found(&self.path, Kind::File, output)?;
+        Ok(found.map(|status| Status { real_path: None, ..status }))
     }
 
     fn rests_on(&self) -> Resources {
@@ -53,18 +55,29 @@ impl Fact for File {
         Some(&self.path)
     }
 
+    fn answer_rests_on(&self, found: &Found<Status>) -> Resources {
+        found.is().map_or_else(Resources::none, |status| Resources::owners(&status.user, &status.group))
+    }
+
     fn foresee(&self, node: &Node) -> Option<Found<Status>> {
         match node {
             Node::Absent => Some(Found::Nothing),
             Node::Directory(_) => Some(Found::Other),
-            Node::File(file) => Some(Found::Is(Status::foreseen(file.mode?, file.user.as_ref()?, file.group.as_ref()?, file.size))),
+            Node::File(file) => {
+                let status = Status::foreseen(file.mode?, file.user.as_ref()?, file.group.as_ref()?, file.size);
+                Some(Found::Is(Status { mtime: file.mtime, ..status }))
+            }
             // Where it leads is another path's matter.
             Node::Link(_) => None,
         }
     }
 
-    fn real_path(&self, answer: &Found<Status>) -> Option<String> {
-        Some(link_leads_to(&self.path, answer.is()?.link_target.as_ref()?))
+    fn foresee_link(&self, target: &str, behind: &Found<Status>) -> Option<Found<Status>> {
+        Some(behind.behind_link().map(|status| Status { link_target: Some(target.to_owned()), ..status }))
+    }
+
+    fn links(&self, output: &Output) -> Vec<(String, String)> {
+        read_links(&self.path, output)
     }
 
     fn examples() -> Vec<FactExample> {

@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -37,6 +37,9 @@ impl Fact for FindInFile {
                                `false` where something else is, an empty list where no line matches.\n\nThe lines are matched by infra, \
                                not by the host's grep: the dialect is that of `files.line`, the same on \
                                every host. A pattern that is the whole text of a line matches that line too.";
+    const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<Vec<String>>;
 
     fn command(&self) -> Command {
@@ -66,6 +69,10 @@ impl Fact for FindInFile {
             Node::File(file) => self.find(file.text.as_deref()?).ok().map(Found::Is),
             Node::Link(_) => None,
         }
+    }
+
+    fn foresee_link(&self, _: &str, behind: &Found<Vec<String>>) -> Option<Found<Vec<String>>> {
+        Some(behind.behind_link())
     }
 
     fn examples() -> Vec<FactExample> {

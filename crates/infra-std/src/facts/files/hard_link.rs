@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -28,6 +28,7 @@ impl Fact for HardLink {
     const DOC: &'static str = "Whether a path and another one are names of the same file (one inode of one file system): `nil` where \
                                nothing is at the path, \
                                `true` where they are, `false` where they are not.";
+    const AT_LINK: AtLink = AtLink::Itself;
     type Value = Option<bool>;
 
     fn command(&self) -> Command {

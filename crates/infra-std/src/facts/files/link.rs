@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -49,6 +49,7 @@ impl Fact for Link {
     const DOC: &'static str = "The symbolic link at a path, whether it leads anywhere or not: `nil` where nothing is, `false` where \
                                something else is, else a \
                                table of `target` (as spelt in the link), `user`, `group`, `uid` and `gid`.";
+    const AT_LINK: AtLink = AtLink::Itself;
     type Value = Found<LinkStatus>;
 
     fn command(&self) -> Command {
@@ -78,6 +79,10 @@ impl Fact for Link {
 
     fn path(&self) -> Option<&str> {
         Some(&self.path)
+    }
+
+    fn answer_rests_on(&self, found: &Found<LinkStatus>) -> Resources {
+        found.is().map_or_else(Resources::none, |status| Resources::owners(&status.user, &status.group))
     }
 
     fn foresee(&self, node: &Node) -> Option<Found<LinkStatus>> {

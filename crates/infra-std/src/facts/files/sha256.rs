@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -32,6 +32,9 @@ impl Fact for Sha256 {
     const DOC: &'static str = "The SHA-256 digest of a regular file's content, as 64 lower-case hexadecimal digits: `nil` where nothing \
                                is, `false` where \
                                something else than a file is.";
+    const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<String>;
 
     fn command(&self) -> Command {
@@ -70,6 +73,10 @@ impl Fact for Sha256 {
             Node::File(file) => file.sha256.clone().map(Found::Is),
             Node::Link(_) => None,
         }
+    }
+
+    fn foresee_link(&self, _: &str, behind: &Found<String>) -> Option<Found<String>> {
+        Some(behind.behind_link())
     }
 
     fn examples() -> Vec<FactExample> {

@@ -2,7 +2,7 @@
 
 use infra_core::command::Command;
 use infra_core::example::FactExample;
-use infra_core::fact::{Fact, ParseError};
+use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
@@ -56,6 +56,9 @@ impl Fact for Text {
     const DOC: &'static str = "The content of a text file, every byte of it: `nil` where nothing is, `false` where something else than a \
                                file is. A file of \
                                more than 16 MiB (less 4 KiB), and one that is not UTF-8, is an error that says so.";
+    const OF_CONTENT: bool = true;
+    const TELLS_CONTENT: bool = true;
+    const AT_LINK: AtLink = AtLink::Behind;
     type Value = Found<String>;
 
     fn command(&self) -> Command {
@@ -87,6 +90,10 @@ impl Fact for Text {
             Node::File(file) => file.text.as_deref().map(|text| Found::Is(text.to_owned())),
             Node::Link(_) => None,
         }
+    }
+
+    fn foresee_link(&self, _: &str, behind: &Found<String>) -> Option<Found<String>> {
+        Some(behind.behind_link())
     }
 
     fn examples() -> Vec<FactExample> {

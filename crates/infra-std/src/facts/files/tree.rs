@@ -150,6 +150,7 @@ impl Fact for Tree {
                                `target`), `excluded` (the paths of what was left out) and `strange` (how many names are no line of UTF-8). It is `nil` \
                                where nothing is, `false` where something else than a directory is. The content of every file is read for it, which \
                                takes its time.";
+    const TELLS_CONTENT: bool = true;
     type Value = Found<Contents>;
 
     fn command(&self) -> Command {

@@ -20,10 +20,10 @@ pub struct WhoAsks {
     pub user: String,
     /// The name of the user's primary group; the number where it has no name.
     pub group: String,
-    /// The user's number.
-    pub uid: u32,
-    /// The number of the user's primary group.
-    pub gid: u32,
+    /// The user's number; not known of a user that an earlier operation of a plan will create.
+    pub uid: Option<u32>,
+    /// The number of the user's primary group, known as `uid` is.
+    pub gid: Option<u32>,
     /// The bits that new files do not get, 0 to 0o777.
     pub umask: u32,
     /// The home directory, as the environment of the commands has it.
@@ -33,7 +33,7 @@ pub struct WhoAsks {
 impl WhoAsks {
     /// Whether it is the superuser, who may give files away and read all of them.
     pub fn is_root(&self) -> bool {
-        self.uid == 0
+        self.uid == Some(0)
     }
 }
 
@@ -59,7 +59,7 @@ impl Fact for Identity {
         let umask = number(next("umask")?, 8)?;
         let home = next("home directory")?.trim_end_matches('\n');
         let named = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
-        Ok(WhoAsks { user: named(user, uid), group: named(group, gid), uid, gid, umask, home: home.to_owned() })
+        Ok(WhoAsks { user: named(user, uid), group: named(group, gid), uid: Some(uid), gid: Some(gid), umask, home: home.to_owned() })
     }
 
     fn rests_on(&self) -> Resources {
@@ -67,17 +67,27 @@ impl Fact for Identity {
         Resources::only([Resource::Session])
     }
 
+    fn answer_rests_on(&self, who: &WhoAsks) -> Resources {
+        Resources::only([Resource::SessionOf(who.user.clone())])
+    }
+
     fn examples() -> Vec<FactExample> {
         let admin = WhoAsks {
             user: "admin".to_owned(),
             group: "staff".to_owned(),
-            uid: 1000,
-            gid: 50,
+            uid: Some(1000),
+            gid: Some(50),
             umask: 0o022,
             home: "/home/admin".to_owned(),
         };
-        let nameless =
-            WhoAsks { user: "4711".to_owned(), group: "4711".to_owned(), uid: 4711, gid: 4711, umask: 0o077, home: String::new() };
+        let nameless = WhoAsks {
+            user: "4711".to_owned(),
+            group: "4711".to_owned(),
+            uid: Some(4711),
+            gid: Some(4711),
+            umask: 0o077,
+            home: String::new(),
+        };
         vec![
             FactExample::new(&Self {}, "admin\nstaff\n1000\n50\n0022\n/home/admin\n", admin),
             FactExample::new(&Self {}, "\n\n4711\n4711\n077\n\n", nameless),

@@ -3,12 +3,11 @@
 use infra_core::change::Change;
 use infra_core::command::Shell;
 use infra_core::example::Example;
-use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::mode::Mode;
 use infra_core::node::Node;
 use infra_core::operation::{Misuse, Operation};
-use infra_core::resources::{Resources, normal_path};
+use infra_core::resources::{Resources, link_leads_to, normal_path};
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -219,19 +218,15 @@ impl Operation for Directory {
         if settled.commands.is_empty() {
             return Ok(Change::none("the directory is as wished"));
         }
-        let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(Resources::path(path));
-        let node = settled.after.directory_node(false);
-        let Some(target) = &status.link_target else { return Ok(change.node(path, Node::Directory(node))) };
-        // The link stays a link, and what it leads to is another path's matter.
-        let question = DirectoryFact::at(path);
-        Ok(match question.foresee(&Node::Directory(node)) {
-            Some(Found::Is(after)) => change.answer(&question, &Found::Is(Status { link_target: Some(target.clone()), ..after })),
-            _ => change,
-        })
+        // A link stays a link: the directory stands where it leads.
+        let real = status.link_target.as_ref().map_or_else(|| path.clone(), |target| link_leads_to(path, target));
+        let touches = Resources::path(real.as_str());
+        let change = Change::new(settled.reasons.join(", ")).run(Shell::join(" && ", settled.commands)).touching(touches);
+        Ok(change.node(real, Node::Directory(settled.after.directory_node(false))))
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let directory = |mode, user: &str| Found::Is(Status::foreseen(mode, user, user, None));
         let app = || DirectoryFact::at("/srv/app");
         let with = |title, args, found| {
@@ -278,7 +273,7 @@ mod tests {
 
     #[test]
     fn all_that_is_made_is_foretold() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o077, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o077, home: "/".into() };
         let table = MadeUp::new()
             .fact(&DirectoryFact::at("/a/b/c"), Found::Nothing)
             .fact(&DirectoryFact::at("/a/b"), Found::Nothing)

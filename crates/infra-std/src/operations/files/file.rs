@@ -160,13 +160,14 @@ impl Operation for File {
         if commands.is_empty() {
             return Ok(Change::none("the file is as wished"));
         }
-        let node = FileNode { size: status.size, ..settled.after.file_node() };
+        let node =
+            FileNode { size: status.size, mtime: status.mtime.filter(|_| !self.touch), same_content: true, ..settled.after.file_node() };
         let change = Change::new(reasons.join(", ")).run(Shell::join(" && ", commands));
         Ok(stand(change, path, status.link_target.as_deref(), node))
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let directory = || Found::Is(Status::foreseen(0o755, "root", "root", None));
         let file = |mode, user: &str| Found::Is(Status::foreseen(mode, user, user, Some(12)));
         let log = || FileFact::at("/var/log/app.log");
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_will_stand_is_foretold() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         let table = MadeUp::new()
             .fact(&FileFact::at("/d/f"), Found::Nothing)
             .fact(&Directory::at("/d"), Found::Is(Status::foreseen(0o2775, "root", "www", None)))
@@ -229,12 +230,16 @@ mod tests {
     #[test]
     fn a_link_stays_a_link() {
         let status = Status { link_target: Some("../real".into()), ..Status::foreseen(0o600, "root", "root", Some(1)) };
-        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/".into() };
+        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/".into() };
         let table =
             MadeUp::new().fact(&FileFact::at("/d/f"), Found::Is(status)).fact(&Directory::at("/d"), Found::Nothing).fact(&Identity {}, who);
         let (change, _) = diff_fully(&*erase(file(json!({ "path": "/d/f", "mode": 644 }))), &table).expect("a change");
-        assert!(change.effects.iter().all(|effect| matches!(effect, infra_core::change::Effect::Answer { .. })), "{change:?}");
-        assert!(change.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/d/../real"))));
+        let nodes = change.effects.iter().map(|effect| match effect {
+            infra_core::change::Effect::Node { path, .. } => path.as_str(),
+            infra_core::change::Effect::Answer { .. } => "an answer",
+        });
+        assert_eq!(nodes.collect::<Vec<_>>(), ["/real"]);
+        assert!(change.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/real"))));
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl Operation for Line {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let path = "/etc/ssh/sshd_config";
         let base = |title, args, text: Found<String>| {
             let file = text.clone().map(|text| Status::foreseen(0o600, "root", "root", Some(text.len() as u64)));
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_was_read_is_what_is_replaced() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         let table = MadeUp::new()
             .fact(&Text::at("/d/f"), Found::Is("a\r\nb".into()))
             .fact(&File::at("/d/f"), Found::Is(Status::foreseen(0o640, "you", "them", Some(4))))
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_refused() {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         let table = MadeUp::new()
             .fact(&Text::at("/d/f"), Found::Nothing)
             .fact(&File::at("/d/f"), Found::Nothing)

@@ -112,7 +112,8 @@ impl Link {
                 commands.push(sh!("ln -s -- {} {}", self.target(), path));
                 commands.extend(settled.commands.iter().cloned());
                 let change = with_parents(Change::new("create").run(Shell::join(" && ", commands)), &place);
-                Ok(change.node(path, node(&settled)).touching(touches))
+                // Nothing was to be seen below it before.
+                Ok(change.node(path, node(&settled)).touching(touches.and(Resources::tree(path))))
             }
         }
     }
@@ -218,7 +219,7 @@ impl Operation for Link {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let link = |target: &str| {
             Found::Is(LinkStatus { target: target.into(), user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0) })
         };

@@ -2,7 +2,6 @@
 
 use infra_core::change::{Action, Change, Effect};
 use infra_core::example::Example;
-use infra_core::fact::Fact;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::node::Node;
 use infra_core::operation::{Misuse, Operation};
@@ -151,31 +150,15 @@ fn with_times(change: Change, times: Times, path: &str, standing: &Standing, new
             Change { reason: reasons.join(", "), ..change }.run(command)
         }
     };
-    if let (Some(mtime), false) = (times.mtime, change.is_none()) {
-        foretell(&mut change, path, mtime);
-    }
-    change
-}
-
-/// Makes the time of the last change a part of what is foretold of the file. That of the last access is none: the next reader changes it.
-fn foretell(change: &mut Change, path: &str, mtime: i64) {
-    let question = File::at(path);
-    let mut status = None;
+    let kept = standing.file.is().filter(|_| !is_written).and_then(|status| status.mtime);
+    let mtime = times.mtime.or(kept);
+    // That of the last access is not foretold: the next reader changes it.
     for effect in &mut change.effects {
-        match effect {
-            Effect::Node { path: at, node: node @ Node::File(_) } if at == path => {
-                status = question.foresee(node).and_then(|found| found.is().cloned());
-            }
-            Effect::Answer { fact, answer: infra_core::Value::Object(answer), .. } if fact == File::NAME => {
-                answer.insert("mtime".to_owned(), json!(mtime));
-            }
-            _ => {}
+        if let Effect::Node { node: Node::File(node), .. } = effect {
+            node.mtime = mtime;
         }
     }
-    if let Some(status) = status {
-        let answer = Found::Is(Status { mtime: Some(mtime), ..status });
-        *change = std::mem::take(change).answer(&question, &answer);
-    }
+    change
 }
 
 impl Operation for Put {
@@ -231,7 +214,7 @@ impl Operation for Put {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let etc = || Found::Is(Status::foreseen(0o755, "root", "root", None));
         let file = |mode| Found::Is(Status::foreseen(mode, "root", "root", Some(6)));
         let base = |title, args| {
@@ -295,6 +278,7 @@ impl Operation for Put {
 #[cfg(test)]
 mod tests {
     use infra_core::Value;
+    use infra_core::fact::Fact;
     use infra_core::operation::erase;
     use infra_test::facts::{MadeUp, diff_fully};
 
@@ -305,7 +289,7 @@ mod tests {
     }
 
     fn table() -> MadeUp {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         MadeUp::new()
             .fact(&Directory::at("/d"), Found::Is(Status::foreseen(0o755, "root", "root", None)))
             .fact(&Identity {}, who)
@@ -329,11 +313,11 @@ mod tests {
         assert_eq!((change.texts[0].before.as_str(), change.texts[0].after.as_str()), ("", "new\n"));
     }
 
-    /// The answer about `/d/f` that a change foretells.
-    fn foretold(change: &Change) -> Option<Value> {
+    /// Where a file will stand, and the answer about it that a change foretells.
+    fn foretold(change: &Change) -> Option<(&str, Value)> {
         change.effects.iter().find_map(|effect| match effect {
-            Effect::Answer { fact, question, answer } if fact == File::NAME && question["path"] == "/d/f" => Some(answer.clone()),
-            _ => None,
+            Effect::Node { path, node } => Some((path.as_str(), json!(File::at(path).foresee(node)))),
+            Effect::Answer { .. } => None,
         })
     }
 
@@ -341,7 +325,7 @@ mod tests {
     fn times_are_foretold_as_far_as_they_last() {
         let status = Status { atime: Some(9), mtime: Some(9), ..Status::foreseen(0o600, "you", "them", Some(3)) };
         let linked = Status { link_target: Some("real".into()), ..status.clone() };
-        for (status, is_link) in [(status, false), (linked, true)] {
+        for (status, real) in [(status, "/d/f"), (linked, "/d/real")] {
             let table = table().fact(&File::at("/d/f"), Found::Is(status)).fact(&Sha256::at("/d/f"), Found::Is(digest_of("new")));
             let change = |more: Value| {
                 let mut args = json!({ "content": "new", "dest": "/d/f" });
@@ -352,13 +336,13 @@ mod tests {
             let Action::Run(command) = &both.actions[0] else { panic!("a command: {both:?}") };
             assert_eq!(command.script.as_str(), "touch -c -m -d @5 -- /d/f && touch -c -a -d @50 -- /d/f");
             assert_eq!((both.reason.as_str(), both.actions.len()), ("mtime, atime", 1));
-            let answer = foretold(&both).expect("an answer");
-            assert_eq!((&answer["mtime"], answer.get("atime"), answer.get("link_target").is_some()), (&json!(5), None, is_link));
-            assert!(both.touches.is_some_and(|touches| touches.overlaps(&Resources::path("/d/f"))));
+            let (at, answer) = foretold(&both).expect("an answer");
+            assert_eq!((at, &answer["mtime"], answer.get("atime")), (real, &json!(5), None));
+            assert!(both.touches.as_ref().is_some_and(|touches| touches.overlaps(&Resources::path(real))));
 
             let mode = change(json!({ "mtime": 10, "mode": "644" }));
             assert_eq!((mode.reason.as_str(), mode.actions.len()), ("mode 600 → 644", 1));
-            assert_eq!(foretold(&mode).expect("an answer")["mtime"], json!(10));
+            assert_eq!(foretold(&mode).expect("an answer").1["mtime"], json!(10));
             let mode = change(json!({ "mtime": 11, "mode": "644" }));
             assert_eq!((mode.reason.as_str(), mode.actions.len()), ("mode 600 → 644, mtime", 2));
             assert!(change(json!({ "mtime": 9, "atime": 4 })).is_none());

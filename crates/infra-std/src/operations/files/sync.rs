@@ -5,7 +5,7 @@ use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
 use infra_core::mode::Mode;
 use infra_core::operation::{Misuse, Operation};
-use infra_core::resources::{Resources, normal_path};
+use infra_core::resources::{Resources, link_leads_to, normal_path};
 use infra_core::tree::{LeftOut, TreeQuestion};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -143,9 +143,9 @@ impl Operation for Sync {
             Some(contents) if !is_link => change = change.answer(&question, &Found::Is(contents)),
             _ => {}
         }
-        if let Some(real) = found.as_ref().and_then(|found| crate::file_content::real_path_of(&dest, found.root.link_target.as_deref())) {
+        if let Some(target) = found.as_ref().and_then(|found| found.root.link_target.as_deref()) {
             change.effects.clear();
-            touches = touches.and(Resources::tree(real));
+            touches = touches.and(Resources::tree(link_leads_to(&dest, target)));
         }
         Ok(change.touching(touches))
     }
@@ -166,7 +166,7 @@ impl Operation for Sync {
         };
         let file = |path: &str, sha256: Option<String>| Entry { size: Some(4), sha256, ..entry(path, EntryKind::File, 0o644) };
         let root = || Status { uid: Some(0), gid: Some(0), ..Status::foreseen(0o755, "root", "root", Some(4096)) };
-        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let who = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let tree = |entries| Found::Is(Contents { root: root(), entries, excluded: Vec::new(), strange: 0 });
         let on = |example: Example, found| {
             example

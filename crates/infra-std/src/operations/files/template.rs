@@ -200,7 +200,7 @@ impl Operation for Template {
     }
 
     fn examples() -> Vec<Example> {
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
+        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let conf = File::at("/etc/app.conf");
         let digest = Sha256::at("/etc/app.conf");
         let base = |title, args| {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn table() -> MadeUp {
-        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: 7, gid: 8, umask: 0o027, home: "/".into() };
+        let who = WhoAsks { user: "me".into(), group: "us".into(), uid: Some(7), gid: Some(8), umask: 0o027, home: "/".into() };
         MadeUp::new()
             .fact(&Directory::at("/d"), Found::Is(Status::foreseen(0o755, "root", "root", None)))
             .fact(&File::at("/d/f"), Found::Nothing)

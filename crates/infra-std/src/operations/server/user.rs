@@ -114,14 +114,17 @@ impl Operation for User {
 
     fn touches(&self) -> Resources {
         if !self.present {
-            return accounts_touched().and(Resources::only([Resource::Session]));
+            return accounts_touched().and(Resources::only([self.session()])).and(self.names_lost());
         }
         match self.uid {
             // The files in a home directory that the arguments do not tell get another owner.
             Some(_) => Resources::everything(),
             // The home directory of a user that is there may be anywhere.
             None if self.wished_keys().is_some() && self.home.is_none() => Resources::everything(),
-            None => accounts_touched().and(Resources::only([Resource::Session])).and(self.home_touched(true)),
+            None => {
+                let made = Resources::only([self.session(), Resource::nameless_owner()]);
+                accounts_touched().and(made).and(self.home_touched(true))
+            }
         }
     }
 
@@ -131,22 +134,24 @@ impl Operation for User {
         let (at, above) = (self.home_question(), self.above_home_question());
         // Asked before it is known that this is the home directory, so that one round answers all where it is.
         let guessed = self.wished_keys().map(|_| KeysFound::ask(facts, &self.home_path()));
-        let (users, groups, tool, home, above) = match &hash {
+        if !self.present {
+            return self.diff_removal(facts, which);
+        }
+        let who = Identity {};
+        let (users, groups, tool, home, above, who) = match &hash {
             // What is asked together is gathered together.
             Some(hash) => {
-                let (users, groups, tool, home, above, _) = facts.get((&Users {}, &Groups {}, &which, &at, &above, hash))?;
-                (users, groups, tool, home, above)
+                let (users, groups, tool, home, above, who, _) = facts.get((&Users {}, &Groups {}, &which, &at, &above, &who, hash))?;
+                (users, groups, tool, home, above, who)
             }
-            None => facts.get((&Users {}, &Groups {}, &which, &at, &above))?,
+            None => facts.get((&Users {}, &Groups {}, &which, &at, &above, &who))?,
         };
         let home = Home { found: home, makes_parents: above == Found::Nothing };
         let current = hash.map(|hash| facts.get(&hash)).transpose()?.flatten();
         let keys = guessed.map(|guessed| self.keys_place(facts, &users, &groups, &home, guessed)).transpose()?;
-        let change = match (users.get(&self.user), self.present) {
-            (None, false) => return Ok(Change::none(format!("there is no user {}", self.user))),
-            (Some(_), false) => self.remove(users),
-            (None, true) => self.create(users, groups, &home)?,
-            (Some(found), true) => {
+        let change = match users.get(&self.user) {
+            None => self.create(users, groups, &home, &who)?,
+            Some(found) => {
                 let found = found.clone();
                 self.update(&found, users, groups, &home, current.as_deref())?
             }
@@ -185,21 +190,22 @@ impl Operation for User {
         let which = || Which { command: "useradd".to_owned() };
         let there = || Found::Is(Status::foreseen(0o755, "ann", "ann", None));
         let example = |title, args: serde_json::Value, home: &str, found: Found<Status>| {
-            let example = Example::new(title, args).fact(&Users {}, users()).fact(&Groups {}, groups());
+            let root =
+                WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
+            let example = Example::new(title, args).fact(&Users {}, users()).fact(&Groups {}, groups()).fact(&Identity {}, root);
             example
                 .fact(&which(), Some("/usr/sbin/useradd".to_owned()))
                 .fact(&Directory::at(home), found)
                 .fact(&Directory::at(parent_of(home).expect("a folder above")), there())
         };
         let hash = || PasswordHash { user: "ann".to_owned() };
-        let root = WhoAsks { user: "root".into(), group: "root".into(), uid: 0, gid: 0, umask: 0o022, home: "/root".into() };
         let with_keys = |example: Example, user: &str, text: Option<&str>| {
             let folder = format!("/home/{user}/.ssh");
             let path = format!("{folder}/authorized_keys");
             let status = |mode| text.map_or(Found::Nothing, |_| Found::Is(Status::foreseen(mode, user, user, None)));
             let text = text.map_or(Found::Nothing, |text| Found::Is(text.to_owned()));
             let example = example.fact(&Directory::at(folder), status(0o700)).fact(&File::at(&path), status(0o600));
-            example.fact(&Text::at(&path), text).fact(&Identity {}, root.clone())
+            example.fact(&Text::at(&path), text)
         };
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample deploy@ci";
         let keys = |user: &str| json!({ "user": user, "public_keys": [key] });
@@ -254,8 +260,11 @@ impl Operation for User {
                 .refused("the password of ann cannot be read"),
             example("A group that is not there", json!({ "user": "ann", "groups": ["adm", "docker"] }), "/home/ann", there())
                 .refused("there is no group docker"),
-            example("Remove it", json!({ "user": "ann", "present": false }), "/home/ann", there()).steps(["userdel -- ann"]),
+            example("Remove it", json!({ "user": "ann", "present": false }), "/home/ann", there())
+                .fact(&Text::at(LOGIN_DEFS), Found::Is("USERGROUPS_ENAB yes\n".to_owned()))
+                .steps(["userdel -- ann"]),
             example("It is gone already", json!({ "user": "zoe", "present": false }), "/home/zoe", Found::Nothing)
+                .fact(&Text::at(LOGIN_DEFS), Found::Nothing)
                 .nothing("there is no user zoe"),
         ]
     }
@@ -350,11 +359,41 @@ impl User {
         Resources::only(own.into_iter().chain(above.filter(|_| makes_parents)))
     }
 
-    fn remove(&self, mut users: BTreeMap<String, FoundUser>) -> Change {
-        users.remove(&self.user);
-        // Whether the group of its name goes as well is the host's setting, so what becomes of the groups is not foretold.
-        let session = Resources::only([Resource::Session]);
-        Change::new("remove").run(sh!("userdel -- {}", self.user)).answer(&Users {}, &users).touching(accounts_touched().and(session))
+    fn remove(&self, mut users: BTreeMap<String, FoundUser>, mut groups: BTreeMap<String, Group>, settings: &Found<String>) -> Change {
+        let own = users.remove(&self.user).is_some_and(|found| found.group == self.user);
+        set_members(&mut groups, &self.user, &[]);
+        // The group of its name goes as well where the host's setting says so and nobody else is in it (userdel(8)).
+        let is_others =
+            users.values().any(|user| user.group == self.user) || groups.get(&self.user).is_none_or(|group| !group.members.is_empty());
+        let mut touches = accounts_touched().and(Resources::only([self.session(), Resource::owner_of(&self.user)]));
+        if own && !is_others && settings.is().is_some_and(|text| has_own_groups(text)) {
+            groups.remove(&self.user);
+            touches = touches.and(Resources::only([Resource::group_of(&self.user)]));
+        }
+        let change = Change::new("remove").run(sh!("userdel -- {}", self.user));
+        change.answer(&Users {}, &users).answer(&Groups {}, &groups).touching(touches)
+    }
+
+    /// The home directory is left alone, so nothing is asked about it.
+    fn diff_removal(&self, facts: &Facts<'_>, which: Which) -> Result<Change, DiffError> {
+        let (users, groups, tool, settings) = facts.get((&Users {}, &Groups {}, &which, &Text::at(LOGIN_DEFS)))?;
+        if !users.contains_key(&self.user) {
+            return Ok(Change::none(format!("there is no user {}", self.user)));
+        }
+        if tool.is_none() {
+            return Err(missing_tool("useradd"));
+        }
+        Ok(self.remove(users, groups, &settings))
+    }
+
+    /// The names that files of the user do not go by any more when there is no such user.
+    fn names_lost(&self) -> Resources {
+        Resources::owners(&self.user, &self.user)
+    }
+
+    /// What somebody else has in a session stays.
+    fn session(&self) -> Resource {
+        Resource::SessionOf(self.user.clone())
     }
 
     fn create(
@@ -362,6 +401,7 @@ impl User {
         mut users: BTreeMap<String, FoundUser>,
         mut groups: BTreeMap<String, Group>,
         home: &Home,
+        who: &WhoAsks,
     ) -> Result<Change, DiffError> {
         self.check_number(&users)?;
         let own_group = self.group.is_none() && !groups.contains_key(&self.user);
@@ -384,8 +424,10 @@ impl User {
         words.extend(own_group.then(|| "-U".to_owned()));
         words.push(if self.create_home { "-m" } else { "-M" }.to_owned());
         words.extend(["--".to_owned(), self.user.clone()]);
+        // Files that nobody owned may become the user's.
+        let made = Resources::only([Resource::nameless_owner()]);
         let mut change =
-            Change::new("create").run(Shell::argv(words)).touching(accounts_touched().and(self.home_touched(home.makes_parents)));
+            Change::new("create").run(Shell::argv(words)).touching(accounts_touched().and(made).and(self.home_touched(home.makes_parents)));
 
         let new = FoundUser {
             uid: self.uid,
@@ -403,6 +445,10 @@ impl User {
             change = self.with_home(change, home, &primary)?;
         }
         change = self.with_password(change);
+        // sudo takes at least the bits that it takes by default (umask in sudoers(5)), and su leaves them as they are.
+        let itself =
+            WhoAsks { user: self.user.clone(), group: primary.clone(), uid: new.uid, gid: new.gid, umask: who.umask | 0o022, home: path };
+        change = change.answer_to(Some(&self.user), &Identity {}, &itself);
         users.insert(self.user.clone(), new);
         groups.entry(primary).or_default();
         set_members(&mut groups, &self.user, &members);
@@ -420,7 +466,7 @@ impl User {
         let mut wished = found.clone();
         let mut words: Vec<String> = Vec::new();
         let mut said: Vec<String> = Vec::new();
-        let mut touches = accounts_touched().and(Resources::only([Resource::Session]));
+        let mut touches = accounts_touched().and(Resources::only([self.session()]));
         for (option, what, value, field) in [
             ("-d", "home", self.home.as_ref().map(|home| normal_path(home)), &mut wished.home),
             ("-s", "shell", self.shell.clone(), &mut wished.shell),
@@ -461,6 +507,7 @@ impl User {
             words.extend((!self.unique).then(|| "-o".to_owned()));
             wished.uid = Some(uid);
             touches = touches.and(Resources::only([Resource::Tree(found.home.clone()), Resource::Tree(wished.home.clone())]));
+            touches = touches.and(Resources::only([Resource::owner_of(&self.user), Resource::nameless_owner()]));
         }
         let mut change = Change::default();
         if !words.is_empty() {
@@ -550,6 +597,15 @@ impl User {
     }
 }
 
+/// The file of settings of useradd(8) and its like.
+const LOGIN_DEFS: &str = "/etc/login.defs";
+
+/// Whether these settings say that a user has a group of its own, which comes and goes with it.
+fn has_own_groups(settings: &str) -> bool {
+    let mut values = settings.lines().rev().filter_map(|line| line.trim().strip_prefix("USERGROUPS_ENAB")?.split_whitespace().next());
+    values.next().is_some_and(|value| value.trim_matches('"').eq_ignore_ascii_case("yes"))
+}
+
 fn no_group(names: &[&str]) -> DiffError {
     let groups = if names.len() == 1 { "group" } else { "groups" };
     let hint = "server.group { group = … } before this operation creates it";
@@ -604,12 +660,36 @@ mod tests {
         }
     }
 
+    fn root() -> WhoAsks {
+        WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o027, home: "/root".into() }
+    }
+
+    #[test]
+    fn who_is_created_is_foretold_to_be_there() {
+        let table = MadeUp::new()
+            .fact(&Users {}, BTreeMap::new())
+            .fact(&Groups {}, BTreeMap::from([("crew".to_owned(), Group { gid: Some(7), members: Vec::new() })]))
+            .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+            .fact(&Directory::at("/srv/ann"), Found::Nothing)
+            .fact(&Directory::at("/srv"), Found::Nothing)
+            .fact(&Identity {}, root());
+        let (change, _) =
+            diff_fully(&*erase(wish(json!({ "user": "ann", "group": "crew", "home": "/srv/ann" }))), &table).expect("a change");
+        let foretold = change.effects.iter().find_map(|effect| match effect {
+            Effect::Answer { fact, answer, user: Some(user), .. } => Some((fact.as_str(), user.as_str(), answer.clone())),
+            _ => None,
+        });
+        let wanted = json!({ "user": "ann", "group": "crew", "uid": null, "gid": 7, "umask": 0o027, "home": "/srv/ann" });
+        assert_eq!(foretold, Some(("server.identity", "ann", wanted)));
+    }
+
     /// Each wish, diffed again with what it foretells, has nothing left to do.
     #[test]
     fn what_was_done_once_is_not_done_again() {
         let table = || {
             let groups = ["adm", "www-data", "old"].map(|name| (name.to_owned(), Group { gid: Some(4), members: Vec::new() }));
             MadeUp::new()
+                .fact(&Identity {}, root())
                 .fact(&Groups {}, groups.into_iter().collect())
                 .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
                 .fact(&PasswordHash { user: "ann".to_owned() }, Some("!".to_owned()))
@@ -632,7 +712,7 @@ mod tests {
                 assert!(!change.is_none() && rounds == 1, "{args}");
                 let mut after = before.fact(&home, Found::Is(Status::foreseen(0o755, "ann", "ann", None)));
                 for effect in &change.effects {
-                    if let Effect::Answer { fact, question, answer } = effect {
+                    if let Effect::Answer { fact, question, answer, user: None } = effect {
                         after = after.json(fact, question, answer);
                     }
                 }
@@ -643,8 +723,41 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_of_the_group_of_a_user_who_goes_is_foretold() {
+        let group = |gid: u32, members: &[&str]| Group { gid: Some(gid), members: members.iter().map(|name| (*name).to_owned()).collect() };
+        let user = |gid: u32, group: &str| FoundUser { gid: Some(gid), group: group.to_owned(), ..FoundUser::default() };
+        for (settings, first, members, other, goes) in [
+            ("# USERGROUPS_ENAB no\nUSERGROUPS_ENAB yes\n", "ann", &["ann"][..], "bob", true),
+            ("USERGROUPS_ENAB\tno", "ann", &[], "bob", false),
+            ("", "ann", &[], "bob", false),
+            ("USERGROUPS_ENAB yes", "adm", &[], "bob", false),
+            ("USERGROUPS_ENAB yes", "ann", &["bob"], "bob", false),
+            ("USERGROUPS_ENAB yes", "ann", &[], "ann", false),
+        ] {
+            let groups = BTreeMap::from([("ann".to_owned(), group(7, members)), ("adm".to_owned(), group(4, &["ann", "bob"]))]);
+            let table = MadeUp::new()
+                .fact(&Users {}, BTreeMap::from([("ann".to_owned(), user(7, first)), ("bob".to_owned(), user(8, other))]))
+                .fact(&Groups {}, groups)
+                .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+                .fact(&Text::at(LOGIN_DEFS), Found::Is(settings.to_owned()))
+                .fact(&Directory::at("/home/ann"), Found::Nothing)
+                .fact(&Directory::at("/home"), Found::Nothing);
+            let (change, rounds) = diff_fully(&*erase(wish(json!({ "user": "ann", "present": false }))), &table).expect("a change");
+            let foretold = change.effects.iter().find_map(|effect| match effect {
+                Effect::Answer { fact, answer, .. } if fact == "server.groups" => Some(answer.clone()),
+                _ => None,
+            });
+            let mut wanted = BTreeMap::from([("adm".to_owned(), group(4, &["bob"]))]);
+            let left: Vec<&str> = members.iter().copied().filter(|name| *name != "ann").collect();
+            wanted.extend((!goes).then(|| ("ann".to_owned(), group(7, &left))));
+            assert_eq!((foretold, rounds), (Some(json!(wanted)), 1), "{settings} {first} {members:?} {other}");
+        }
+    }
+
+    #[test]
     fn a_password_is_in_no_command() {
         let table = MadeUp::new()
+            .fact(&Identity {}, root())
             .fact(&Users {}, BTreeMap::new())
             .fact(&Groups {}, BTreeMap::new())
             .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))

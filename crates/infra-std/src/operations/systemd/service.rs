@@ -185,7 +185,7 @@ mod tests {
         let operation = erase(wish(json!({ "service": "app" })));
         let (change, _) = diff_fully(&*operation, &table).expect("a change");
         let foretold = change.effects.iter().fold(MadeUp::new(), |table, effect| match effect {
-            infra_core::change::Effect::Answer { fact, question, answer } => table.json(fact, question, answer),
+            infra_core::change::Effect::Answer { fact, question, answer, user: None } => table.json(fact, question, answer),
             other => panic!("an answer, got {other:?}"),
         });
         assert!(diff_fully(&*operation, &foretold).expect("nothing").0.is_none());

@@ -1,0 +1,1 @@
+server.shell { name = "Note", commands = "echo noted >> log" }
