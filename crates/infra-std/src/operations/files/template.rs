@@ -149,7 +149,10 @@ fn refusal(error: &TemplateError, scope: &Value) -> DiffError {
     let variable = error.message.strip_prefix("the variable `").and_then(|rest| rest.strip_suffix("` is not defined"));
     let known = scope.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     let hint = variable.map(|name| {
-        did_you_mean(name, known).unwrap_or_else(|| format!("give it: vars = {{ {name} = … }}, or write {{{{ {name} | default(…) }}}}"))
+        let default = format!("write {{{{ {name} | default(…) }}}}");
+        // What a value holds is no name that can stand in `vars`.
+        let give = if name.contains('.') { default } else { format!("give it: vars = {{ {name} = … }}, or {default}") };
+        did_you_mean(name, known).unwrap_or(give)
     });
     DiffError::Refused { message, hint }
 }
@@ -279,6 +282,20 @@ mod tests {
         let DiffError::Refused { message, hint } = error else { panic!("a refusal: {error}") };
         assert_eq!(message, "/t/part.j2:2: the variable `prt` is not defined, in `{{ prt }}`");
         assert_eq!(hint.as_deref(), Some("did you mean `port`?"));
+    }
+
+    #[test]
+    fn the_way_out_can_be_written_as_it_stands() {
+        for (variable, wanted) in [
+            ("token", "give it: vars = { token = … }, or write {{ token | default(…) }}"),
+            ("site.token", "write {{ site.token | default(…) }}"),
+        ] {
+            let table = table().local("/t/main.j2", format!("{{{{ {variable} }}}}"));
+            let wish = template(json!({ "src": "/t/main.j2", "dest": "/d/f", "vars": { "site": { "port": 1 } } }));
+            let error = diff_fully(&*erase(wish), &table).expect_err("a variable that is nowhere");
+            let DiffError::Refused { hint, .. } = error else { panic!("a refusal: {error}") };
+            assert_eq!(hint.as_deref(), Some(wanted));
+        }
     }
 
     #[test]
