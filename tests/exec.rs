@@ -164,6 +164,8 @@ fn outputs_go_into_files_to_the_last_byte() {
     // A folder that cannot be is said before anything runs, and a disk that is full is no success.
     let ran = infra(&sshd, &["web-01", "exec", "--out-dir", "inventory.lua/x", "--", "true"]).expect(2);
     assert!(ran.stderr.contains("--out-dir inventory.lua/x: the folder cannot be made"), "{}", ran.stderr);
+    let ran = infra(&sshd, &["web-01", "exec", "--out-dir", "inventory.lua", "--", "true"]).expect(2);
+    assert!(ran.stderr.contains("--out-dir inventory.lua: it is there and is no folder"), "{}", ran.stderr);
     std::os::unix::fs::symlink("/dev/full", folder.join("web-03.exit")).expect("a link");
     let ran = infra_in(
         &sshd,

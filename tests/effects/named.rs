@@ -27,7 +27,7 @@ fn done(ground: &[Given], calls: &[(&str, Value)]) -> Vec<Done> {
             ((*kind).to_owned(), Value::Object(args.collect()))
         })
         .collect();
-    let look: Look = Arc::new(move || Seen { listing: listing(&root), fulfilled: Vec::new() });
+    let look: Look = Arc::new(move || Seen { listing: listing(&root), ..Seen::default() });
     run("@local", &calls, look).expect("a run")
 }
 

@@ -56,6 +56,8 @@ pub struct Seen {
     pub listing: Vec<String>,
     /// Whether the wish of each call is fulfilled.
     pub fulfilled: Vec<bool>,
+    /// Whether the wish of each call speaks of an owner who is not there.
+    pub ownerless: Vec<bool>,
 }
 
 /// A function that looks at the place.

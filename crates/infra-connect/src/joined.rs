@@ -68,6 +68,12 @@ impl Sent<'_> {
         if changes_within { up } else { ready }
     }
 
+    /// Takes back the count of the steps behind this one that no shell has begun.
+    fn take_back(&self, inner: &Inner, turn: usize) {
+        let behind = self.parts.ears.iter().zip(&self.steps).skip(turn + 1);
+        behind.filter(|(ear, _)| !ear.taken()).for_each(|_| inner.command_came_back());
+    }
+
     /// Kills a step, and one behind it that had begun already. Gives the process group that is still there.
     async fn kill(&mut self, inner: &Arc<Inner>, turn: usize) -> Option<u32> {
         let target = self.parts.ears[turn].target();
@@ -354,15 +360,16 @@ impl<'a> Joined<'a> {
         }
         self.inner.settle(&mut sent.exchange, &mut sent.parts, |parts| parts.ears[turn].settled()).await;
         let still_running = sent.kill(self.inner, turn).await;
+        sent.take_back(self.inner, turn);
         let found = sent.parts.ears[turn].target().is_some();
         stopped.ending(after, found, still_running, sent.exchange.progress().begun(turn))
     }
 
     /// The user could not be had in passing, so that nothing was done: each step finds its own way.
-    async fn each_by_itself(&mut self, sent: Sent<'a>, sink: OutputSink) -> Ending {
+    async fn each_by_itself(&mut self, mut sent: Sent<'a>, sink: OutputSink) -> Ending {
         self.apart = true;
         sent.steps.iter().for_each(|_| self.inner.command_came_back());
-        sent.steps.iter().rev().for_each(|ahead| self.steps.push_front(ahead.step.clone()));
+        sent.steps.drain(..).rev().for_each(|ahead| self.steps.push_front(ahead.step));
         // A shell of the user who is logged in serves on.
         if sent.session.user.is_none() {
             self.sent = Some(sent);
@@ -377,6 +384,7 @@ impl<'a> Joined<'a> {
     /// Hears what was sent to its end, and gives the shell back. Gives the answers, where there were questions and nothing went wrong.
     async fn end(&mut self) -> Option<Answers> {
         let mut sent = self.sent.take()?;
+        let turn = sent.parts.turn;
         sent.parts.turn = sent.parts.ears.len();
         if let Some(answers) = &mut sent.parts.answers {
             answers.waited_for();
@@ -401,6 +409,7 @@ impl<'a> Joined<'a> {
                 break;
             }
         }
+        sent.take_back(self.inner, turn);
         let Sent { mut session, exchange, parts, privilege, how, .. } = sent;
         if !whole {
             drop(exchange);

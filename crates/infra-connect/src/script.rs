@@ -2,7 +2,7 @@
 
 use infra_core::change::{Content, ScriptRun};
 use infra_core::command::{Command, Shell, quote};
-use infra_core::global_arguments::Context;
+use infra_core::global_arguments::{Context, is_variable};
 use infra_core::sh;
 
 use crate::receipts::Tag;
@@ -50,8 +50,7 @@ infra_sum <\"$infra_t\"
 pub(crate) fn environment<'e>(variables: impl IntoIterator<Item = (&'e String, &'e String)>) -> Result<Shell, String> {
     let mut lines = Vec::new();
     for (name, value) in variables {
-        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !letters || name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
+        if !is_variable(name) {
             return Err(format!("`{name}` cannot be the name of an environment variable"));
         }
         lines.push(sh!("export {}={}\n", Shell::verbatim(name.as_str()), value));

@@ -370,6 +370,7 @@ fn a_killed_step_ends_what_was_sent_with_it() {
             assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{name}: {ending:?}");
             assert!(matches!(&lined_up.answers().await[..], [None]), "{name}: it is asked afterwards");
             drop(lined_up);
+            assert_eq!(host.traffic().commands, 2, "{name}: the third was never begun");
             assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
             assert!(!there.exists(), "{name}: the step behind was done");
 
@@ -385,6 +386,16 @@ fn a_killed_step_ends_what_was_sent_with_it() {
             drop(lined_up);
             assert_eq!(perform(&host, &run("exit 4")).await.0, Ending::Exited(4), "{name}");
             assert!(!there.exists(), "{name}: the step behind was done");
+
+            // Nor is it counted where the one before it fails.
+            let before = host.traffic().commands;
+            let actions = [run("exit 3"), run(&format!("touch {}", there.display()))];
+            let steps = actions.iter().map(|action| Perform { action, context: &context, timeout: None, as_of: None }).collect();
+            let mut lined_up = host.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+            assert_eq!(lined_up.next(heard.sink()).await, Ending::Exited(3), "{name}");
+            lined_up.answers().await;
+            drop(lined_up);
+            assert_eq!((host.traffic().commands - before, there.exists()), (1, false), "{name}");
 
             let late = Action::Run(Command::new(Shell::verbatim("(sleep 0.2; echo late; echo late >&2) & exit 0")).leaving_processes());
             let actions = [run("echo first"), late];

@@ -11,7 +11,7 @@ use infra_connect::{Settings, Wire};
 use infra_core::Value;
 use infra_core::change::Action;
 use infra_core::command::{Command, Shell};
-use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending};
+use infra_core::connection::{Connect, ConnectError, ConnectStep, Connection, Ending, Lineup, Perform};
 use infra_core::global_arguments::Context;
 use infra_core::host::{Connector, Host, HostId};
 use infra_test::{BlackHole, HostKey, Sshd, SshdOptions};
@@ -302,6 +302,45 @@ async fn past_its_time_a_command_is_killed_on_the_host() {
     connection.close().await;
     drop((connection, wire));
     nothing_left(&sshd);
+}
+
+/// The shell that takes steps which go out together is killed with the one whose time is up. It may be the first of its connection, which outlives it.
+#[tokio::test]
+async fn a_killed_step_with_others_behind_it_leaves_the_connection() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (wire, connection) = reach(&sshd).await;
+    let context = Context::default();
+    let there = sshd.folder().join("there");
+    let actions = [run("sleep 610"), run(&format!("touch {}", there.display()))];
+    let timeout = Some(Duration::from_millis(300));
+    let steps = actions.iter().map(|action| Perform { action, context: &context, timeout, as_of: None }).collect();
+    let mut lined_up = connection.line_up(Lineup { steps, behind: vec![question("echo fact")] }).expect("it can");
+    let heard = Arc::new(Heard::default());
+    let ending = lined_up.next(heard.sink()).await;
+    assert!(matches!(ending, Ending::TimedOut { still_running: None, .. }), "{ending:?}");
+    assert!(!heard.stderr().contains("Killed"), "{}", heard.stderr());
+    assert!(matches!(&lined_up.answers().await[..], [None]));
+    drop(lined_up);
+    // Were it to end with that shell, it would have ended by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(perform(&connection, &run("exit 4")).await.0, Ending::Exited(4));
+    assert_eq!((sshd.logins(), there.exists()), (1, false));
+    connection.close().await;
+    drop((connection, wire));
+    nothing_left(&sshd);
+}
+
+#[tokio::test]
+async fn a_shell_that_is_killed_from_outside_is_lost_and_the_connection_is_not() {
+    let sshd = Sshd::start(SshdOptions::default()).unwrap();
+    let (_wire, connection) = reach(&sshd).await;
+    // The parent of the command's shell holds its receipt, and the parent of that one takes the commands: it is the first of its connection.
+    let kills = run("kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID; sleep 0.1");
+    let (ending, _) =
+        tokio::time::timeout(Duration::from_secs(60), perform(&connection, &kills)).await.expect("its outputs are at their end");
+    assert!(matches!(ending, Ending::Lost { begun: true, .. }), "{ending:?}");
+    assert_eq!(perform(&connection, &run("exit 4")).await.0, Ending::Exited(4));
+    assert_eq!(sshd.logins(), 1);
 }
 
 #[tokio::test]

@@ -76,6 +76,12 @@ pub trait Fact: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync 
         None
     }
 
+    /// What this answer rests on besides: the names of the owners that it tells.
+    fn answer_rests_on(&self, answer: &Self::Value) -> Resources {
+        let _ = answer;
+        Resources::none()
+    }
+
     /// The links that the output tells of: paths, and where each leads.
     fn links(&self, output: &Output) -> Vec<(String, String)> {
         let _ = output;
@@ -152,6 +158,8 @@ pub trait AnyFact: Send + Sync + fmt::Debug {
     fn at_link(&self) -> AtLink;
     /// See [`Fact::foresee_link`].
     fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value>;
+    /// See [`Fact::answer_rests_on`].
+    fn answer_rests_on(&self, answer: &Value) -> Resources;
     /// See [`Fact::links`].
     fn links(&self, output: &Output) -> Vec<(String, String)>;
     /// The same question about another path; none where its path is no argument of that name.
@@ -229,6 +237,10 @@ impl<F: Fact> AnyFact for Typed<F> {
     fn foresee_link(&self, target: &str, behind: &Value) -> Option<Value> {
         let behind = serde_json::from_value(behind.clone()).ok()?;
         self.0.foresee_link(target, &behind).map(|answer| serde_json::to_value(answer).expect(JSON))
+    }
+
+    fn answer_rests_on(&self, answer: &Value) -> Resources {
+        serde_json::from_value(answer.clone()).map_or_else(|_| Resources::none(), |answer| self.0.answer_rests_on(&answer))
     }
 
     fn links(&self, output: &Output) -> Vec<(String, String)> {

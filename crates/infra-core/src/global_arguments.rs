@@ -363,7 +363,13 @@ fn no_password_in_words(name: &str) -> ArgumentError {
     }
 }
 
-/// Checks what the schema cannot say of passwords, whose values no message shows, and of `umask`. `mark` stands before their names.
+/// Whether this can be the name of an environment variable that a shell sets.
+pub fn is_variable(name: &str) -> bool {
+    let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    letters && !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// Checks what the schema cannot say of passwords, whose values no message shows, of the names in `env`, and of `umask`. `mark` stands before their names.
 ///
 /// # Errors
 /// [`ArgumentError`] naming the argument.
@@ -380,6 +386,13 @@ pub fn check_values(given: &crate::Map, mark: &str) -> Result<(), ArgumentError>
             Some(_) => "takes a string",
         };
         return Err(ArgumentError { message: format!("`{name}` {problem}"), argument: Some(name), hint: None });
+    }
+    let env = format!("{mark}env");
+    if let Some(crate::Value::Object(variables)) = given.get(&env)
+        && let Some(name) = variables.keys().find(|name| !is_variable(name))
+    {
+        let message = format!("`{env}`: {name:?} cannot be the name of an environment variable");
+        return Err(ArgumentError { message, argument: Some(env), hint: None });
     }
     let name = format!("{mark}umask");
     match given.get(&name).map(|value| serde_json::from_value::<Mode>(value.clone())) {
@@ -438,6 +451,15 @@ mod tests {
         assert!(wrong("_su_password=hunter2-and-more").0.starts_with("`_su_password` stands on the command line"));
         assert_eq!(wrong("_timeout=-1").0, "`_timeout` takes seconds above 0, got -1");
         assert!(wrong("_zzzzzzzz=1").1.expect("a hint").starts_with("the arguments are _sudo, _sudo_user, _sudo_login, "));
+    }
+
+    #[test]
+    fn a_variable_has_a_name_that_shells_know() {
+        let error = GlobalArguments::from_words(&["_env={\"A\":\"1\",\"env b\":\"2\"}"]).expect_err("no shell sets that");
+        assert_eq!(error.message, "`_env`: \"env b\" cannot be the name of an environment variable");
+        for (name, can) in [("A", true), ("_a9", true), ("", false), ("9a", false), ("A-B", false), ("A=B", false), ("ä", false)] {
+            assert_eq!(is_variable(name), can, "{name}");
+        }
     }
 
     #[test]

@@ -86,8 +86,13 @@ pub enum Resource {
     Services,
     /// Users and groups.
     Users,
+    /// The names of those who own files, as `owner_of` and `group_of` spell them: what is known of the owner of a file does not hold any more, though nobody
+    /// touched the file.
+    Owner(String),
     /// What a login session has: its groups, limits, environment.
     Session,
+    /// What the sessions of this user alone have.
+    SessionOf(String),
     /// Kernel settings and modules.
     Kernel,
     /// Network settings and listeners.
@@ -136,6 +141,12 @@ impl Resources {
     /// A path and all below it.
     pub fn tree(path: impl Into<String>) -> Self {
         Self::only([Resource::Tree(path.into())])
+    }
+
+    /// What the owner and the group of a file rest on: that a user and a group go on having these names. Who has a number for a name has none, and may get one
+    /// when a user or a group is made.
+    pub fn owners(user: &str, group: &str) -> Self {
+        Self::only([Resource::owner_of(user), Resource::group_of(group)])
     }
 
     /// These and those.
@@ -188,6 +199,21 @@ impl Resources {
 }
 
 impl Resource {
+    /// The name of a user; all numbers that nobody has for a name are one.
+    pub fn owner_of(user: &str) -> Self {
+        if is_number(user) { Self::nameless_owner() } else { Self::Owner(user.to_owned()) }
+    }
+
+    /// The name of a group, likewise.
+    pub fn group_of(group: &str) -> Self {
+        if is_number(group) { Self::nameless_owner() } else { Self::Owner(format!(":{group}")) }
+    }
+
+    /// The numbers that no user or no group has, which may become somebody's when one is made.
+    pub fn nameless_owner() -> Self {
+        Self::Owner(String::new())
+    }
+
     fn normal(self) -> Self {
         match self {
             Self::Path(path) => Self::Path(normal_path(&path)),
@@ -213,9 +239,16 @@ impl fmt::Display for Resource {
         match self {
             Self::Path(path) => f.write_str(path),
             Self::Tree(path) => write!(f, "{}/**", path.trim_end_matches('/')),
+            Self::SessionOf(user) => write!(f, "session of {user}"),
+            Self::Owner(name) if name.is_empty() => f.write_str("owners without a name"),
+            Self::Owner(name) => write!(f, "owner {name}"),
             other => write!(f, "{}", format!("{other:?}").to_lowercase()),
         }
     }
+}
+
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A path as it is compared: no doubled slashes, no `.`, no slash at the end. `..` stays, for only the host knows where it leads.

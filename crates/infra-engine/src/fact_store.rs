@@ -92,15 +92,16 @@ impl FactStore {
 
     /// Whether the question is not answered, or will not be once this was touched.
     pub(crate) fn is_stale(&self, asked: &Asked, touched: &Resources) -> bool {
-        let rests_on = || asked.fact.rests_on().with_real_paths(&self.aliases);
-        !self.answers.contains_key(&asked.key()) || touched.with_real_paths(&self.aliases).overlaps(&rests_on())
+        let Some(kept) = self.answers.get(&asked.key()) else { return true };
+        touched.with_real_paths(&self.aliases).overlaps(&kept.rests_on.with_real_paths(&self.aliases))
     }
 
     /// Keeps an answer, or why there is none.
     pub(crate) fn keep(&mut self, asked: &Asked, answer: Result<Value, String>) {
         // Whether somebody can be asked at all rests on who there is, and on much else.
         let whoever = answer.is_err() && asked.context.privilege.some().is_some();
-        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on() };
+        let besides = answer.as_ref().map_or_else(|_| Resources::none(), |answer| asked.fact.answer_rests_on(answer));
+        let rests_on = if whoever { Resources::everything() } else { asked.fact.rests_on().and(besides) };
         let kept = Kept { asked: asked.clone(), answer: answer.map(Arc::new), rests_on };
         self.answers.insert(asked.key(), kept);
     }

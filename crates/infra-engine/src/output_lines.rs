@@ -34,7 +34,12 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// The last lines of both streams.
+    /// For the next command: the last lines are those of one command, the streams those of all.
+    pub(crate) fn of_next(self) -> Self {
+        Self { last: VecDeque::new(), ..self }
+    }
+
+    /// The last lines of both streams, of the last command.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         self.last.iter().cloned().collect()
     }

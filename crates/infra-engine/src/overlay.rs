@@ -162,6 +162,18 @@ impl Layer {
     }
 }
 
+/// The answer, unless one of these layers, which come after it, touches the names in it.
+fn renamed(fact: &dyn AnyFact, answer: Lookup, layers: &[Layer]) -> Lookup {
+    let Lookup::Known(value) = &answer else { return answer };
+    if layers.is_empty() {
+        return answer;
+    }
+    let names = fact.answer_rests_on(value);
+    // What touches everything has been asked about the path as well; of that it may have said what will be there.
+    let touches = |layer: &&Layer| matches!(layer.touches, Resources::Only(_)) && layer.touches.overlaps(&names);
+    layers.iter().find(touches).map_or(answer, |layer| Lookup::Unknown(layer.from.clone()))
+}
+
 impl<'a> Wanted<'a> {
     fn new(fact: &'a dyn AnyFact, context: &'a Context, ways: &Ways<'_>) -> Self {
         let walked = fact.path().map(|path| ways.walk(path, false));
@@ -226,9 +238,11 @@ impl<'a> View<'a> {
         if let Some(from) = wanted.unsure {
             return Lookup::Unknown(from);
         }
-        match self.layers.iter().rev().find_map(|layer| layer.decide(&wanted, &self.aliases).map(|decided| (layer, decided))) {
-            Some((_, Decided::Answer(answer))) => return answer,
-            Some((layer, Decided::Link(target))) => {
+        let decided = |(place, layer): (usize, &Layer)| layer.decide(&wanted, &self.aliases).map(|decided| (place, decided));
+        match self.layers.iter().enumerate().rev().find_map(decided) {
+            Some((place, Decided::Answer(answer))) => return renamed(&**fact, answer, &self.layers[place + 1..]),
+            Some((place, Decided::Link(target))) => {
+                let layer = &self.layers[place];
                 return self.look_behind(fact, &target, links).unwrap_or_else(|| Lookup::Unknown(layer.from.clone()));
             }
             None => {}
@@ -279,7 +293,7 @@ impl<'a> View<'a> {
         if answer == Lookup::Missing {
             self.seen.borrow_mut().missing.push(fact.clone());
         }
-        answer
+        renamed(&**fact, answer, self.layers)
     }
 
     /// That the operation which turned a link is what the answer depends on.

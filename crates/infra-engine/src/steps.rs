@@ -122,7 +122,7 @@ impl OperationRun {
         let text = if self.is_elsewhere() { describe::step_at(&self.at.host.name, &text) } else { text };
         self.events.emit(Event::CommandStarted { op, host, text: text.clone() }).await;
         let (sink, splitter, end) =
-            OutputLines::new(describe::moves(action)).parts(self.events.clone(), op, host, std::mem::take(&mut done.kept));
+            OutputLines::new(describe::moves(action)).parts(self.events.clone(), op, host, std::mem::take(&mut done.kept).of_next());
         // In a task of its own: a connection that waits to hand on its output must not keep it from being taken.
         let mut splitting = JoinSet::new();
         splitting.spawn(splitter.run());

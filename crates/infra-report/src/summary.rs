@@ -6,7 +6,7 @@ use std::time::Duration;
 use infra_core::command::quote;
 use infra_core::event::{Outcome, RunKind, StopReason, Waves};
 use infra_core::host::HostId;
-use infra_core::plan::BlockId;
+use infra_core::plan::{BlockId, Outlook};
 use infra_core::run_state::{Accounting, Bucket, HostState, RunState};
 
 use crate::outcome;
@@ -149,21 +149,26 @@ fn totals(accounting: &Accounting, took: Option<Duration>, page: Page) -> String
     format!("{hosts}: {}{took}\n", parts.collect::<Vec<_>>().join(", "))
 }
 
-/// For `exec`: how the command ended where it did not end well, equal endings once.
+/// For `exec`: how the command ended where it did not end well, equal endings once, and which one that was where there are several.
 fn exits(state: &RunState, page: Page) -> String {
+    let operations = state.plan.iter().flat_map(|plan| &plan.operations);
+    let several = operations.flat_map(|operation| &operation.hosts).any(|host| match &host.outlook {
+        Outlook::Change { steps, .. } => steps.len() > 1,
+        _ => false,
+    });
     let mut endings: Vec<(String, Vec<&str>)> = Vec::new();
     for host in state.hosts.values() {
         let failed = host.results.values().find_map(|result| outcome::failure(&result.outcome));
         if let Some(failure) = failed {
-            let message = outcome::message(failure);
-            match endings.iter_mut().find(|(known, _)| *known == message) {
+            let step = failure.step.as_deref().filter(|_| several).map_or_else(String::new, |step| outcome::step(step, "    "));
+            let ending = format!("{}\n{step}", page.bad(&outcome::message(failure)));
+            match endings.iter_mut().find(|(known, _)| *known == ending) {
                 Some((_, names)) => names.push(&host.name),
-                None => endings.push((message, vec![&host.name])),
+                None => endings.push((ending, vec![&host.name])),
             }
         }
     }
-    let lines = endings.into_iter().map(|(message, names)| format!("[{}] {}\n", nodeset::fold_within(names, 60), page.bad(&message)));
-    lines.collect()
+    endings.into_iter().map(|(ending, names)| format!("[{}] {ending}", nodeset::fold_within(names, 60))).collect()
 }
 
 /// The hosts that went into a block and did not come to its end, by block: what the block takes away from them at its beginning is not given back.

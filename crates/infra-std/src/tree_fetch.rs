@@ -32,7 +32,7 @@ impl Fetch<'_> {
         let mut directories = Vec::new();
         let mut files = Vec::new();
         let mut links = Vec::new();
-        let mut skipped = found.strange;
+        let mut skipped = 0;
         for entry in &found.entries {
             match entry.kind {
                 EntryKind::Directory => {
@@ -58,9 +58,14 @@ impl Fetch<'_> {
                 EntryKind::Special => skipped += 1,
             }
         }
-        let left = match skipped {
-            0 => String::new(),
-            skipped => format!(" ({skipped} left out: links that lead out of it, and what is no file)"),
+        let left = [
+            (skipped, "links that lead out of it, and what is no file"),
+            (found.strange, "names that are no line of UTF-8, and links that lead to one"),
+        ];
+        let left = left.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} left out: {what}"));
+        let left = match left.collect::<Vec<_>>() {
+            none if none.is_empty() => String::new(),
+            some => format!(" ({})", some.join("; ")),
         };
         if directories.is_empty() && files.is_empty() && links.is_empty() && (local.is_some()) {
             return Change::none(format!("{} holds the same{left}", self.dest));

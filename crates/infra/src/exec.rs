@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use infra_core::diagnostic::Diagnostic;
-use infra_core::global_arguments::GlobalArguments;
+use infra_core::global_arguments::{GlobalArguments, is_variable};
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
 /// The options of `exec`.
@@ -157,6 +157,9 @@ impl ExecOptions {
             let Some((name, value)) = word.split_once('=').filter(|(name, _)| !name.is_empty()) else {
                 return misuse(&format!("--env {word} is no NAME=VALUE"), "--env LANG=C");
             };
+            if !is_variable(name) {
+                return misuse(&format!("--env {word}: `{name}` cannot be the name of an environment variable"), "--env LANG=C");
+            }
             env.insert(name.to_owned(), value.to_owned());
         }
         let globals = GlobalArguments {

@@ -368,6 +368,7 @@ mod tests {
                 "--script and --stdin exclude each other: the program is sent where the input would be",
             ),
             (&["exec", "--env", "A", "--", "b"], "--env A is no NAME=VALUE"),
+            (&["exec", "--env", "A-B=c", "--", "b"], "--env A-B=c: `A-B` cannot be the name of an environment variable"),
             (&["exec", "--diff", "--", "a"], "exec has no --diff without --gather"),
             (
                 &["exec", "--gather", "--json", "--", "a"],

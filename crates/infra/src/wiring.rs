@@ -448,7 +448,13 @@ async fn input(settings: &Settings, folder: &Path) -> Result<Option<Read>, Troub
 fn outputs(exec: &Exec, folder: &Path) -> Result<Option<(OutFolder, Failed)>, Diagnostic> {
     let Some(path) = &exec.out_dir else { return Ok(None) };
     let made = OutFolder::create(folder.join(path));
-    made.map(Some).map_err(|error| Diagnostic::misuse(format!("--out-dir {}: the folder cannot be made: {error}", path.display())))
+    made.map(Some).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => "it is there and is no folder".to_owned(),
+            _ => format!("the folder cannot be made: {error}"),
+        };
+        Diagnostic::misuse(format!("--out-dir {}: {why}", path.display()))
+    })
 }
 
 /// Whether there is such a file, before anything is made of it: the nearest right name is one of its neighbours.

@@ -82,7 +82,7 @@ impl Master {
         }
         command.args(["-o", &options.persistence(kept)]);
         command.args(options.arguments(client, Some(settings)));
-        command.arg("--").arg(&options.address).arg(remote_command());
+        command.arg("--").arg(&options.address).arg(if kept { remote_command() } else { first_command() });
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         crate::child::own_session(&mut command);
         let error = |error: std::io::Error| failed(ConnectStep::Settings, format!("ssh cannot be started: {error}"), None);
@@ -267,6 +267,13 @@ impl Drop for Master {
 /// What the user's login shell is given, whatever it is.
 fn remote_command() -> String {
     format!("exec sh -c '{BOOT}'")
+}
+
+/// The same for the first session of a master that lives as long as that: when our shell there is killed, another one goes on to wait for the end of the input.
+/// It has nothing to say of that (the subshell is for those that redirect a command's outputs in themselves), and lets go of the outputs, so that they are at
+/// their end for who listens.
+fn first_command() -> String {
+    format!("exec sh -c 'exec 3>&2 2>/dev/null; (exec sh -c \"$0\" 2>&3 3>&-); exec cat >/dev/null 3>&-' '{BOOT}'")
 }
 
 fn read_log(path: &PathBuf) -> String {

@@ -75,6 +75,70 @@ fn what_is_written_through_a_link_is_unknown_by_its_real_path() {
     assert_eq!(look("/a/b", &[only]), "base");
 }
 
+/// Who owns the file at a path, by name.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+struct OwnerAt {
+    path: String,
+}
+
+impl Fact for OwnerAt {
+    const NAME: &'static str = "made.owner_at";
+    const DOC: &'static str = "Who owns the file at a path.";
+    type Value = String;
+
+    fn command(&self) -> Command {
+        sh!("stat {}", self.path).into()
+    }
+
+    fn parse(&self, output: &Output) -> Result<String, ParseError> {
+        Ok(output.text().into_owned())
+    }
+
+    fn rests_on(&self) -> Resources {
+        Resources::path(self.path.as_str())
+    }
+
+    fn answer_rests_on(&self, owner: &String) -> Resources {
+        Resources::owners(owner, "root")
+    }
+
+    fn examples() -> Vec<FactExample> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn an_answer_is_unknown_once_the_names_in_it_are_touched() {
+    let names = |call, name: &str| touching(call, Resources::only([Resource::owner_of(name)]));
+    let question = OwnerAt { path: "/a".into() };
+    let given = |call| layer(call, Change::new("x").touching(Resources::path("/a")).answer(&question, &"ann".to_owned()));
+    for (owner, layers, wanted) in [
+        ("ann", vec![names(0, "ben")], Some("ann")),
+        ("ann", vec![names(0, "ann")], None),
+        ("1001", vec![names(0, "ann"), touching(1, Resources::only([Resource::group_of("root")]))], None),
+        ("1001", vec![names(0, "ann")], Some("1001")),
+        ("1001", vec![touching(0, Resources::only([Resource::nameless_owner()]))], None),
+        ("ben", vec![names(0, "ann"), given(1)], Some("ann")),
+        ("ben", vec![given(0), names(1, "ann")], None),
+        ("ben", vec![given(0), names(1, "ben")], Some("ann")),
+    ] {
+        let (mut store, locals, context) = (FactStore::default(), LocalFiles::default(), Context::default());
+        let asked = Asked::new(erase(question.clone()), &context);
+        store.keep(&asked, Ok(json!(owner)));
+        for layer in &layers {
+            let touches = Resources::only([Resource::owner_of(owner), Resource::group_of("root")]).overlaps(&layer.touches);
+            assert_eq!(store.is_stale(&asked, &layer.touches), touches || layer.touches.overlaps(&Resources::path("/a")), "{owner}");
+        }
+        let store = Mutex::new(store);
+        let found = View::new(&store, &locals, &layers, &context).lookup(&asked.fact);
+        let known = match &found {
+            Lookup::Known(value) => value.as_str(),
+            _ => None,
+        };
+        assert_eq!(known, wanted, "{owner} {layers:?}");
+    }
+}
+
 fn layer(call: u32, change: Change) -> Layer {
     let from = DependsOn { call, name: format!("call {call}") };
     Layer { from, touches: change.touches.unwrap_or(Resources::Everything), effects: change.effects }

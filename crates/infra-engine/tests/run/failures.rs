@@ -30,6 +30,16 @@ async fn a_failed_host_leaves_the_others_to_go_on() {
 }
 
 #[tokio::test]
+async fn a_failure_shows_what_its_own_step_printed() {
+    let fleet = Fleet::new(&["a"], |_| calls([call(1, "made.touchless", json!({ "commands": ["one", "two", "three"] }))]));
+    let fleet = fleet.behaves("a", "one", Behaviour::Print("reading", 0)).behaves("a", "two", Behaviour::Print("no such file", 3));
+    let ran = fleet.run().await;
+    let failure = failure(ran.outcome(0, 0));
+    assert_eq!((failure.step.as_deref(), &failure.last_output[..]), (Some("two"), &["no such file".to_owned()][..]));
+    assert_eq!(fleet.performed("a"), ["one", "two"]);
+}
+
+#[tokio::test]
 async fn every_ending_has_its_outcome() {
     let after = seconds(5);
     let lost = |begun| Ending::Lost { reason: "broken pipe".into(), begun };

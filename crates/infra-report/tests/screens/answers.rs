@@ -46,6 +46,37 @@ fn output_of_one_host_is_as_it_is() {
     ");
 }
 
+/// Of several commands the one that failed is named.
+#[test]
+fn one_of_several_commands_failed() {
+    let ended = |host: u32, result| Event::HostOperationEnded { op: OpId(0), host: HostId(host), result: Box::new(result) };
+    let run = Run::fleet(RunKind::Exec, 4)
+        .connected()
+        .planned(vec![operation("uname; false; true", 0, (0..4).map(|host| (host, change("", &["uname", "false", "true"]))))])
+        .then(Event::Executing)
+        .then(Event::OperationStarted { op: OpId(0) })
+        .each((0..4).map(|host| Event::HostOperationStarted { op: OpId(0), host: HostId(host) }))
+        .then(ended(0, changed("", 0.0)))
+        .each((1..3).map(|host| ended(host, failed(exited(1, "false", &["Linux"]), 0.0))))
+        .then(ended(3, failed(exited(1, "uname", &[]), 0.0)))
+        .then(Event::OperationEnded { op: OpId(0) })
+        .ended();
+    let (human, _) = run.shown(ScreenSettings { invocation: words("infra web exec -c uname -c false -c true"), ..settings() });
+    assert_snapshot!(human, @r"
+    --> Connecting to 4 hosts
+    --> Preparing 4 hosts
+    --> Running on 4 hosts
+    [web-[02-03]] exited with 1
+        > false
+    [web-04] exited with 1
+        > uname
+    4 hosts: 1 ok, 3 failed
+        failed: web-[02-04]
+
+        To go on from there: infra web exec -c uname -c false -c true --limit web-02,web-03,web-04
+    ");
+}
+
 #[test]
 fn output_of_several_hosts_says_whose_it_is() {
     let (human, results) = exec(3).shown(ScreenSettings { invocation: words("infra web exec -- uname -s"), ..settings() });

@@ -53,6 +53,10 @@ impl Fact for Directory {
         Some(&self.path)
     }
 
+    fn answer_rests_on(&self, found: &Found<Status>) -> Resources {
+        found.is().map_or_else(Resources::none, |status| Resources::owners(&status.user, &status.group))
+    }
+
     fn foresee(&self, node: &Node) -> Option<Found<Status>> {
         match node {
             Node::Absent => Some(Found::Nothing),

@@ -81,6 +81,10 @@ impl Fact for Link {
         Some(&self.path)
     }
 
+    fn answer_rests_on(&self, found: &Found<LinkStatus>) -> Resources {
+        found.is().map_or_else(Resources::none, |status| Resources::owners(&status.user, &status.group))
+    }
+
     fn foresee(&self, node: &Node) -> Option<Found<LinkStatus>> {
         match node {
             Node::Absent => Some(Found::Nothing),

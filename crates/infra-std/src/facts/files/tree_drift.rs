@@ -6,7 +6,7 @@ use infra_core::fact::{Fact, ParseError};
 use infra_core::mode::Mode;
 use infra_core::node::Node;
 use infra_core::output::Output;
-use infra_core::resources::Resources;
+use infra_core::resources::{Resource, Resources};
 use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,8 @@ impl Fact for TreeDrift {
     }
 
     fn rests_on(&self) -> Resources {
-        Resources::tree(&self.path)
+        let names = self.user.as_deref().map(Resource::owner_of).into_iter().chain(self.group.as_deref().map(Resource::group_of));
+        Resources::tree(&self.path).and(Resources::only(names))
     }
 
     fn path(&self) -> Option<&str> {

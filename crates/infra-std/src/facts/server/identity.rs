@@ -67,6 +67,10 @@ impl Fact for Identity {
         Resources::only([Resource::Session])
     }
 
+    fn answer_rests_on(&self, who: &WhoAsks) -> Resources {
+        Resources::only([Resource::SessionOf(who.user.clone())])
+    }
+
     fn examples() -> Vec<FactExample> {
         let admin = WhoAsks {
             user: "admin".to_owned(),

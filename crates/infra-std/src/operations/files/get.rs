@@ -74,7 +74,7 @@ impl Operation for Get {
         local file is left.\n\n\
         Of a directory all files are fetched that differ, as one stream of at most 256 MiB or 1000 files at a time, each put in place when it has arrived \
         whole; of a file that grows meanwhile as much as there was. Files that the host has not are left. Links are made as they are, but for those that \
-        lead out of the directory: these, and sockets, pipes and devices, are left out. No link in the local directory is followed.";
+        lead out of the directory: these, sockets, pipes and devices, and names that are no line of UTF-8, are left out, which the plan counts. No link in the local directory is followed.";
 
     fn check(&self) -> Result<(), Misuse> {
         check_path("src", &self.src)?;
@@ -221,6 +221,35 @@ mod tests {
             .no_local("/deploy/a");
         let operation = bind(json!({ "src": "/srv/a", "dest": "/deploy/a" })).expect("right arguments");
         assert_eq!(diff_fully(&*operation, &table).expect_err("not known").to_string(), "depends on «Make the results»");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_tree_is_counted_with_its_reason() {
+        let root = Status::foreseen(0o755, "root", "root", None);
+        let pipe = Entry {
+            path: "pipe".into(),
+            kind: EntryKind::Special,
+            mode: Mode::Bits(0o644),
+            user: "root".into(),
+            group: "root".into(),
+            uid: Some(0),
+            gid: Some(0),
+            size: None,
+            sha256: None,
+            target: None,
+        };
+        let (pipes, names) = ("1 left out: links that lead out of it, and what is no file", "2 left out: names that are no line of UTF-8");
+        for (entries, strange, wanted) in [
+            (vec![pipe.clone()], 0, format!("({pipes})")),
+            (Vec::new(), 2, format!("({names}, and links that lead to one)")),
+            (vec![pipe], 2, format!("({pipes}; {names}, and links that lead to one)")),
+        ] {
+            let found = Contents { root: root.clone(), entries, excluded: Vec::new(), strange };
+            let table = MadeUp::new().fact(&Tree::at("/srv/out", &LeftOut::default()), Found::Is(found)).no_local("/deploy/out");
+            let operation = bind(json!({ "src": "/srv/out/", "dest": "/deploy/out" })).expect("right arguments");
+            let (change, _) = diff_fully(&*operation, &table).expect("a change");
+            assert!(change.reason.ends_with(&wanted), "{}", change.reason);
+        }
     }
 
     #[test]

@@ -44,12 +44,16 @@ impl Operation for Group {
     }
 
     fn touches(&self) -> Resources {
-        Resources::only(touched())
+        let own = (!self.present || self.gid.is_some()).then(|| Resource::group_of(&self.group));
+        Resources::only(touched()).and(Resources::only([Resource::nameless_owner()].into_iter().chain(own)))
     }
 
     fn diff(&self, facts: &Facts<'_>) -> Result<Change, DiffError> {
         let name = &self.group;
         let (mut groups, mut users, tool) = facts.get((&Groups {}, &Users {}, &Which { command: "groupadd".to_owned() }))?;
+        // A new number may be that of files which nobody owned.
+        let own = groups.contains_key(name).then(|| Resource::group_of(name));
+        let renamed = Resources::only([Resource::nameless_owner()].into_iter().filter(|_| self.present).chain(own));
         let change = match (groups.get(name), self.present) {
             (None, false) => return Ok(Change::none(format!("there is no group {name}"))),
             (None, true) => {
@@ -62,7 +66,9 @@ impl Operation for Group {
                 Change::new("create").run(Shell::argv(words))
             }
             (Some(found), false) => {
-                if let Some((user, _)) = users.iter().find(|(_, user)| found.gid.is_some() && user.gid == found.gid) {
+                // The numbers are not known of what the plan will make.
+                let is_first = |user: &User| user.group == *name || (found.gid.is_some() && user.gid == found.gid);
+                if let Some((user, _)) = users.iter().find(|(_, user)| is_first(user)) {
                     return Err(DiffError::refused_with_hint(
                         format!("{name} is the primary group of the user {user}"),
                         "remove the user before, or give it another group: see server.user",
@@ -88,7 +94,7 @@ impl Operation for Group {
             return Err(missing_tool("groupadd"));
         }
         // The users are as they were: without saying so, an operation on a user after this one would depend on it.
-        Ok(change.answer(&Groups {}, &groups).answer(&Users {}, &users).touching(Resources::only(touched())))
+        Ok(change.answer(&Groups {}, &groups).answer(&Users {}, &users).touching(Resources::only(touched()).and(renamed)))
     }
 
     fn examples() -> Vec<Example> {

@@ -114,14 +114,17 @@ impl Operation for User {
 
     fn touches(&self) -> Resources {
         if !self.present {
-            return accounts_touched().and(Resources::only([Resource::Session]));
+            return accounts_touched().and(Resources::only([self.session()])).and(self.names_lost());
         }
         match self.uid {
             // The files in a home directory that the arguments do not tell get another owner.
             Some(_) => Resources::everything(),
             // The home directory of a user that is there may be anywhere.
             None if self.wished_keys().is_some() && self.home.is_none() => Resources::everything(),
-            None => accounts_touched().and(Resources::only([Resource::Session])).and(self.home_touched(true)),
+            None => {
+                let made = Resources::only([self.session(), Resource::nameless_owner()]);
+                accounts_touched().and(made).and(self.home_touched(true))
+            }
         }
     }
 
@@ -131,6 +134,9 @@ impl Operation for User {
         let (at, above) = (self.home_question(), self.above_home_question());
         // Asked before it is known that this is the home directory, so that one round answers all where it is.
         let guessed = self.wished_keys().map(|_| KeysFound::ask(facts, &self.home_path()));
+        if !self.present {
+            return self.diff_removal(facts, which);
+        }
         let who = Identity {};
         let (users, groups, tool, home, above, who) = match &hash {
             // What is asked together is gathered together.
@@ -143,11 +149,9 @@ impl Operation for User {
         let home = Home { found: home, makes_parents: above == Found::Nothing };
         let current = hash.map(|hash| facts.get(&hash)).transpose()?.flatten();
         let keys = guessed.map(|guessed| self.keys_place(facts, &users, &groups, &home, guessed)).transpose()?;
-        let change = match (users.get(&self.user), self.present) {
-            (None, false) => return Ok(Change::none(format!("there is no user {}", self.user))),
-            (Some(_), false) => self.remove(users),
-            (None, true) => self.create(users, groups, &home, &who)?,
-            (Some(found), true) => {
+        let change = match users.get(&self.user) {
+            None => self.create(users, groups, &home, &who)?,
+            Some(found) => {
                 let found = found.clone();
                 self.update(&found, users, groups, &home, current.as_deref())?
             }
@@ -256,8 +260,11 @@ impl Operation for User {
                 .refused("the password of ann cannot be read"),
             example("A group that is not there", json!({ "user": "ann", "groups": ["adm", "docker"] }), "/home/ann", there())
                 .refused("there is no group docker"),
-            example("Remove it", json!({ "user": "ann", "present": false }), "/home/ann", there()).steps(["userdel -- ann"]),
+            example("Remove it", json!({ "user": "ann", "present": false }), "/home/ann", there())
+                .fact(&Text::at(LOGIN_DEFS), Found::Is("USERGROUPS_ENAB yes\n".to_owned()))
+                .steps(["userdel -- ann"]),
             example("It is gone already", json!({ "user": "zoe", "present": false }), "/home/zoe", Found::Nothing)
+                .fact(&Text::at(LOGIN_DEFS), Found::Nothing)
                 .nothing("there is no user zoe"),
         ]
     }
@@ -352,11 +359,41 @@ impl User {
         Resources::only(own.into_iter().chain(above.filter(|_| makes_parents)))
     }
 
-    fn remove(&self, mut users: BTreeMap<String, FoundUser>) -> Change {
-        users.remove(&self.user);
-        // Whether the group of its name goes as well is the host's setting, so what becomes of the groups is not foretold.
-        let session = Resources::only([Resource::Session]);
-        Change::new("remove").run(sh!("userdel -- {}", self.user)).answer(&Users {}, &users).touching(accounts_touched().and(session))
+    fn remove(&self, mut users: BTreeMap<String, FoundUser>, mut groups: BTreeMap<String, Group>, settings: &Found<String>) -> Change {
+        let own = users.remove(&self.user).is_some_and(|found| found.group == self.user);
+        set_members(&mut groups, &self.user, &[]);
+        // The group of its name goes as well where the host's setting says so and nobody else is in it (userdel(8)).
+        let is_others =
+            users.values().any(|user| user.group == self.user) || groups.get(&self.user).is_none_or(|group| !group.members.is_empty());
+        let mut touches = accounts_touched().and(Resources::only([self.session(), Resource::owner_of(&self.user)]));
+        if own && !is_others && settings.is().is_some_and(|text| has_own_groups(text)) {
+            groups.remove(&self.user);
+            touches = touches.and(Resources::only([Resource::group_of(&self.user)]));
+        }
+        let change = Change::new("remove").run(sh!("userdel -- {}", self.user));
+        change.answer(&Users {}, &users).answer(&Groups {}, &groups).touching(touches)
+    }
+
+    /// The home directory is left alone, so nothing is asked about it.
+    fn diff_removal(&self, facts: &Facts<'_>, which: Which) -> Result<Change, DiffError> {
+        let (users, groups, tool, settings) = facts.get((&Users {}, &Groups {}, &which, &Text::at(LOGIN_DEFS)))?;
+        if !users.contains_key(&self.user) {
+            return Ok(Change::none(format!("there is no user {}", self.user)));
+        }
+        if tool.is_none() {
+            return Err(missing_tool("useradd"));
+        }
+        Ok(self.remove(users, groups, &settings))
+    }
+
+    /// The names that files of the user do not go by any more when there is no such user.
+    fn names_lost(&self) -> Resources {
+        Resources::owners(&self.user, &self.user)
+    }
+
+    /// What somebody else has in a session stays.
+    fn session(&self) -> Resource {
+        Resource::SessionOf(self.user.clone())
     }
 
     fn create(
@@ -387,8 +424,10 @@ impl User {
         words.extend(own_group.then(|| "-U".to_owned()));
         words.push(if self.create_home { "-m" } else { "-M" }.to_owned());
         words.extend(["--".to_owned(), self.user.clone()]);
+        // Files that nobody owned may become the user's.
+        let made = Resources::only([Resource::nameless_owner()]);
         let mut change =
-            Change::new("create").run(Shell::argv(words)).touching(accounts_touched().and(self.home_touched(home.makes_parents)));
+            Change::new("create").run(Shell::argv(words)).touching(accounts_touched().and(made).and(self.home_touched(home.makes_parents)));
 
         let new = FoundUser {
             uid: self.uid,
@@ -427,7 +466,7 @@ impl User {
         let mut wished = found.clone();
         let mut words: Vec<String> = Vec::new();
         let mut said: Vec<String> = Vec::new();
-        let mut touches = accounts_touched().and(Resources::only([Resource::Session]));
+        let mut touches = accounts_touched().and(Resources::only([self.session()]));
         for (option, what, value, field) in [
             ("-d", "home", self.home.as_ref().map(|home| normal_path(home)), &mut wished.home),
             ("-s", "shell", self.shell.clone(), &mut wished.shell),
@@ -468,6 +507,7 @@ impl User {
             words.extend((!self.unique).then(|| "-o".to_owned()));
             wished.uid = Some(uid);
             touches = touches.and(Resources::only([Resource::Tree(found.home.clone()), Resource::Tree(wished.home.clone())]));
+            touches = touches.and(Resources::only([Resource::owner_of(&self.user), Resource::nameless_owner()]));
         }
         let mut change = Change::default();
         if !words.is_empty() {
@@ -555,6 +595,15 @@ impl User {
         }
         Ok(Some(wished.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()))
     }
+}
+
+/// The file of settings of useradd(8) and its like.
+const LOGIN_DEFS: &str = "/etc/login.defs";
+
+/// Whether these settings say that a user has a group of its own, which comes and goes with it.
+fn has_own_groups(settings: &str) -> bool {
+    let mut values = settings.lines().rev().filter_map(|line| line.trim().strip_prefix("USERGROUPS_ENAB")?.split_whitespace().next());
+    values.next().is_some_and(|value| value.trim_matches('"').eq_ignore_ascii_case("yes"))
 }
 
 fn no_group(names: &[&str]) -> DiffError {
@@ -670,6 +719,38 @@ mod tests {
                 let (again, _) = diff_fully(&*operation, &after).expect("nothing");
                 assert!(again.is_none(), "{args}: {:?}", steps_of(&again));
             }
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_the_group_of_a_user_who_goes_is_foretold() {
+        let group = |gid: u32, members: &[&str]| Group { gid: Some(gid), members: members.iter().map(|name| (*name).to_owned()).collect() };
+        let user = |gid: u32, group: &str| FoundUser { gid: Some(gid), group: group.to_owned(), ..FoundUser::default() };
+        for (settings, first, members, other, goes) in [
+            ("# USERGROUPS_ENAB no\nUSERGROUPS_ENAB yes\n", "ann", &["ann"][..], "bob", true),
+            ("USERGROUPS_ENAB\tno", "ann", &[], "bob", false),
+            ("", "ann", &[], "bob", false),
+            ("USERGROUPS_ENAB yes", "adm", &[], "bob", false),
+            ("USERGROUPS_ENAB yes", "ann", &["bob"], "bob", false),
+            ("USERGROUPS_ENAB yes", "ann", &[], "ann", false),
+        ] {
+            let groups = BTreeMap::from([("ann".to_owned(), group(7, members)), ("adm".to_owned(), group(4, &["ann", "bob"]))]);
+            let table = MadeUp::new()
+                .fact(&Users {}, BTreeMap::from([("ann".to_owned(), user(7, first)), ("bob".to_owned(), user(8, other))]))
+                .fact(&Groups {}, groups)
+                .fact(&Which { command: "useradd".to_owned() }, Some("/usr/sbin/useradd".to_owned()))
+                .fact(&Text::at(LOGIN_DEFS), Found::Is(settings.to_owned()))
+                .fact(&Directory::at("/home/ann"), Found::Nothing)
+                .fact(&Directory::at("/home"), Found::Nothing);
+            let (change, rounds) = diff_fully(&*erase(wish(json!({ "user": "ann", "present": false }))), &table).expect("a change");
+            let foretold = change.effects.iter().find_map(|effect| match effect {
+                Effect::Answer { fact, answer, .. } if fact == "server.groups" => Some(answer.clone()),
+                _ => None,
+            });
+            let mut wanted = BTreeMap::from([("adm".to_owned(), group(4, &["bob"]))]);
+            let left: Vec<&str> = members.iter().copied().filter(|name| *name != "ann").collect();
+            wanted.extend((!goes).then(|| ("ann".to_owned(), group(7, &left))));
+            assert_eq!((foretold, rounds), (Some(json!(wanted)), 1), "{settings} {first} {members:?} {other}");
         }
     }
 
