@@ -77,14 +77,29 @@ pub(crate) fn explain(log: &str, stderr: &str, said: &str, late: Option<f64>, op
             turned_away = !log.contains("debug1: Executing proxy command")
                 && ["Connection closed", "Connection reset", "closed by remote host", "Broken pipe"].iter().any(|end| log.contains(end));
             let words = last.unwrap_or_else(|| "the server closed the connection".to_owned());
-            let hint =
-                "a server that has too many connections under way closes new ones (`MaxStartups`, `PerSourcePenalties` in its sshd_config)";
-            (words, turned_away.then(|| hint.to_owned()))
+            if turned_away { at_the_door(log, words) } else { (words, None) }
         }
         _ => (last.unwrap_or_else(|| "ssh ended without a word".to_owned()), None),
     };
     let transient = turned_away || late.is_some() || matches!(step, ConnectStep::Resolve | ConnectStep::Connect | ConnectStep::Banner);
     Attempt { error: failed(step, message, hint), turned_away, transient }
+}
+
+/// Which of its limits an sshd turned us away by: it says so in place of its greeting, where it is new enough. `words` are ssh's own.
+fn at_the_door(log: &str, words: String) -> (String, Option<String>) {
+    // Being refused adds nothing to a penalty, so that asking again later is no harm.
+    if log.contains("banner line 0: Not allowed at this time") {
+        let hint = "its sshd holds failed log-ins from this address against all who come from it (`PerSourcePenalties`): wait until the penalty \
+                    is over, mend the log-in that failed (the log of its sshd says `penalty:` and what for), or have this address in its \
+                    `PerSourcePenaltyExemptList`";
+        return ("the server takes nobody from our address for now (\"Not allowed at this time\")".to_owned(), Some(hint.to_owned()));
+    }
+    if log.contains("banner line 0: Exceeded MaxStartups") {
+        let hint = "allow more log-ins at a time (`MaxStartups` in its sshd_config), or take fewer hosts behind it at once";
+        return ("the server has too many log-ins under way (\"Exceeded MaxStartups\")".to_owned(), Some(hint.to_owned()));
+    }
+    let hint = "a server that has too many connections under way closes new ones (`MaxStartups`, `PerSourcePenalties` in its sshd_config)";
+    (words, Some(hint.to_owned()))
 }
 
 fn in_time(step: ConnectStep, seconds: f64) -> String {
@@ -332,6 +347,40 @@ mod tests {
         let attempt = explained(log, "me@jump: Permission denied (publickey).\r\n", "", None);
         assert!(!attempt.turned_away);
         assert_eq!((attempt.error.step, attempt.error.message.as_str()), (ConnectStep::Banner, "me@jump: Permission denied (publickey)."));
+    }
+
+    #[test]
+    fn the_limit_that_turned_us_away_is_named() {
+        // The lines of ssh 9.2 before an sshd 10.0 with a penalty, and before an sshd 9.2 with a crowd.
+        for (said, message, limit, other) in [
+            (
+                "debug1: kex_exchange_identification: banner line 0: Not allowed at this time\n",
+                "from our address",
+                "Penalties",
+                "MaxStartups",
+            ),
+            (
+                "debug1: kex_exchange_identification: banner line 0: Exceeded MaxStartups\n",
+                "too many log-ins",
+                "`MaxStartups`",
+                "Penalties",
+            ),
+            ("", "Connection closed by 10.0.0.1 port 22", "`MaxStartups`, `PerSourcePenalties`", "`PerSourcePenaltyExemptList`"),
+        ] {
+            let log = format!(
+                "{UP_TO_CONNECT}debug1: Connection established.\ndebug1: Local version string SSH-2.0-OpenSSH_9.2p1\n{said}\
+                 kex_exchange_identification: Connection closed by remote host\nConnection closed by 10.0.0.1 port 22\n"
+            );
+            let attempt = explained(&log, "", "", None);
+            assert!(attempt.turned_away && attempt.error.step == ConnectStep::Banner, "{log}");
+            assert!(attempt.error.message.contains(message), "{}", attempt.error.message);
+            let hint = attempt.error.hint.expect("a hint");
+            assert!(hint.contains(limit) && !hint.contains(other), "{hint}");
+        }
+        // A banner of the host's own that says the same words later is none of it.
+        let late =
+            format!("{UP_TO_CONNECT}debug1: Connection established.\nNot allowed at this time\nConnection closed by 10.0.0.1 port 22\n");
+        assert!(explained(&late, "", "", None).error.message.contains("Connection closed"));
     }
 
     #[test]
