@@ -169,7 +169,14 @@ pub fn link_target(path: &str) -> Shell {
 
 /// Prints where a link leads in the end, through whatever other links, after a NUL and whatever was printed before.
 pub fn link_end(path: &str) -> Shell {
-    sh!("if test -L {}; then printf '\\000' && { LC_ALL=C readlink -f -- {} 2>/dev/null || :; }; fi", path, path)
+    // One that leads into itself (`d -> d/e`) is followed by readlink(1) of GNU for as long as it has memory; the system gives up at once, in these words.
+    sh!(
+        "if test -L {}; then printf '\\000'; case $(LC_ALL=C stat -L -- {} 2>&1 >/dev/null) in *'oo many levels'*|*'ink loop'*) ;; \
+         *) LC_ALL=C readlink -f -- {} 2>/dev/null || :;; esac; fi",
+        path,
+        path,
+        path
+    )
 }
 
 /// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.

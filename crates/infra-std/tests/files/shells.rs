@@ -100,6 +100,7 @@ fn facts_answer_about_everything_that_is_no_file() {
         std::fs::set_permissions(host.at("d"), std::fs::Permissions::from_mode(0o1770)).expect("a mode");
         symlink("d", host.at("to d")).expect("a link");
         symlink("loop", host.at("loop")).expect("a link");
+        symlink("deeper/e", host.at("deeper")).expect("a link");
         assert_eq!(host.run(&sh!("mkfifo {}", host.at("pipe"))).status, 0);
         assert!(std::fs::metadata(host.at("pipe")).is_ok_and(|found| found.file_type().is_fifo()));
         let real = status(&std::fs::metadata(host.at("d")).expect("a directory"));
@@ -117,7 +118,7 @@ fn facts_answer_about_everything_that_is_no_file() {
         );
         let plain = host.ask(&directory::Directory::at(host.at("d/e")));
         assert!(matches!(plain, Ok(Found::Is(Status { real_path: None, .. }))), "{tools:?}");
-        for name in ["d", "to d", "loop", "pipe"] {
+        for name in ["d", "to d", "loop", "deeper", "pipe"] {
             assert_eq!(host.ask(&file::File::at(host.at(name))), Ok(Found::Other), "{tools:?} {name}");
             assert_eq!(host.ask(&digest::Sha256::at(host.at(name))), Ok(Found::Other), "{tools:?} {name}");
             assert_eq!(host.ask(&text::Text::at(host.at(name))), Ok(Found::Other), "{tools:?} {name}");
