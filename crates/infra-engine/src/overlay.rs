@@ -31,6 +31,7 @@ pub(crate) struct Layer {
 /// A question, with what is worked out of it once for all layers.
 struct Wanted<'a> {
     fact: &'a dyn AnyFact,
+    question: Value,
     /// The path that it is about, without links on the way.
     place: Option<String>,
     /// Whether links on the way lead in a circle, so that nothing can be there.
@@ -53,7 +54,7 @@ enum Decided {
 impl Layer {
     /// The same with its paths as they really are, after the operations before it: later ones may turn the links on the way.
     pub(crate) fn settled(mut self, before: &[Layer], aliases: &Aliases) -> Self {
-        let ways = Ways { layers: before, aliases };
+        let ways = Ways::new(before, Arc::new(aliases.clone()));
         let own = self.own_paths();
         self.touches = self.without_what_links_lead_to();
         self.touches = ways.reach(&self.touches, |path| !own.contains(&normal_path(path)));
@@ -106,12 +107,11 @@ impl Layer {
     fn decide(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> Option<Decided> {
         let unknown = || Lookup::Unknown(self.from.clone());
         let known = |answer| Lookup::Known(Arc::new(answer));
-        let question = wanted.fact.question();
         for effect in self.effects.iter().rev() {
             if let Effect::Answer { fact, question: about, answer, user } = effect
                 && fact == wanted.fact.name()
                 && (user.is_none() || user.as_deref() == wanted.user)
-                && (*about == question || wanted.is_about(about, &question))
+                && (*about == wanted.question || wanted.is_about(about))
             {
                 return Some(Decided::Answer(known(answer.clone())));
             }
@@ -182,12 +182,12 @@ impl<'a> Wanted<'a> {
         let rests_on = fact.rests_on();
         let both = fact.at_link() == AtLink::Both;
         let (unsure, rests_on) = (ways.unsure(&rests_on, both), ways.reach(&rests_on, |_| both));
-        Self { fact, place, circles, unsure, rests_on, user: context.privilege.user() }
+        Self { fact, question: fact.question(), place, circles, unsure, rests_on, user: context.privilege.user() }
     }
 
     /// Whether a question is this one but for the way in which its path is spelt.
-    fn is_about(&self, about: &Value, question: &Value) -> bool {
-        let (Value::Object(about), Value::Object(question), Some(place)) = (about, question, &self.place) else { return false };
+    fn is_about(&self, about: &Value) -> bool {
+        let (Value::Object(about), Value::Object(question), Some(place)) = (about, &self.question, &self.place) else { return false };
         let spelt = question.get("path").and_then(Value::as_str);
         spelt.is_some_and(|path| self.fact.path() == Some(path))
             && about.len() == question.len()
@@ -204,7 +204,7 @@ pub(crate) struct View<'a> {
     locals: &'a LocalFiles,
     layers: &'a [Layer],
     context: &'a Context,
-    aliases: Aliases,
+    ways: Ways<'a>,
     seen: RefCell<Seen>,
 }
 
@@ -228,17 +228,17 @@ pub(crate) struct Seen {
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Mutex<FactStore>, locals: &'a LocalFiles, layers: &'a [Layer], context: &'a Context) -> Self {
         let aliases = store.lock().unwrap_or_else(PoisonError::into_inner).aliases().clone();
-        Self { store, locals, layers, context, aliases, seen: RefCell::default() }
+        Self { store, locals, layers, context, ways: Ways::new(layers, Arc::new(aliases)), seen: RefCell::default() }
     }
 
     /// What is known of a question, with the layers over it. `links` is how many links were followed to come to it.
     fn look(&self, fact: &SharedFact, links: usize) -> Lookup {
-        let ways = Ways { layers: self.layers, aliases: &self.aliases };
-        let wanted = Wanted::new(&**fact, self.context, &ways);
+        let ways = &self.ways;
+        let wanted = Wanted::new(&**fact, self.context, ways);
         if let Some(from) = wanted.unsure {
             return Lookup::Unknown(from);
         }
-        let decided = |(place, layer): (usize, &Layer)| layer.decide(&wanted, &self.aliases).map(|decided| (place, decided));
+        let decided = |(place, layer): (usize, &Layer)| layer.decide(&wanted, &self.ways.aliases).map(|decided| (place, decided));
         match self.layers.iter().enumerate().rev().find_map(decided) {
             Some((place, Decided::Answer(answer))) => return renamed(&**fact, answer, &self.layers[place + 1..]),
             Some((place, Decided::Link(target))) => {
@@ -247,16 +247,17 @@ impl<'a> View<'a> {
             }
             None => {}
         }
-        let as_it_stands = Ways { layers: &[], aliases: &self.aliases };
+        let as_it_stands = ways.as_it_stands();
         let Some(place) = &wanted.place else {
             let is_turned = ways.reach(&fact.rests_on(), |_| true) != as_it_stands.reach(&fact.rests_on(), |_| true);
             return if is_turned { self.turned(&wanted) } else { self.ask(fact) };
         };
         // The host followed the link when it answered: what is there by now may be another thing.
-        if let Some(target) = self.aliases.leads(place)
+        if let Some(target) = self.ways.aliases.leads(place)
             && let Some(end) = ways.end(place)
             && let Some(there) = fact.at_path(&end)
-            && self.layers.iter().any(|layer| layer.may_change(&Wanted::new(&*there, self.context, &ways), &self.aliases))
+            && let wanted_there = Wanted::new(&*there, self.context, ways)
+            && self.layers.iter().any(|layer| layer.may_change(&wanted_there, &self.ways.aliases))
             && let Some(answer) = self.look_behind(fact, &target, links)
         {
             return answer;
@@ -274,7 +275,7 @@ impl<'a> View<'a> {
         if fact.at_link() != AtLink::Behind {
             return None;
         }
-        let ways = Ways { layers: self.layers, aliases: &self.aliases };
+        let ways = &self.ways;
         let behind = match ways.end(fact.path()?) {
             Some(end) if links < ways::LINKS => self.look(&fact.at_path(&end)?, links + 1),
             // It leads in a circle, which is nowhere.
@@ -316,16 +317,16 @@ impl FactSource for View<'_> {
         if self.layers.is_empty() {
             return self.ask(fact);
         }
-        let ways = Ways { layers: self.layers, aliases: &self.aliases };
+        let ways = &self.ways;
         let wanted = Wanted {
             rests_on: ways.reach(&fact.rests_on(), |_| fact.at_link() != AtLink::Itself),
-            ..Wanted::new(&**fact, self.context, &ways)
+            ..Wanted::new(&**fact, self.context, ways)
         };
         if self.seen.borrow().touched_by.is_none()
             && let Some(from) = wanted
                 .unsure
                 .clone()
-                .or_else(|| self.layers.iter().find(|layer| layer.may_change(&wanted, &self.aliases)).map(|layer| layer.from.clone()))
+                .or_else(|| self.layers.iter().find(|layer| layer.may_change(&wanted, &self.ways.aliases)).map(|layer| layer.from.clone()))
         {
             self.seen.borrow_mut().touched_by = Some(from);
         }

@@ -1,5 +1,9 @@
 //! Where paths lead, after the operations of a plan: through the links that they make, and those that the host was found to have.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use infra_core::facts::DependsOn;
 use infra_core::node::Node;
 use infra_core::resources::{Aliases, Resource, Resources, normal_path};
@@ -9,13 +13,25 @@ use super::Layer;
 /// The layers of operations over the links that the host was found to have.
 pub(super) struct Ways<'a> {
     pub(super) layers: &'a [Layer],
-    pub(super) aliases: &'a Aliases,
+    pub(super) aliases: Arc<Aliases>,
+    /// What was found out by now: all paths of an operation have most of their way in common.
+    links: RefCell<HashMap<String, Option<String>>>,
+    turned: RefCell<HashMap<String, Option<DependsOn>>>,
 }
 
 /// As many links as a kernel follows before it takes them for a circle.
 pub(super) const LINKS: usize = 40;
 
-impl Ways<'_> {
+impl<'a> Ways<'a> {
+    pub(super) fn new(layers: &'a [Layer], aliases: Arc<Aliases>) -> Self {
+        Self { layers, aliases, links: RefCell::default(), turned: RefCell::default() }
+    }
+
+    /// The same as the host was found, without what the operations do.
+    pub(super) fn as_it_stands(&self) -> Self {
+        Self::new(&[], self.aliases.clone())
+    }
+
     /// The path without links on the way. A link at its end stays as it is; so does a path that leads in a circle.
     pub(super) fn place(&self, path: &str) -> String {
         self.walk(path, false).unwrap_or_else(|| normal_path(path))
@@ -57,13 +73,21 @@ impl Ways<'_> {
         for resource in set {
             let (Resource::Path(path) | Resource::Tree(path)) = resource else { continue };
             self.walk_over(path, to_the_end, &mut |link| {
-                let link_itself = Resources::Only([Resource::Path(link.to_owned())].into());
-                let after = self.layers.iter().rev().take_while(|layer| layer.nearest_node(link).is_none());
-                found = found
-                    .take()
-                    .or_else(|| after.filter(|layer| layer.touches.overlaps(&link_itself)).last().map(|layer| layer.from.clone()));
+                found = found.take().or_else(|| self.turned_by(link));
             });
         }
+        found
+    }
+
+    /// The operation that may turn this link, without its being known where to.
+    fn turned_by(&self, link: &str) -> Option<DependsOn> {
+        if let Some(known) = self.turned.borrow().get(link) {
+            return known.clone();
+        }
+        let link_itself = Resources::Only([Resource::Path(link.to_owned())].into());
+        let after = self.layers.iter().rev().take_while(|layer| layer.nearest_node(link).is_none());
+        let found = after.filter(|layer| layer.touches.overlaps(&link_itself)).last().map(|layer| layer.from.clone());
+        self.turned.borrow_mut().insert(link.to_owned(), found.clone());
         found
     }
 
@@ -106,6 +130,15 @@ impl Ways<'_> {
 
     /// What the link at this place leads to; none where none is known to be there.
     fn link_at(&self, place: &str) -> Option<String> {
+        if let Some(known) = self.links.borrow().get(place) {
+            return known.clone();
+        }
+        let found = self.find_link(place);
+        self.links.borrow_mut().insert(place.to_owned(), found.clone());
+        found
+    }
+
+    fn find_link(&self, place: &str) -> Option<String> {
         let standing = self.layers.iter().rev().find_map(|layer| match layer.nearest_node(place)? {
             (at, node) if at == place => Some(Some(node)),
             (_, Node::Directory(directory)) if !directory.fresh => None,
