@@ -30,6 +30,8 @@ pub(crate) enum Mark {
     Begin,
     /// The question with this place was answered; the exit status.
     Answer(usize),
+    /// The same, where what was printed is only the rest of the answer: see [`crate::together`].
+    Rest(usize),
     /// The command ended; the exit status.
     End,
     /// The shell that serves is done with a frame, however that ended; which frame, from 1.
@@ -156,8 +158,8 @@ pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
         &format!(
             "infra_c=0\ncommand -v setsid >/dev/null 2>&1 && infra_c=1\n\
              case $(LC_ALL=C.UTF-8 locale charmap 2>/dev/null) in UTF-8) infra_c=$((infra_c+2));; esac\n\
-             infra_x=$(printf 'l\\na\\0\\377bX' | {{ IFS= read -r infra_y; head -c 4 | od -An -tx1 | tr -d ' \\n'; cat; }} 2>/dev/null)\n\
-             [ \"$infra_x\" = 6100ff62X ] && infra_c=$((infra_c+4))\n{up}\nunset infra_c infra_r infra_x infra_y"
+             infra_x=$(printf 'l\\na\\0\\377bX\\n' | {{ IFS= read -r infra_y; head -c 4 | od -An -tx1; IFS= read -r infra_y && echo \"$infra_y\"; }} 2>/dev/null)\n\
+             case $infra_x in *61*00*ff*62*X) infra_c=$((infra_c+4));; esac\n{up}\nunset infra_c infra_r infra_x infra_y"
         ),
     )
 }

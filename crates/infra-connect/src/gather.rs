@@ -6,6 +6,7 @@ use infra_core::connection::{Lost, Question};
 use infra_core::output::{Output, Stream};
 use infra_core::privilege::Privilege;
 use infra_core::sh;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -14,9 +15,10 @@ use crate::exchange::{Listener, Step};
 use crate::payload::Payload;
 use crate::perform::{Ear, Turn, until};
 use crate::privilege::{Kind, Refused};
-use crate::reached::{Inner, Refusal, Request};
+use crate::reached::{Inner, Kills, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
+use crate::together::{Open, Together};
 use crate::{privilege, script};
 
 type Answer = Result<Output, String>;
@@ -30,6 +32,8 @@ pub(crate) struct Answers {
     current: [usize; 2],
     partial: Vec<Output>,
     answered: Vec<bool>,
+    /// Those of which only the rest was printed.
+    rests: Vec<bool>,
     /// When the last question was answered, or the first one asked.
     since: Instant,
 }
@@ -43,6 +47,7 @@ impl Answers {
             current: [0; 2],
             partial: vec![Output::default(); count],
             answered: vec![false; count],
+            rests: vec![false; count],
             since: Instant::now(),
         }
     }
@@ -77,8 +82,9 @@ impl Listener for Answers {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
         let side = usize::from(stream == Stream::Stderr);
         match piece {
-            Piece::Mark(Mark::Answer(place), status) => {
+            Piece::Mark(mark @ (Mark::Answer(place) | Mark::Rest(place)), status) => {
                 self.current[side] = place + 1;
+                self.rests[place] = matches!(mark, Mark::Rest(_));
                 self.partial[place].status = i32::try_from(status).unwrap_or(i32::MAX);
                 if self.current.iter().all(|current| *current > place) {
                     self.answered[place] = true;
@@ -113,21 +119,28 @@ struct As {
     shell: Option<String>,
 }
 
-/// What came of one request: answers by place, as far as it got.
+/// What came of one request.
 struct Round {
+    /// By place, as far as it got.
     answers: Vec<Option<Answer>>,
+    /// Whether something that was done for several questions spoilt the rest: they are to be asked each by itself.
+    apart: bool,
+}
+
+impl Round {
+    /// The same answer to all.
+    fn all(count: usize, reason: &str) -> Self {
+        Self { answers: vec![Some(Err(reason.to_owned())); count], apart: false }
+    }
 }
 
 impl Inner {
-    /// The script that asks these questions, one after the other.
-    pub(crate) fn asking<'q>(&self, marks: &mut Marks<Mark>, texts: impl Iterator<Item = &'q str>) -> String {
+    /// The script of a request that has these questions asked.
+    pub(crate) fn asking(&self, marks: &mut Marks<Mark>, questions: &Together<'_>) -> String {
         let locale = self.abilities.locale();
         let begin = marks.add(Mark::Begin).say("0");
-        let mut text = format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n", script::refuse());
-        for (place, question) in texts.enumerate() {
-            text.push_str(&format!("( {question} )\n{}\n", marks.add(Mark::Answer(place)).say("$?")));
-        }
-        text
+        let text = questions.script(marks);
+        format!("{}exec </dev/null\nunset LANGUAGE\nexport LC_ALL={locale}\n{begin};unset infra_r\n{text}", script::refuse())
     }
 
     /// Answers all questions, in one request for each user and shell among them; the requests run at once.
@@ -163,23 +176,28 @@ impl Inner {
     /// Answers the questions of one user and shell. What one question spoils is asked again for the others, in a new request.
     async fn ask_all(self: &Arc<Self>, of: &As, questions: &[Question], places: Vec<usize>) -> Result<Vec<(usize, Answer)>, Lost> {
         let mut answered = Vec::new();
-        let mut open = Vec::new();
+        let mut open: Vec<Open> = Vec::new();
         for place in places {
-            match text_of(&questions[place]) {
-                Ok(text) => open.push((place, text, questions[place].command.patience)),
+            match Open::of(place, &questions[place]) {
+                Ok(one) => match open.iter_mut().find(|known| known.is(&one)) {
+                    Some(known) => known.places.push(place),
+                    None => open.push(one),
+                },
                 Err(reason) => answered.push((place, Err(reason))),
             }
         }
         let mut kills = self.kills();
         let _flight = self.flight();
         while !open.is_empty() {
-            let texts: Vec<(&str, Option<u32>)> = open.iter().map(|(_, text, patience)| (text.as_str(), *patience)).collect();
-            let round = self.ask(of, &texts, &mut kills).await?;
+            let round = self.ask(of, &open, &mut kills).await?;
             let mut left = Vec::new();
-            for (question, answer) in open.into_iter().zip(round.answers) {
+            for (mut one, answer) in open.into_iter().zip(round.answers) {
                 match answer {
-                    Some(answer) => answered.push((question.0, answer)),
-                    None => left.push(question),
+                    Some(answer) => answered.extend(one.places.into_iter().map(|place| (place, answer.clone()))),
+                    None => {
+                        one.parts = one.parts.filter(|_| !round.apart);
+                        left.push(one);
+                    }
                 }
             }
             open = left;
@@ -187,36 +205,32 @@ impl Inner {
         Ok(answered)
     }
 
-    /// One request, made again where it turns out that a password is needed. At least one of its questions is answered.
-    async fn ask(
-        self: &Arc<Self>,
-        of: &As,
-        texts: &[(&str, Option<u32>)],
-        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
-    ) -> Result<Round, Lost> {
+    /// One request, made again where it turns out that a password is needed. At least one of its questions is answered, or they are to be asked apart.
+    async fn ask(self: &Arc<Self>, of: &As, open: &[Open], kills: &mut watch::Receiver<Kills>) -> Result<Round, Lost> {
         let again = |refused: &Refused| matches!(refused.kind, Kind::Needed(_));
-        match self.ask_once(of, texts, kills).await? {
+        let all = |refused: Refused| Round::all(open.len(), &refused.message);
+        match self.ask_once(of, open, kills).await? {
             Ok(round) => Ok(round),
             Err(refused) if again(&refused) => {
                 self.doors.learn(&of.privilege, &refused);
-                let all = |refused: Refused| Round { answers: vec![Some(Err(refused.message)); texts.len()] };
-                Ok(self.ask_once(of, texts, kills).await?.unwrap_or_else(all))
+                Ok(self.ask_once(of, open, kills).await?.unwrap_or_else(all))
             }
-            Err(refused) => Ok(Round { answers: vec![Some(Err(refused.message)); texts.len()] }),
+            Err(refused) => Ok(all(refused)),
         }
     }
 
     async fn ask_once(
         self: &Arc<Self>,
         of: &As,
-        texts: &[(&str, Option<u32>)],
-        kills: &mut tokio::sync::watch::Receiver<crate::reached::Kills>,
+        open: &[Open],
+        kills: &mut watch::Receiver<Kills>,
     ) -> Result<Result<Round, Refused>, Lost> {
         let privilege = of.privilege.some();
-        let all = |reason: &str| Round { answers: vec![Some(Err(reason.to_owned())); texts.len()] };
+        let all = |reason: &str| Round::all(open.len(), reason);
         let killed = "it was not asked to its end, as the run was interrupted";
         let mut marks = Marks::new();
-        let text = self.asking(&mut marks, texts.iter().map(|(question, _)| *question));
+        let together = Together::new(open);
+        let text = self.asking(&mut marks, &together);
         let guarded = self.lock.before_facts(self);
         let session = tokio::select! {
             session = self.session(privilege, Use::Again) => session,
@@ -234,10 +248,10 @@ impl Inner {
         let dress = Dress { shell: of.shell.as_deref(), terminal: false };
         let request = Request { privilege, lock, script: &text, dress, marks, payload: Payload::none(), after: false };
         let mut exchange = self.begin(&mut session, request, Use::Again);
-        let mut answers = Answers::new(session.frame, texts.len(), self.settings.fact_limit);
+        let mut answers = Answers::new(session.frame, together.count(), self.settings.fact_limit);
         answers.ear = answers.ear.guarded(guarded.map(|guarded| guarded.answer));
         let deadline_of = |open: Option<usize>| {
-            let patience = open.and_then(|open| texts[open].1).map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
+            let patience = open.and_then(|open| together.patience(open));
             patience.unwrap_or(self.settings.fact_deadline).max(self.settings.fact_deadline)
         };
         let mut deadline = self.settings.fact_deadline;
@@ -294,34 +308,34 @@ impl Inner {
             let reason = spoilt.unwrap_or_else(|| answers.ear.prelude());
             return Ok(Ok(all(&reason)));
         }
-        Ok(Ok(answers.sort(spoilt, interrupted)))
+        Ok(Ok(answers.sort(&together, spoilt, interrupted)))
     }
 }
 
 impl Answers {
-    /// The answers by place. The first question without one is the one that spoilt the rest.
-    fn sort(mut self, spoilt: Option<String>, interrupted: bool) -> Round {
+    /// The answers to the questions. The first one without an answer is the one that spoilt the rest.
+    fn sort(mut self, together: &Together<'_>, spoilt: Option<String>, interrupted: bool) -> Round {
         let first_open = self.first_open();
         let ended = self.ear.end().unwrap_or_default();
-        let mut answers = Vec::new();
-        for (place, output) in std::mem::take(&mut self.partial).into_iter().enumerate() {
-            answers.push(if self.answered[place] {
-                let size = output.stdout.len() + output.stderr.len();
-                Some(if size > self.limit { Err(format!("its command printed more than {} bytes", self.limit)) } else { Ok(output) })
-            } else if Some(place) == first_open || interrupted {
+        let limit = self.limit;
+        let (rests, answered) = (std::mem::take(&mut self.rests), std::mem::take(&mut self.answered));
+        let printed =
+            std::mem::take(&mut self.partial).into_iter().zip(&answered).map(|(output, answered)| Some(output).filter(|_| *answered));
+        let before = answered.len() - together.questions();
+        let answer = |(place, answer): (usize, Option<Output>)| match answer {
+            Some(output) if output.stdout.len() + output.stderr.len() > limit => {
+                Some(Err(format!("its command printed more than {limit} bytes")))
+            }
+            Some(output) => Some(Ok(output)),
+            None if interrupted || Some(place) == first_open => {
                 let reason = spoilt.clone();
                 Some(Err(reason.unwrap_or_else(|| format!("its command ended the shell that it ran in (exit status {ended})"))))
-            } else {
-                None
-            });
-        }
-        Round { answers }
+            }
+            None => None,
+        };
+        let answers: Vec<_> = (before..).zip(together.read(printed.collect(), &rests)).map(answer).collect();
+        // Those whose lines were not understood are open as well.
+        let apart = first_open.is_none_or(|open| open < before) || answers.iter().all(Option::is_none);
+        Round { answers, apart }
     }
-}
-
-/// What stands in the subshell of a question.
-pub(crate) fn text_of(question: &Question) -> Result<String, String> {
-    let environment = script::environment(&question.context.env)?;
-    let text = format!("{}{environment}{}", script::directory(&question.context), script::evaluate(&question.command.script));
-    if text.contains('\0') { Err("a command cannot hold a NUL character".to_owned()) } else { Ok(text) }
 }

@@ -23,13 +23,14 @@ use tokio::time::{Duration, Instant};
 
 use crate::envelope::{Dress, Mark};
 use crate::exchange::{Exchange, Listener, Step};
-use crate::gather::{Answers, text_of};
+use crate::gather::Answers;
 use crate::payload::Payload;
 use crate::perform::{Ear, LAG, Limit, Task, Turn, dress, hear_out, interrupted, of_file, until};
 use crate::privilege::refusal;
 use crate::reached::{CLOSED, Flight, Frames, Inner, Kills, Reached, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::{Session, Use};
+use crate::together::{Open, Together};
 
 /// A larger content goes out in a request of its own, in bytes.
 const JOINED: u64 = 1024 * 1024;
@@ -248,16 +249,18 @@ impl<'a> Joined<'a> {
     }
 
     /// The questions behind, as the shell reads them; none of them where they cannot all be asked as this user.
-    fn questions(&self, privilege: Option<&Privilege>) -> Vec<String> {
+    fn questions(&self, privilege: Option<&Privilege>) -> Vec<Open> {
         let Some(first) = self.behind.first() else { return Vec::new() };
         let rides = |question: &&Question| {
             question.context.privilege.some() == privilege
                 && question.context.shell == first.context.shell
                 && question.command.patience.is_none()
         };
-        let texts: Vec<String> = self.behind.iter().filter(rides).filter_map(|question| text_of(question).ok()).collect();
+        let open = self.behind.iter().enumerate().filter(|(_, question)| rides(question));
+        // Where a part is missing nobody would ask again.
+        let open: Vec<Open> = open.filter_map(|(place, question)| Some(Open { parts: None, ..Open::of(place, question).ok()? })).collect();
         // The answers stand in the order of the questions, so that it is all of them or none.
-        if texts.len() == self.behind.len() { texts } else { Vec::new() }
+        if open.len() == self.behind.len() { open } else { Vec::new() }
     }
 
     /// Sends the next steps, where there is something to join.
@@ -305,7 +308,7 @@ impl<'a> Joined<'a> {
         }
         if let Some(first) = self.behind.first().filter(|_| !questions.is_empty()) {
             let mut marks = Marks::new();
-            let script = inner.asking(&mut marks, questions.iter().map(String::as_str));
+            let script = inner.asking(&mut marks, &Together::new(&questions));
             parts.answers = Some(Answers::new(parts.next_frame(), questions.len(), inner.settings.fact_limit));
             let dress = Dress { shell: first.context.shell.as_deref(), terminal: false };
             let request = Request { privilege, lock: None, script: &script, dress, marks, payload: Payload::none(), after: false };

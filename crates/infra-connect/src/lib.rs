@@ -69,6 +69,7 @@ mod sessions;
 pub mod settings;
 pub mod spawn;
 mod ssh;
+mod together;
 mod tree_download;
 mod tree_upload;
 mod upload;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::*;
 use infra_connect::Settings;
 use infra_core::change::Action;
-use infra_core::command::{Command, Shell};
+use infra_core::command::{Command, Line, Shell};
 use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
 use infra_core::global_arguments::Context;
 use infra_core::sh;
@@ -107,6 +107,75 @@ fn arbitrary_bytes_pass_through_every_shell() {
             Ok(())
         });
         ran.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// A `size` that prints a line about each of its files, and notes that it was started.
+const SIZE: &str =
+    "#!/bin/sh\necho started >>\"$0.log\"\nfor f; do [ -r \"$f\" ] || { echo no >&2; continue; }; echo \"$(wc -c <\"$f\") $f\"; done\n";
+
+fn size_of(path: &str) -> Question {
+    let line = Line { program: sh!("size"), about: path.to_owned(), separator: " ", given: sh!("test -e {}", path) };
+    let script = sh!("{ test -e {} || { echo nothing; false; }; } && wc -c <{} && head -c 3 <{}", path, path, path);
+    let command = Command::new(script).in_parts(vec![line], sh!("head -c 3 <{}", path));
+    Question { command, context: Context::default() }
+}
+
+#[tokio::test]
+async fn what_many_questions_have_in_common_is_done_once_in_every_shell() {
+    for (name, shell) in SHELLS {
+        let (folder, _, host) = host_with(shell, &[("size", SIZE)]).await;
+        let at = |file: &str| folder.path().join(file).display().to_string();
+        let files = ["plain", "with space", "quo'te", "-n", "$HOME", "ends: x", "ünï", "new\nline", "back\\slash", "*"];
+        for (count, file) in files.iter().enumerate() {
+            std::fs::write(at(file), "abcdefghijkl".split_at(count).0).unwrap();
+        }
+        let starts = || std::fs::read_to_string(at("size.log")).unwrap_or_default().lines().count();
+        let asked: Vec<Question> = files.iter().chain(["missing", "plain"].iter()).map(|file| size_of(&at(file))).collect();
+        let alone = |one: &Question| Question { command: Command { parts: None, ..one.command.clone() }, ..one.clone() };
+        host.gather(vec![question(":")]).await.unwrap();
+        let before = host.traffic().round_trips;
+        let by_themselves = host.gather(asked.iter().map(alone).collect()).await.unwrap();
+        let between = host.traffic().round_trips;
+        assert_eq!(starts(), 0, "{name}");
+        let together = host.gather(asked.clone()).await.unwrap();
+        assert_eq!(together, by_themselves, "{name}");
+        assert_eq!((starts(), host.traffic().round_trips - between), (1, between - before), "{name}");
+        let missing = together[files.len()].as_ref().unwrap();
+        assert_eq!((missing.status, missing.stdout.as_slice()), (1, b"nothing\n".as_slice()), "{name}");
+        // As many as there are need some starts more.
+        let many: Vec<Question> = (0..450).map(|number| size_of(&at(&format!("f{number}")))).collect();
+        (0..450).for_each(|number| std::fs::write(at(&format!("f{number}")), "x".repeat(number)).unwrap());
+        let answers = host.gather(many).await.unwrap();
+        let sizes: Vec<String> =
+            answers.into_iter().map(|answer| answer.unwrap().text().lines().next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(sizes, (0..450).map(|number| number.to_string()).collect::<Vec<_>>(), "{name}");
+        assert_eq!(starts(), 4, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_for_many_is_done_for_each() {
+    let broken = [
+        ("says nothing", "#!/bin/sh\nexit 1\n"),
+        ("says something else", "#!/bin/sh\nfor f; do echo \"$f\" 1; done\n"),
+        ("knows one alone", "#!/bin/sh\necho \"$(wc -c <\"$1\") $1\"\n"),
+        ("never ends", "#!/bin/sh\nsleep 600\n"),
+        ("prints without end", "#!/bin/sh\nexec yes\n"),
+        ("kills who asks", "#!/bin/sh\nkill -9 $PPID\n"),
+    ];
+    for (how, size) in broken {
+        let (folder, other, _) = host_with("/bin/sh", &[("size", size)]).await;
+        let settings = Settings { fact_deadline: Duration::from_secs(2), fact_limit: 10_000, ..Settings::new(Path::new("/nonexistent")) };
+        let host: Arc<dyn Connection> = Arc::new(meet(Arc::new(settings), &other).await.unwrap());
+        let at = |file: &str| folder.path().join(file).display().to_string();
+        ["a", "b"].iter().for_each(|file| std::fs::write(at(file), format!("of {file}")).unwrap());
+        let asked = vec![size_of(&at("a")), size_of(&at("b")), question("echo by itself"), question("exit 3")];
+        let answers = host.gather(asked).await.unwrap();
+        let said: Vec<(i32, String)> =
+            answers.into_iter().map(|answer| answer.unwrap()).map(|answer| (answer.status, answer.text().into_owned())).collect();
+        let wanted = [(0, "4\nof "), (0, "4\nof "), (0, "by itself\n"), (3, "")].map(|(status, text)| (status, text.to_owned()));
+        assert_eq!(said, wanted, "{how}");
     }
 }
 

@@ -182,12 +182,37 @@ pub struct Command {
     /// How long it may take where it reads a fact, in seconds; as long as any other where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
+    /// The same in parts, where it reads a fact and one process can do some of them for many commands.
+    #[serde(skip)]
+    pub parts: Option<Parts>,
+}
+
+/// A command that reads a fact, in parts: where all its lines are [`given`](Line::given), it prints each line, and then what `rest` prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Lines that programs print.
+    pub lines: Vec<Line>,
+    /// What is done after that, for this command alone. It leaves the shell that it runs in as it is.
+    pub rest: Shell,
+}
+
+/// A line that a program prints about one thing. Asked about many, it prints one for each, in their order, and ends each of them with what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The program, and all that stands before what it is asked about.
+    pub program: Shell,
+    /// What it is asked about: one word, without the end of a line in it.
+    pub about: String,
+    /// What stands before that at the end of a line, where the program is asked about many.
+    pub separator: &'static str,
+    /// What holds, with nothing but the shell itself, where the program has a line about it.
+    pub given: Shell,
 }
 
 impl Command {
     /// A command with nothing on its standard input.
     pub fn new(script: Shell) -> Self {
-        Self { script, stdin: None, stdin_file: None, leaves_processes: false, patience: None }
+        Self { script, stdin: None, stdin_file: None, leaves_processes: false, patience: None, parts: None }
     }
 
     /// The same command, marked as one that may leave processes behind.
@@ -202,6 +227,12 @@ impl Command {
         self
     }
 
+    /// The same command, which can be done in these parts as well.
+    pub fn in_parts(mut self, lines: Vec<Line>, rest: Shell) -> Self {
+        self.parts = lines.iter().all(Line::is_one).then_some(Parts { lines, rest });
+        self
+    }
+
     /// The same command, reading this file of the controller on its standard input.
     pub fn with_stdin_file(mut self, file: Content) -> Self {
         self.stdin_file = Some(file);
@@ -212,6 +243,14 @@ impl Command {
     pub fn with_stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
         self
+    }
+}
+
+impl Line {
+    /// Whether it is one line, as it is. Programs escape a backslash in a name, each in its own way.
+    fn is_one(&self) -> bool {
+        // A `-` would be the standard input.
+        !matches!(self.about.as_str(), "" | "-") && !self.about.contains(['\n', '\r', '\0', '\\'])
     }
 }
 

@@ -3,7 +3,7 @@
 //! The command works alike with the `stat` of GNU coreutils and of busybox. It prints numbers first and names last, with a `:` between
 //! (no user or group has one in its name: passwd(5)), and never the path, so that no name of a file can be taken for an answer.
 
-use infra_core::command::Shell;
+use infra_core::command::{Command, Line, Shell};
 use infra_core::fact::ParseError;
 use infra_core::mode::Mode;
 use infra_core::output::Output;
@@ -160,6 +160,23 @@ pub fn look(path: &str) -> Shell {
 /// Looks at what the path leads to; at the link itself when it leads nowhere.
 pub fn look_through(path: &str) -> Shell {
     sh!("{ LC_ALL=C stat -L -c {} -- {} || {}; }", FIELDS, path, look(path))
+}
+
+/// What prints the line of [`look`], where something is there.
+pub fn looked(path: &str) -> Line {
+    let program = sh!("LC_ALL=C stat -c {} --", format!("{FIELDS}:%n"));
+    Line { program, about: path.to_owned(), separator: ":", given: sh!("{ test -e {} || test -L {}; }", path, path) }
+}
+
+/// What prints the line of [`look_through`], where something is there that is no link that leads nowhere.
+pub fn looked_through(path: &str) -> Line {
+    let program = sh!("LC_ALL=C stat -L -c {} --", format!("{FIELDS}:%n"));
+    Line { program, about: path.to_owned(), separator: ":", given: sh!("test -e {}", path) }
+}
+
+/// Looks at what the path leads to, and then does the rest.
+pub fn look_through_and(path: &str, rest: Shell) -> Command {
+    Command::new(sh!("{} && {}", look_through(path), rest)).in_parts(vec![looked_through(path)], rest)
 }
 
 /// Prints where a path leads when it is a link, right after the line of [`look`] or [`look_through`].

@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use infra_core::change::{Action, Change, Content, Effect, Replaces, Upload};
-use infra_core::command::Shell;
+use infra_core::command::{Line, Parts, Shell};
 use infra_core::digest::sha256;
 use infra_core::fact::{Fact, SharedFact, erase};
 use infra_core::facts::{FactSource, LocalLookup, Lookup};
 use infra_core::output::Output;
 use infra_core::registry::Registry;
-use infra_core::{Value, mode::Mode};
+use infra_core::{Value, mode::Mode, sh};
 use tempfile::TempDir;
 
 /// The shells and tools that a host may have.
@@ -92,11 +92,46 @@ impl Host {
     }
 
     pub fn ask<F: Fact>(&self, fact: &F) -> Result<F::Value, String> {
-        fact.parse(&self.run(&fact.command().script)).map_err(|error| error.to_string())
+        self.ask_any(&erase(fact.clone())).map(|answer| serde_json::from_value(answer).expect("what was made of an answer"))
     }
 
+    /// The answer, which is the same where the command is done in parts.
     fn ask_any(&self, fact: &SharedFact) -> Result<Value, String> {
-        fact.parse(&self.run(&fact.command().script)).map_err(|error| error.to_string())
+        let read = |output: &Output| fact.parse(output).map_err(|error| error.to_string());
+        // Others are at work beside this host's folder.
+        let lasting = |answer: Result<Value, String>| {
+            answer.map(|mut answer| {
+                if let Value::Object(members) = &mut answer {
+                    members.retain(|name, _| !fact.fleeting().contains(&name.as_str()));
+                }
+                answer
+            })
+        };
+        let command = fact.command();
+        let answer = read(&self.run(&command.script));
+        if let Some(in_parts) = command.parts.as_ref().and_then(|parts| self.run_in_parts(parts)) {
+            assert_eq!(lasting(read(&in_parts)), lasting(answer.clone()), "{:?}: {}", self.tools, command.script);
+        }
+        answer
+    }
+
+    /// What a command prints in parts, its programs asked about several things as they are when they are shared; none where they have no lines about them.
+    fn run_in_parts(&self, parts: &Parts) -> Option<Output> {
+        if !parts.lines.iter().all(|line| self.run(&line.given).status == 0) {
+            return None;
+        }
+        let mut stdout = Vec::new();
+        for Line { program, about, separator, .. } in &parts.lines {
+            let told = self.run(&sh!("{} /etc/passwd {}", program, about)).stdout;
+            let lines: Vec<&[u8]> = told.split(|byte| *byte == b'\n').collect();
+            let end = format!("{separator}{about}");
+            let [_, line, b""] = lines[..] else { panic!("{:?}: {program} {about:?}: {told:?}", self.tools) };
+            stdout.extend_from_slice(line.strip_suffix(end.as_bytes()).expect("a line ends with what it is about"));
+            stdout.push(b'\n');
+        }
+        let rest = self.run(&parts.rest);
+        stdout.extend_from_slice(&rest.stdout);
+        Some(Output { stdout, ..rest })
     }
 
     /// Does what a change says, as the wire would.

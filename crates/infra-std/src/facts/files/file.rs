@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_end, link_target, look_through, read_found, read_links};
+use crate::file_status::{Found, Kind, Status, link_end, link_target, look_through_and, read_found, read_links};
 
 /// A regular file, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,7 +39,7 @@ impl Fact for File {
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        sh!("{} && {} && {}", look_through(&self.path), link_target(&self.path), link_end(&self.path)).into()
+        look_through_and(&self.path, sh!("{} && {}", link_target(&self.path), link_end(&self.path)))
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {

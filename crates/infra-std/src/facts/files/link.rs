@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, link_target, look, read};
+use crate::file_status::{Found, Kind, link_target, look, looked, read};
 
 /// A symbolic link itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +53,8 @@ impl Fact for Link {
     type Value = Found<LinkStatus>;
 
     fn command(&self) -> Command {
-        sh!("{} && {}", look(&self.path), link_target(&self.path)).into()
+        let target = link_target(&self.path);
+        Command::new(sh!("{} && {}", look(&self.path), target)).in_parts(vec![looked(&self.path)], target)
     }
 
     fn parse(&self, output: &Output) -> Result<Found<LinkStatus>, ParseError> {

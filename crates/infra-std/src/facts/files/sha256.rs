@@ -1,6 +1,6 @@
 //! The fact `files.sha256`.
 
-use infra_core::command::Command;
+use infra_core::command::{Command, Line};
 use infra_core::example::FactExample;
 use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, look_through, read};
+use crate::file_status::{Found, Kind, look_through, looked_through, read};
 
 /// The digest of a file's content.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -40,7 +40,8 @@ impl Fact for Sha256 {
     fn command(&self) -> Command {
         // Several gigabytes take minutes on a slow disk.
         let script = sh!("{} && if test -f {}; then sha256sum < {}; fi", look_through(&self.path), self.path, self.path);
-        Command::new(script).taking_up_to(1800)
+        let digest = Line { program: sh!("sha256sum --"), about: self.path.clone(), separator: "  ", given: sh!("test -f {}", self.path) };
+        Command::new(script).taking_up_to(1800).in_parts(vec![looked_through(&self.path), digest], sh!(":"))
     }
 
     fn parse(&self, output: &Output) -> Result<Found<String>, ParseError> {

@@ -1,0 +1,188 @@
+//! Questions that are asked together: what one process can do for many of them, it does once.
+//!
+//! Starting a process costs a host far more than what most of them do. So questions with the same text are asked once; and of commands that are given
+//! [in parts](infra_core::command::Parts), each program is started once and asked about all things at a time. Its lines are told apart by what they end with,
+//! and come in the order of the things; where one is missing or is not understood, the question is asked again by itself.
+//!
+//! In the script the programs come first, and then question after question. One whose lines are all given does the rest; any other one is asked as if it were alone.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use infra_core::command::{Line, Parts, Shell};
+use infra_core::connection::Question;
+use infra_core::output::Output;
+use infra_core::sh;
+use tokio::time::Duration;
+
+use crate::envelope::Mark;
+use crate::receipts::Marks;
+use crate::script;
+
+/// As many things as a program is asked about at a time, and as many bytes of them: what is handed to a program has its limits, which are far larger.
+const THINGS: usize = 200;
+const BYTES: usize = 30_000;
+
+/// A question that has no answer yet.
+pub(crate) struct Open {
+    /// Those who asked it.
+    pub(crate) places: Vec<usize>,
+    /// What stands in its subshell.
+    pub(crate) text: String,
+    /// How long it may take, where that is not as long as any other.
+    pub(crate) patience: Option<Duration>,
+    /// What it has in common with others; none where it is to be asked by itself.
+    pub(crate) parts: Option<Parts>,
+}
+
+impl Open {
+    /// The question with this place.
+    ///
+    /// # Errors
+    /// What cannot be said to a shell, as a sentence fragment.
+    pub(crate) fn of(place: usize, question: &Question) -> Result<Self, String> {
+        let Question { command, context } = question;
+        let before = format!("{}{}", script::directory(context), script::environment(&context.env)?);
+        let text = format!("{before}{}", script::evaluate(&command.script));
+        if text.contains('\0') {
+            return Err("a command cannot hold a NUL character".to_owned());
+        }
+        let patience = command.patience.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        Ok(Self { places: vec![place], text, patience, parts: command.parts.clone().filter(|_| before.is_empty()) })
+    }
+
+    /// Whether it is the same question.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.text == other.text && self.patience == other.patience
+    }
+}
+
+/// A program, and what it is asked about at a time.
+struct Batch<'o> {
+    lines: Vec<&'o Line>,
+    patience: Option<Duration>,
+}
+
+impl Batch<'_> {
+    fn takes(&self, line: &Line) -> bool {
+        let bytes = self.lines.iter().map(|line| line.about.len() + 1).sum::<usize>() + line.about.len();
+        let alike = self.lines.first().is_some_and(|first| first.program == line.program && first.separator == line.separator);
+        alike && self.lines.len() < THINGS && bytes < BYTES
+    }
+
+    fn script(&self) -> Shell {
+        let Some(first) = self.lines.first() else { return sh!(":") };
+        let given = self.lines.iter().map(|line| sh!("{} && set -- \"$@\" {}\n", line.given, line.about));
+        sh!("set --\n{}[ $# = 0 ] || {} \"$@\" 2>/dev/null\nset --", Shell::join("", given), first.program)
+    }
+
+    /// The lines that it printed, without what they end with.
+    fn read<'p>(&self, mut printed: &'p [u8]) -> Vec<Option<&'p [u8]>> {
+        let next = |line: &&Line| {
+            let end = printed.iter().position(|byte| *byte == b'\n')?;
+            let found = printed[..end].strip_suffix(line.about.as_bytes())?.strip_suffix(line.separator.as_bytes())?;
+            printed = &printed[end + 1..];
+            Some(found)
+        };
+        self.lines.iter().map(next).collect()
+    }
+}
+
+/// The questions of one request.
+pub(crate) struct Together<'o> {
+    open: &'o [Open],
+    batches: Vec<Batch<'o>>,
+    /// Where the lines of each question stand: batch and place in it.
+    lines: Vec<Vec<(usize, usize)>>,
+}
+
+impl<'o> Together<'o> {
+    pub(crate) fn new(open: &'o [Open]) -> Self {
+        let mut batches: Vec<Batch<'o>> = Vec::new();
+        let mut known = HashMap::new();
+        let mut place = |line: &'o Line, patience: Option<Duration>| {
+            let place = known.entry((line.program.as_str(), line.about.as_str()));
+            if let Entry::Occupied(known) = place {
+                return *known.get();
+            }
+            let batch = batches.iter().position(|batch| batch.takes(line)).unwrap_or_else(|| {
+                batches.push(Batch { lines: Vec::new(), patience: None });
+                batches.len() - 1
+            });
+            batches[batch].lines.push(line);
+            // It may take as long as all of them one after the other.
+            if let Some(patience) = patience {
+                *batches[batch].patience.get_or_insert_default() += patience;
+            }
+            *place.or_insert((batch, batches[batch].lines.len() - 1))
+        };
+        let lines = open.iter().map(|one| one.parts.iter().flat_map(|parts| &parts.lines).map(|line| place(line, one.patience)).collect());
+        let lines = lines.collect();
+        Self { open, batches, lines }
+    }
+
+    /// How many answers there will be: those of the programs, and then those of the questions.
+    pub(crate) fn count(&self) -> usize {
+        self.batches.len() + self.open.len()
+    }
+
+    /// How many of them are answers to questions.
+    pub(crate) fn questions(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How long an answer may take, where that is not as long as any other.
+    pub(crate) fn patience(&self, place: usize) -> Option<Duration> {
+        match self.batches.get(place) {
+            Some(batch) => batch.patience,
+            None => self.open.get(place - self.batches.len())?.patience,
+        }
+    }
+
+    /// The script that has all of them answered.
+    pub(crate) fn script(&self, marks: &mut Marks<Mark>) -> String {
+        let mut text = String::new();
+        for (place, batch) in self.batches.iter().enumerate() {
+            text.push_str(&format!("{}\n{}\n", batch.script(), marks.add(Mark::Answer(place)).say("$?")));
+        }
+        for (place, one) in (self.batches.len()..).zip(self.open) {
+            let alone = format!("( {} )\n{}\n", one.text, marks.add(Mark::Answer(place)).say("$?"));
+            match &one.parts {
+                None => text.push_str(&alone),
+                Some(parts) => {
+                    let given = Shell::join(" && ", parts.lines.iter().map(|line| line.given.clone()));
+                    let rest = marks.add(Mark::Rest(place)).say("$?");
+                    text.push_str(&format!("if {given}; then {}\n{rest}\nelse {alone}fi\n", parts.rest));
+                }
+            }
+        }
+        text
+    }
+
+    /// The answers to the questions, from those in the order of the script, of which those in `rests` are without the lines before.
+    /// None where there is no answer.
+    pub(crate) fn read(&self, answers: Vec<Option<Output>>, rests: &[bool]) -> Vec<Option<Output>> {
+        let lines: Vec<Vec<Option<&[u8]>>> = self
+            .batches
+            .iter()
+            .zip(&answers)
+            .map(|(batch, answer)| batch.read(answer.as_ref().map_or(&[], |output| &output.stdout)))
+            .collect();
+        let whole = |of: &[(usize, usize)], rest: &Output| {
+            let mut stdout = Vec::new();
+            for (batch, at) in of {
+                stdout.extend_from_slice(lines[*batch][*at]?);
+                stdout.push(b'\n');
+            }
+            stdout.extend_from_slice(&rest.stdout);
+            Some(Output { stdout, ..rest.clone() })
+        };
+        let of_questions = answers.iter().zip(rests).skip(self.batches.len());
+        let questions = of_questions.zip(&self.lines);
+        questions
+            .map(|((answer, is_rest), of)| {
+                answer.as_ref().and_then(|answer| if *is_rest { whole(of, answer) } else { Some(answer.clone()) })
+            })
+            .collect()
+    }
+}
