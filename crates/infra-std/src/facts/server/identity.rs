@@ -44,22 +44,22 @@ impl Fact for Identity {
     type Value = WhoAsks;
 
     fn command(&self) -> Command {
-        sh!("printf '%s\\n' \"$(id -un 2>/dev/null)\" \"$(id -gn 2>/dev/null)\" \"$(id -u)\" \"$(id -g)\" \"$(umask)\" \"$HOME\"").into()
+        sh!("id 2>/dev/null; umask; printf '%s\\n' \"$HOME\"").into()
     }
 
     fn parse(&self, output: &Output) -> Result<WhoAsks, ParseError> {
         let text = output.expect_success()?;
-        let mut lines = text.splitn(6, '\n');
+        let mut lines = text.splitn(3, '\n');
         let mut next = |what: &str| lines.next().ok_or_else(|| ParseError::new(format!("expected the {what} on a line of its own")));
-        let (user, group) = (next("name of the user")?, next("name of the group")?);
-        let number = |line: &str, radix| {
-            u32::from_str_radix(line.trim(), radix).map_err(|_| ParseError::new(format!("expected a number, got `{}`", line.trim())))
+        let who = next("user and the group")?;
+        let of = |real: &str, effective: &str| member(who, effective).or_else(|| member(who, real));
+        let (Some((uid, user)), Some((gid, group))) = (of("uid=", " euid="), of(" gid=", " egid=")) else {
+            return Err(ParseError::new(format!("expected `uid=NUMBER(NAME) gid=NUMBER(NAME)` of id(1), got `{who}`")));
         };
-        let (uid, gid) = (number(next("number of the user")?, 10)?, number(next("number of the group")?, 10)?);
-        let umask = number(next("umask")?, 8)?;
-        let home = next("home directory")?.trim_end_matches('\n');
-        let named = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
-        Ok(WhoAsks { user: named(user, uid), group: named(group, gid), uid: Some(uid), gid: Some(gid), umask, home: home.to_owned() })
+        let umask = next("umask")?.trim();
+        let umask = u32::from_str_radix(umask, 8).map_err(|_| ParseError::new(format!("expected octal digits, got `{umask}`")))?;
+        let home = next("home directory")?.trim_end_matches('\n').to_owned();
+        Ok(WhoAsks { user, group, uid: Some(uid), gid: Some(gid), umask, home })
     }
 
     fn rests_on(&self) -> Resources {
@@ -89,10 +89,26 @@ impl Fact for Identity {
             home: String::new(),
         };
         vec![
-            FactExample::new(&Self {}, "admin\nstaff\n1000\n50\n0022\n/home/admin\n", admin),
-            FactExample::new(&Self {}, "\n\n4711\n4711\n077\n\n", nameless),
+            FactExample::new(&Self {}, "uid=1000(admin) gid=50(staff) groups=50(staff),27(sudo)\n0022\n/home/admin\n", admin),
+            FactExample::new(&Self {}, "uid=4711 gid=4711 groups=4711\n077\n\n", nameless),
         ]
     }
+}
+
+/// What follows `key` in the line of id(1) (POSIX, *id*): a number, and the name in parentheses; the number where it has none.
+fn member(line: &str, key: &str) -> Option<(u32, String)> {
+    let text = if key.starts_with(' ') { line.split_once(key)?.1 } else { line.strip_prefix(key)? };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(digits);
+    let name = match rest.strip_prefix('(') {
+        // Names of directory services may have spaces and parentheses in them.
+        Some(rest) => {
+            let ends = [") gid=", ") euid=", ") egid=", ") groups=", ") context="].iter().filter_map(|end| rest.find(end)).min();
+            ends.map_or_else(|| rest.strip_suffix(')'), |end| Some(&rest[..end]))?.to_owned()
+        }
+        None => number.to_owned(),
+    };
+    Some((number.parse().ok()?, name))
 }
 
 #[cfg(test)]
@@ -100,8 +116,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_line_of_id_is_read_whatever_the_names() {
+        for (line, uid, gid) in [
+            ("uid=0(root) gid=0(root) groups=0(root)", (0, "root"), (0, "root")),
+            ("uid=0(root) gid=0(root)", (0, "root"), (0, "root")),
+            ("uid=7(A D\\a (b)) gid=8(domain users) groups=8(domain users),9(x)", (7, "A D\\a (b)"), (8, "domain users")),
+            ("uid=1(a) gid=2 euid=0(root) groups=2", (0, "root"), (2, "2")),
+            ("uid=1(a) gid=2(b) egid=3(c) groups=2(b) context=u:r:t", (1, "a"), (3, "c")),
+        ] {
+            let who = Identity {}.parse(&Output::of(format!("{line}\n022\n/\n"))).expect(line);
+            let told = ((who.uid.unwrap(), who.user.as_str()), (who.gid.unwrap(), who.group.as_str()));
+            assert_eq!(told, (uid, gid), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_short_is_no_answer() {
-        for text in ["", "root\nroot\n0\n", "root\nroot\nx\n0\n022\n/root\n", "root\nroot\n0\n0\n099\n/root\n"] {
+        let whole = "uid=0(root) gid=0(root) groups=0(root)\n022\n/root\n";
+        assert!(Identity {}.parse(&Output::of(whole)).is_ok());
+        for text in [
+            "",
+            "uid=0(root) gid=0(root)\n",
+            "uid=x gid=0\n022\n/\n",
+            "uid=0\n022\n/\n",
+            "uid=0( gid=\n022\n/\n",
+            "uid=0(\n022\n/\n",
+            "uid=0(a) gid=0(é\n022\n/\n",
+            &whole.replace("022", "099"),
+        ] {
             assert!(Identity {}.parse(&Output::of(text)).is_err(), "{text:?}");
         }
     }
