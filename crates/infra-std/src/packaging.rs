@@ -3,27 +3,62 @@
 use std::collections::BTreeSet;
 
 use infra_core::command::Shell;
+use infra_core::fact::ParseError;
 use infra_core::resources::{Resource, Resources};
 use infra_core::sh;
 
 /// How long apt and dpkg wait for another one that holds their lock, in seconds.
 pub const LOCK_TIMEOUT: u32 = 600;
 
-/// What dpkg-query(1) prints of every package in this format; nothing where there is no dpkg.
-pub fn dpkg_query(format: &str) -> Shell {
+/// A package as dpkg-query(1) has it, whatever its state.
+pub struct Package<'t> {
+    /// What dpkg is to do with it: `install`, `hold`.
+    pub wanted: &'t str,
+    /// How far that is done: `installed`, `config-files`.
+    pub state: &'t str,
+    /// The name by itself.
+    pub name: &'t str,
+    /// The architecture; `all` where it is for each.
+    pub architecture: &'t str,
+    /// The version; empty where none is known.
+    pub version: &'t str,
+    /// The virtual packages that it provides, as deb-control(5) has them.
+    pub provides: &'t str,
+}
+
+impl<'t> Package<'t> {
+    fn read(line: &'t str) -> Result<Self, ParseError> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [wanted, state, name, architecture, version, provides] = fields[..] else {
+            return Err(ParseError::new(format!("expected the six fields of a package, got `{line}`")));
+        };
+        Ok(Self { wanted, state, name, architecture, version, provides })
+    }
+
+    /// The name as facts have it: with its architecture where that is not the host's own.
+    pub fn name_for(&self, native: Option<&str>) -> String {
+        let own = self.architecture == "all" || native.is_none_or(|native| self.architecture == native);
+        if own { self.name.to_owned() } else { format!("{}:{}", self.name, self.architecture) }
+    }
+}
+
+/// Prints all packages that dpkg knows; nothing where there is no dpkg. All facts about them ask for the same, so that it is read once for all of them.
+pub fn dpkg_query() -> Shell {
+    let format = "${db:Status-Want}\\t${db:Status-Status}\\t${Package}\\t${Architecture}\\t${Version}\\t${Provides}\\n";
     sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg-query -W -f {}; fi", format)
 }
 
-/// The name of a package as facts have it: with its architecture where that is not the host's own.
-pub fn name_of(package: &str, architecture: &str, native: Option<&str>) -> String {
-    let own = architecture == "all" || native.is_none_or(|native| architecture == native);
-    if own { package.to_owned() } else { format!("{package}:{architecture}") }
+/// The packages in what [`dpkg_query`] printed.
+///
+/// # Errors
+/// [`ParseError`] when the text is not that.
+pub fn read_packages(text: &str) -> Result<Vec<Package<'_>>, ParseError> {
+    text.lines().map(Package::read).collect()
 }
 
-/// The host's own architecture: that of dpkg itself, among lines of fields that begin with state, name and architecture.
-pub fn native_architecture(text: &str) -> Option<&str> {
-    let dpkg = text.lines().find_map(|line| line.strip_prefix("installed\tdpkg\t"))?;
-    dpkg.split('\t').next()
+/// The host's own architecture, which is that of dpkg itself.
+pub fn native_architecture<'t>(packages: &[Package<'t>]) -> Option<&'t str> {
+    packages.iter().find(|package| package.state == "installed" && package.name == "dpkg").map(|dpkg| dpkg.architecture)
 }
 
 /// Brings the package index up to date and notes when.

@@ -20,8 +20,12 @@ impl Fact for Architecture {
     type Value = Option<String>;
 
     fn command(&self) -> Command {
-        // Not dpkg itself: busybox may have one of its own, which cannot say.
-        sh!("if command -v dpkg-query >/dev/null 2>&1; then dpkg-query -W -f {} dpkg; fi", "${Architecture}\\n").into()
+        // The dpkg of busybox cannot say; and dpkg-query reads all that there is about packages to say it.
+        sh!(
+            "if command -v dpkg-query >/dev/null 2>&1; then dpkg --print-architecture 2>/dev/null || dpkg-query -W -f {} dpkg; fi",
+            "${Architecture}\\n"
+        )
+        .into()
     }
 
     fn parse(&self, output: &Output) -> Result<Option<String>, ParseError> {

@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::dpkg_query;
+use crate::packaging::{dpkg_query, read_packages};
 
 /// The packages that are held at their version.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,12 +23,13 @@ impl Fact for Held {
     type Value = BTreeSet<String>;
 
     fn command(&self) -> Command {
-        dpkg_query("${db:Status-Want}\\t${Package}\\n").into()
+        dpkg_query().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        Ok(text.lines().filter_map(|line| line.strip_prefix("hold\t")).map(str::to_owned).collect())
+        let held = read_packages(&text)?.into_iter().filter(|package| package.wanted == "hold");
+        Ok(held.map(|package| package.name.to_owned()).collect())
     }
 
     fn rests_on(&self) -> Resources {
@@ -36,6 +37,10 @@ impl Fact for Held {
     }
 
     fn examples() -> Vec<FactExample> {
-        vec![FactExample::new(&Self {}, "install\tbash\nhold\tlinux-image-amd64\n", BTreeSet::from(["linux-image-amd64".to_owned()]))]
+        vec![FactExample::new(
+            &Self {},
+            "install\tinstalled\tbash\tamd64\t5.2\t\nhold\tinstalled\tlinux-image-amd64\tamd64\t6.1\t\n",
+            BTreeSet::from(["linux-image-amd64".to_owned()]),
+        )]
     }
 }

@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::{dpkg_query, name_of, native_architecture};
+use crate::packaging::{dpkg_query, native_architecture, read_packages};
 
 /// The packages that are installed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -25,25 +25,17 @@ impl Fact for Packages {
     type Value = BTreeMap<String, Vec<String>>;
 
     fn command(&self) -> Command {
-        dpkg_query("${db:Status-Status}\\t${Package}\\t${Architecture}\\t${Version}\\n").into()
+        dpkg_query().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        let native = native_architecture(&text);
+        let known = read_packages(&text)?;
+        let native = native_architecture(&known);
         let mut packages: Self::Value = BTreeMap::new();
-        for line in text.lines() {
-            let mut fields = line.split('\t');
-            let (Some(status), Some(name), Some(architecture), Some(version), None) =
-                (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
-            else {
-                return Err(ParseError::new(format!("expected status, name, architecture and version, got `{line}`")));
-            };
-            // Waiting for triggers is a state that dpkg leaves by itself; the files of the package are in place.
-            if !matches!(status, "installed" | "triggers-awaited" | "triggers-pending") {
-                continue;
-            }
-            packages.entry(name_of(name, architecture, native)).or_default().push(version.to_owned());
+        // Waiting for triggers is a state that dpkg leaves by itself; the files of the package are in place.
+        for package in known.iter().filter(|package| matches!(package.state, "installed" | "triggers-awaited" | "triggers-pending")) {
+            packages.entry(package.name_for(native)).or_default().push(package.version.to_owned());
         }
         Ok(packages)
     }
@@ -54,8 +46,9 @@ impl Fact for Packages {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, version)| ((*name).to_owned(), vec![(*version).to_owned()])).collect();
-        let printed = "installed\tdpkg\tamd64\t1.21\ninstalled\tlibc6\tamd64\t2.36-9\ninstalled\tlibc6\ti386\t2.36-9\nconfig-files\tnginx\tall\t1.22.1\n\
-                       triggers-pending\tman-db\tamd64\t2.11\nhalf-configured\tbad\tamd64\t1\n";
+        let printed = "install\tinstalled\tdpkg\tamd64\t1.21\t\ninstall\tinstalled\tlibc6\tamd64\t2.36-9\t\n\
+                       install\tinstalled\tlibc6\ti386\t2.36-9\t\ndeinstall\tconfig-files\tnginx\tall\t1.22.1\thttpd\n\
+                       install\ttriggers-pending\tman-db\tamd64\t2.11\tman\ninstall\thalf-configured\tbad\tamd64\t1\t\n";
         vec![
             FactExample::new(&Self {}, printed, of(&[("dpkg", "1.21"), ("libc6", "2.36-9"), ("libc6:i386", "2.36-9"), ("man-db", "2.11")])),
             FactExample::new(&Self {}, "", BTreeMap::new()),

@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::dpkg_query;
+use crate::packaging::{dpkg_query, read_packages};
 
 /// The virtual packages that installed ones provide.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -24,18 +24,16 @@ impl Fact for Provided {
     type Value = BTreeMap<String, Vec<String>>;
 
     fn command(&self) -> Command {
-        dpkg_query("${db:Status-Status}\\t${Package}\\t${Provides}\\n").into()
+        dpkg_query().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
         let mut provided: Self::Value = BTreeMap::new();
-        for line in text.lines() {
-            let mut fields = line.split('\t');
-            let (Some("installed"), Some(package), Some(provides)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        for package in read_packages(&text)?.iter().filter(|package| package.state == "installed") {
             // Deb-control(5): names separated by commas, each perhaps with `(= version)`.
-            for name in provides.split(',').filter_map(|one| one.split_whitespace().next()) {
-                provided.entry(name.to_owned()).or_default().push(package.to_owned());
+            for name in package.provides.split(',').filter_map(|one| one.split_whitespace().next()) {
+                provided.entry(name.to_owned()).or_default().push(package.name.to_owned());
             }
         }
         Ok(provided)
@@ -47,7 +45,8 @@ impl Fact for Provided {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, by)| ((*name).to_owned(), vec![(*by).to_owned()])).collect();
-        let printed = "installed\tpostfix\tdefault-mta, mail-transport-agent (= 1)\ninstalled\tbash\t\nconfig-files\texim4\tmail-server\n";
+        let printed = "install\tinstalled\tpostfix\tamd64\t3.7\tdefault-mta, mail-transport-agent (= 1)\n\
+                       install\tinstalled\tbash\tamd64\t5.2\t\ndeinstall\tconfig-files\texim4\tall\t4.96\tmail-server\n";
         vec![FactExample::new(&Self {}, printed, of(&[("default-mta", "postfix"), ("mail-transport-agent", "postfix")]))]
     }
 }

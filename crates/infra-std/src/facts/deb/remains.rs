@@ -10,7 +10,7 @@ use infra_core::resources::{Resource, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::packaging::{dpkg_query, name_of, native_architecture};
+use crate::packaging::{dpkg_query, native_architecture, read_packages};
 
 /// The packages that are not installed and not gone either.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -28,23 +28,16 @@ impl Fact for Remains {
     type Value = BTreeMap<String, String>;
 
     fn command(&self) -> Command {
-        dpkg_query("${db:Status-Status}\\t${Package}\\t${Architecture}\\n").into()
+        dpkg_query().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        let native = native_architecture(&text);
-        let mut remains = BTreeMap::new();
-        for line in text.lines() {
-            let mut fields = line.split('\t');
-            let (Some(status), Some(name), Some(architecture), None) = (fields.next(), fields.next(), fields.next(), fields.next()) else {
-                return Err(ParseError::new(format!("expected status, name and architecture, got `{line}`")));
-            };
-            if matches!(status, CONFIG_FILES | "half-installed" | "unpacked" | "half-configured") {
-                remains.insert(name_of(name, architecture, native), status.to_owned());
-            }
-        }
-        Ok(remains)
+        let known = read_packages(&text)?;
+        let native = native_architecture(&known);
+        let remains =
+            known.iter().filter(|package| matches!(package.state, CONFIG_FILES | "half-installed" | "unpacked" | "half-configured"));
+        Ok(remains.map(|package| (package.name_for(native), package.state.to_owned())).collect())
     }
 
     fn rests_on(&self) -> Resources {
@@ -53,7 +46,8 @@ impl Fact for Remains {
 
     fn examples() -> Vec<FactExample> {
         let of = |list: &[(&str, &str)]| list.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect();
-        let printed = "installed\tdpkg\tamd64\ninstalled\tlibc6\tamd64\nconfig-files\tnginx\tall\nhalf-configured\tbad\ti386\nnot-installed\told\tall\n";
+        let printed = "install\tinstalled\tdpkg\tamd64\t1.21\t\ninstall\tinstalled\tlibc6\tamd64\t2.36-9\t\n\
+                       deinstall\tconfig-files\tnginx\tall\t1.22.1\thttpd\ninstall\thalf-configured\tbad\ti386\t1\t\nunknown\tnot-installed\told\t\t\t\n";
         vec![FactExample::new(&Self {}, printed, of(&[("nginx", "config-files"), ("bad:i386", "half-configured")]))]
     }
 }
