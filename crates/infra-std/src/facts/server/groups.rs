@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use infra_core::command::Command;
+use infra_core::command::{Command, Shell};
 use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError, Scope};
 use infra_core::output::Output;
@@ -32,11 +32,11 @@ impl Fact for Groups {
     type Value = BTreeMap<String, Group>;
 
     fn command(&self) -> Command {
-        sh!("getent group 2>/dev/null || cat /etc/group").into()
+        read_accounts().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
-        parse_groups(&output.expect_success()?)
+        parse_groups(split_accounts(&output.expect_success()?)?.1)
     }
 
     fn rests_on(&self) -> Resources {
@@ -47,8 +47,18 @@ impl Fact for Groups {
         let adm = Group { gid: Some(4), members: vec!["syslog".to_owned(), "deploy".to_owned()] };
         let root = Group { gid: Some(0), members: Vec::new() };
         let answer = BTreeMap::from([("adm".to_owned(), adm), ("root".to_owned(), root)]);
-        vec![FactExample::new(&Self {}, "root:x:0:\nadm:x:4:syslog,deploy\n", answer)]
+        vec![FactExample::new(&Self {}, "root:x:0:0:root:/root:/bin/bash\n-\nroot:x:0:\nadm:x:4:syslog,deploy\n", answer)]
     }
+}
+
+/// Prints passwd(5), a line with `-`, and group(5). Facts about users and groups ask for the same, so that it is read once for all of them.
+pub(super) fn read_accounts() -> Shell {
+    sh!("getent passwd 2>/dev/null || cat /etc/passwd; echo -; getent group 2>/dev/null || cat /etc/group")
+}
+
+/// The users and the groups in what [`read_accounts`] printed.
+pub(super) fn split_accounts(text: &str) -> Result<(&str, &str), ParseError> {
+    text.split_once("\n-\n").ok_or_else(|| ParseError::new("expected users, a line with `-`, then groups"))
 }
 
 /// Reads group(5).

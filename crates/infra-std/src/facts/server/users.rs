@@ -7,9 +7,10 @@ use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError, Scope};
 use infra_core::output::Output;
 use infra_core::resources::{Resource, Resources};
-use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::groups::{parse_groups, read_accounts, split_accounts};
 
 /// The users of the host.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -42,13 +43,13 @@ impl Fact for Users {
     type Value = BTreeMap<String, User>;
 
     fn command(&self) -> Command {
-        sh!("getent passwd 2>/dev/null || cat /etc/passwd; echo -; getent group 2>/dev/null || cat /etc/group").into()
+        read_accounts().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Self::Value, ParseError> {
         let text = output.expect_success()?;
-        let (passwd, group) = text.split_once("\n-\n").ok_or_else(|| ParseError::new("expected users, a line with `-`, then groups"))?;
-        let groups = super::groups::parse_groups(group)?;
+        let (passwd, group) = split_accounts(&text)?;
+        let groups = parse_groups(group)?;
         let mut users = BTreeMap::new();
         for line in passwd.lines().filter(|line| line.contains(':') && !line.starts_with(['+', '-', '#'])) {
             let fields: Vec<&str> = line.split(':').collect();
