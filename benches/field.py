@@ -20,7 +20,7 @@ class Hosts:
 
     def __init__(self, count, milliseconds):
         self.process = subprocess.Popen(
-            [TARGET / "debug" / "distant-hosts", str(count), str(milliseconds)],
+            [TARGET / "release" / "distant-hosts", str(count), str(milliseconds)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         said = json.loads(self.process.stdout.readline())
         self.hosts, self.user = said["hosts"], said["user"]
