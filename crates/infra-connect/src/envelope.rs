@@ -80,6 +80,22 @@ fn load(script: &str) -> String {
     )
 }
 
+/// A script longer than this, in bytes, is read by a process of its own where that reads no more than it is told to: a shell has a system call for each byte.
+const LONG: usize = 4096;
+
+/// The same, with a script that may be long.
+fn load_long(abilities: Abilities, script: &str) -> String {
+    if !abilities.serves || script.len() <= LONG {
+        return load(script);
+    }
+    let end = Tag::random();
+    let end = end.as_str();
+    let size = script.len() + 1 + end.len();
+    format!(
+        "infra_s=$(head -c {size});case $infra_s in *{end}) eval \"unset infra_l infra_s;${{infra_s%{end}}}\";exit;;esac;exit 125\n{script}\n{end}"
+    )
+}
+
 /// How the shell of a command differs from any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dress<'d> {
@@ -226,6 +242,39 @@ pub(crate) fn command(
         }
     };
     let group = if abilities.setsid || dress.terminal { marks.add(Mark::Group).say("$$") + ";unset infra_r\n" } else { String::new() };
-    text.push_str(&load(&format!("{group}{script}")));
+    text.push_str(&load_long(abilities, &format!("{group}{script}")));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// What a shell prints and how it ends that is given this text and no more.
+    fn given(text: &[u8]) -> (String, Option<i32>) {
+        let mut shell = Command::new("sh");
+        let mut shell = shell.args(["-c", BOOT]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
+        // It may end before it has read everything.
+        let _ = shell.stdin.take().expect("its input").write_all(text);
+        let output = shell.wait_with_output().expect("a shell");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    }
+
+    #[test]
+    fn a_script_is_run_whole_or_not_at_all() {
+        let abilities = Abilities { setsid: true, utf8: true, serves: true };
+        for padding in [0, LONG] {
+            let script = format!("echo begun\n: {}\ncat; echo \"[${{infra_s-}}]\"; exit 7", "x".repeat(padding));
+            let mut text = load_long(abilities, &script);
+            for cut in [1, text.len() / 4, text.len() / 2, text.len() - 40, text.len() - 2] {
+                let (said, status) = given(&text.as_bytes()[..cut]);
+                assert!(said.is_empty() && status != Some(7), "{cut} of {} bytes: {said} {status:?}", text.len());
+            }
+            text.push_str("the rest\n");
+            assert_eq!(given(text.as_bytes()), ("begun\nthe rest\n[]\n".to_owned(), Some(7)));
+        }
+    }
 }
