@@ -30,8 +30,8 @@ pub(crate) enum Mark {
     Begin,
     /// The question with this place was answered; the exit status.
     Answer(usize),
-    /// The same, where what was printed is only the rest of the answer: see [`crate::together`].
-    Rest(usize),
+    /// What is printed to the question with this place is only the rest of its answer: see [`crate::together`].
+    Given(usize),
     /// The command ended; the exit status.
     End,
     /// The shell that serves is done with a frame, however that ended; which frame, from 1.

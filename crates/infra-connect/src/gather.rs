@@ -33,7 +33,7 @@ pub(crate) struct Answers {
     partial: Vec<Output>,
     answered: Vec<bool>,
     /// Those of which only the rest was printed.
-    rests: Vec<bool>,
+    given: Vec<bool>,
     /// When the last question was answered, or the first one asked.
     since: Instant,
 }
@@ -47,7 +47,7 @@ impl Answers {
             current: [0; 2],
             partial: vec![Output::default(); count],
             answered: vec![false; count],
-            rests: vec![false; count],
+            given: vec![false; count],
             since: Instant::now(),
         }
     }
@@ -82,9 +82,9 @@ impl Listener for Answers {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
         let side = usize::from(stream == Stream::Stderr);
         match piece {
-            Piece::Mark(mark @ (Mark::Answer(place) | Mark::Rest(place)), status) => {
+            Piece::Mark(Mark::Given(place), _) => self.given[place] = true,
+            Piece::Mark(Mark::Answer(place), status) => {
                 self.current[side] = place + 1;
-                self.rests[place] = matches!(mark, Mark::Rest(_));
                 self.partial[place].status = i32::try_from(status).unwrap_or(i32::MAX);
                 if self.current.iter().all(|current| *current > place) {
                     self.answered[place] = true;
@@ -318,7 +318,7 @@ impl Answers {
         let first_open = self.first_open();
         let ended = self.ear.end().unwrap_or_default();
         let limit = self.limit;
-        let (rests, answered) = (std::mem::take(&mut self.rests), std::mem::take(&mut self.answered));
+        let (given, answered) = (std::mem::take(&mut self.given), std::mem::take(&mut self.answered));
         let printed =
             std::mem::take(&mut self.partial).into_iter().zip(&answered).map(|(output, answered)| Some(output).filter(|_| *answered));
         let before = answered.len() - together.questions();
@@ -333,7 +333,7 @@ impl Answers {
             }
             None => None,
         };
-        let answers: Vec<_> = (before..).zip(together.read(printed.collect(), &rests)).map(answer).collect();
+        let answers: Vec<_> = (before..).zip(together.read(printed.collect(), &given)).map(answer).collect();
         // Those whose lines were not understood are open as well.
         let apart = first_open.is_none_or(|open| open < before) || answers.iter().all(Option::is_none);
         Round { answers, apart }

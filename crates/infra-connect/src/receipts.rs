@@ -44,6 +44,12 @@ impl Tag {
     }
 }
 
+/// A shell function of this name that prints a mark on both outputs, given its digits, with the value of `number`. It is done before any other command runs.
+pub(crate) fn function(name: &str, number: &str) -> String {
+    let prefix = char::from(PREFIX);
+    format!("{name}() {{ infra_r={number};echo \"{prefix}$1:$infra_r\";echo \"{prefix}$1:$infra_r\" >&2; }}\n")
+}
+
 /// The marks of one conversation: which tag stands for what.
 pub(crate) struct Marks<M> {
     known: HashMap<[u8; DIGITS], M>,

@@ -4,7 +4,9 @@
 //! [in parts](infra_core::command::Parts), each program is started once and asked about all things at a time. Its lines are told apart by what they end with,
 //! and come in the order of the things; where one is missing or is not understood, the question is asked again by itself.
 //!
-//! In the script the programs come first, and then question after question. One whose lines are all given does the rest; any other one is asked as if it were alone.
+//! In the script the programs come first, and then question after question. One whose lines are all given does the rest, and any other one prints them by
+//! itself before. What many of them do is a function, so that a question is hardly longer than its thing: what is sent at first is little before
+//! the host has to say that it came (RFC 6928: about 14 kB).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,7 +19,10 @@ use tokio::time::Duration;
 
 use crate::envelope::Mark;
 use crate::receipts::Marks;
-use crate::script;
+use crate::{receipts, script};
+
+/// The function that prints a mark.
+const SAY: &str = "infra_say";
 
 /// As many things as a program is asked about at a time, and as many bytes of them: what is handed to a program has its limits, which are far larger.
 const THINGS: usize = 200;
@@ -57,34 +62,48 @@ impl Open {
     }
 }
 
-/// A program, and what it is asked about at a time.
+/// A program, and the things that it is asked about at a time.
 struct Batch<'o> {
-    lines: Vec<&'o Line>,
+    line: &'o Line,
+    things: Vec<&'o str>,
     patience: Option<Duration>,
 }
 
 impl Batch<'_> {
-    fn takes(&self, line: &Line) -> bool {
-        let bytes = self.lines.iter().map(|line| line.about.len() + 1).sum::<usize>() + line.about.len();
-        let alike = self.lines.first().is_some_and(|first| first.program == line.program && first.separator == line.separator);
-        alike && self.lines.len() < THINGS && bytes < BYTES
-    }
-
-    fn script(&self) -> Shell {
-        let Some(first) = self.lines.first() else { return sh!(":") };
-        let given = self.lines.iter().map(|line| sh!("{} && set -- \"$@\" {}\n", line.given, line.about));
-        sh!("set --\n{}[ $# = 0 ] || {} \"$@\" 2>/dev/null\nset --", Shell::join("", given), first.program)
+    fn takes(&self, line: &Line, thing: &str) -> bool {
+        let bytes = self.things.iter().map(|thing| thing.len() + 1).sum::<usize>() + thing.len();
+        self.line == line && self.things.len() < THINGS && bytes < BYTES
     }
 
     /// The lines that it printed, without what they end with.
     fn read<'p>(&self, mut printed: &'p [u8]) -> Vec<Option<&'p [u8]>> {
-        let next = |line: &&Line| {
+        let next = |thing: &&str| {
             let end = printed.iter().position(|byte| *byte == b'\n')?;
-            let found = printed[..end].strip_suffix(line.about.as_bytes())?.strip_suffix(line.separator.as_bytes())?;
+            let found = printed[..end].strip_suffix(thing.as_bytes())?.strip_suffix(self.line.separator.as_bytes())?;
             printed = &printed[end + 1..];
             Some(found)
         };
-        self.lines.iter().map(next).collect()
+        self.things.iter().map(next).collect()
+    }
+}
+
+/// The functions of a script.
+#[derive(Default)]
+struct Functions {
+    names: HashMap<Shell, Shell>,
+    text: String,
+}
+
+impl Functions {
+    /// The name of the function that does this.
+    fn name(&mut self, does: &Shell) -> Shell {
+        if let Some(name) = self.names.get(does) {
+            return name.clone();
+        }
+        let name = sh!("infra_{}", self.names.len());
+        self.text.push_str(&format!("{name}() {{ {does}\n}}\n"));
+        self.names.insert(does.clone(), name.clone());
+        name
     }
 }
 
@@ -100,24 +119,27 @@ impl<'o> Together<'o> {
     pub(crate) fn new(open: &'o [Open]) -> Self {
         let mut batches: Vec<Batch<'o>> = Vec::new();
         let mut known = HashMap::new();
-        let mut place = |line: &'o Line, patience: Option<Duration>| {
-            let place = known.entry((line.program.as_str(), line.about.as_str()));
+        let mut place = |line: &'o Line, thing: &'o str, patience: Option<Duration>| {
+            let place = known.entry((line.program.as_str(), thing));
             if let Entry::Occupied(known) = place {
                 return *known.get();
             }
-            let batch = batches.iter().position(|batch| batch.takes(line)).unwrap_or_else(|| {
-                batches.push(Batch { lines: Vec::new(), patience: None });
+            let batch = batches.iter().position(|batch| batch.takes(line, thing)).unwrap_or_else(|| {
+                batches.push(Batch { line, things: Vec::new(), patience: None });
                 batches.len() - 1
             });
-            batches[batch].lines.push(line);
+            batches[batch].things.push(thing);
             // It may take as long as all of them one after the other.
             if let Some(patience) = patience {
                 *batches[batch].patience.get_or_insert_default() += patience;
             }
-            *place.or_insert((batch, batches[batch].lines.len() - 1))
+            *place.or_insert((batch, batches[batch].things.len() - 1))
         };
-        let lines = open.iter().map(|one| one.parts.iter().flat_map(|parts| &parts.lines).map(|line| place(line, one.patience)).collect());
-        let lines = lines.collect();
+        let mut lines = Vec::new();
+        for one in open {
+            let of = one.parts.iter().flat_map(|parts| parts.lines.iter().map(|line| (line, parts.about.as_str())));
+            lines.push(of.map(|(line, thing)| place(line, thing, one.patience)).collect());
+        }
         Self { open, batches, lines }
     }
 
@@ -141,27 +163,35 @@ impl<'o> Together<'o> {
 
     /// The script that has all of them answered.
     pub(crate) fn script(&self, marks: &mut Marks<Mark>) -> String {
-        let mut text = String::new();
+        let (mut functions, mut text) = (Functions::default(), String::new());
         for (place, batch) in self.batches.iter().enumerate() {
-            text.push_str(&format!("{}\n{}\n", batch.script(), marks.add(Mark::Answer(place)).say("$?")));
+            let (given, program, answer) = (functions.name(&batch.line.given), &batch.line.program, marks.add(Mark::Answer(place)));
+            let choose = sh!("set --\nfor infra_t in {}; do {} \"$infra_t\" && set -- \"$@\" \"$infra_t\"; done\n", batch.things, given);
+            text.push_str(&format!(
+                "{choose}[ $# = 0 ] || {program} \"$@\" 2>/dev/null\nset --;unset infra_t\n{SAY} {}\n",
+                answer.as_str()
+            ));
         }
         for (place, one) in (self.batches.len()..).zip(self.open) {
-            let alone = format!("( {} )\n{}\n", one.text, marks.add(Mark::Answer(place)).say("$?"));
-            match &one.parts {
-                None => text.push_str(&alone),
-                Some(parts) => {
-                    let given = Shell::join(" && ", parts.lines.iter().map(|line| line.given.clone()));
-                    let rest = marks.add(Mark::Rest(place)).say("$?");
-                    text.push_str(&format!("if {given}; then {}\n{rest}\nelse {alone}fi\n", parts.rest));
-                }
-            }
+            let answer = marks.add(Mark::Answer(place));
+            let answer = format!("{SAY} {}", answer.as_str());
+            let Some(Parts { about, lines, first, rest }) = &one.parts else {
+                text.push_str(&format!("( {} )\n{answer}\n", one.text));
+                continue;
+            };
+            let given = lines.iter().map(|line| sh!("{} \"$1\"", functions.name(&line.given)));
+            let given = Shell::join(" && ", given.collect::<Vec<_>>());
+            let (first, rest) = (functions.name(first), functions.name(rest));
+            let is_given = marks.add(Mark::Given(place)).print("0");
+            let about = sh!("set -- {}", about);
+            text.push_str(&format!("{about}\nif {given}; then {is_given}; else {first} \"$1\"; fi && {rest} \"$1\"\n{answer}\nset --\n"));
         }
-        text
+        format!("{}{}{text}", receipts::function(SAY, "$?"), functions.text)
     }
 
-    /// The answers to the questions, from those in the order of the script, of which those in `rests` are without the lines before.
+    /// The answers to the questions, from those in the order of the script, of which those in `given` are without the lines before.
     /// None where there is no answer.
-    pub(crate) fn read(&self, answers: Vec<Option<Output>>, rests: &[bool]) -> Vec<Option<Output>> {
+    pub(crate) fn read(&self, answers: Vec<Option<Output>>, given: &[bool]) -> Vec<Option<Output>> {
         let lines: Vec<Vec<Option<&[u8]>>> = self
             .batches
             .iter()
@@ -177,11 +207,11 @@ impl<'o> Together<'o> {
             stdout.extend_from_slice(&rest.stdout);
             Some(Output { stdout, ..rest.clone() })
         };
-        let of_questions = answers.iter().zip(rests).skip(self.batches.len());
+        let of_questions = answers.iter().zip(given).skip(self.batches.len());
         let questions = of_questions.zip(&self.lines);
         questions
-            .map(|((answer, is_rest), of)| {
-                answer.as_ref().and_then(|answer| if *is_rest { whole(of, answer) } else { Some(answer.clone()) })
+            .map(|((answer, is_given), of)| {
+                answer.as_ref().and_then(|answer| if *is_given { whole(of, answer) } else { Some(answer.clone()) })
             })
             .collect()
     }

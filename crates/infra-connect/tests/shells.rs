@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::*;
 use infra_connect::Settings;
 use infra_core::change::Action;
-use infra_core::command::{Command, Line, Shell};
+use infra_core::command::{Command, Line, Parts, Shell};
 use infra_core::connection::{Connection, Ending, Lineup, Perform, Question};
 use infra_core::global_arguments::Context;
 use infra_core::sh;
@@ -115,9 +115,9 @@ const SIZE: &str =
     "#!/bin/sh\necho started >>\"$0.log\"\nfor f; do [ -r \"$f\" ] || { echo no >&2; continue; }; echo \"$(wc -c <\"$f\") $f\"; done\n";
 
 fn size_of(path: &str) -> Question {
-    let line = Line { program: sh!("size"), about: path.to_owned(), separator: " ", given: sh!("test -e {}", path) };
-    let script = sh!("{ test -e {} || { echo nothing; false; }; } && wc -c <{} && head -c 3 <{}", path, path, path);
-    let command = Command::new(script).in_parts(vec![line], sh!("head -c 3 <{}", path));
+    let line = Line { program: sh!("size"), separator: " ", given: sh!("test -e \"$1\"") };
+    let first = sh!("{ test -e \"$1\" || { echo nothing; false; }; } && wc -c <\"$1\"");
+    let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], first, rest: sh!("head -c 3 <\"$1\"") });
     Question { command, context: Context::default() }
 }
 

@@ -182,30 +182,32 @@ pub struct Command {
     /// How long it may take where it reads a fact, in seconds; as long as any other where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
-    /// The same in parts, where it reads a fact and one process can do some of them for many commands.
+    /// The same in parts, where one process can do some of them for many commands.
     #[serde(skip)]
     pub parts: Option<Parts>,
 }
 
-/// A command that reads a fact, in parts: where all its lines are [`given`](Line::given), it prints each line, and then what `rest` prints.
+/// A command that reads a fact about one thing, in parts that are the same for all things: in each of them, `"$1"` is the thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// Lines that programs print.
+    /// The thing, such as a path.
+    pub about: String,
+    /// The lines that come first, which a program can print about many things.
     pub lines: Vec<Line>,
-    /// What is done after that, for this command alone. It leaves the shell that it runs in as it is.
+    /// What prints these lines by itself; where it does not end well, nothing more is done.
+    pub first: Shell,
+    /// What is done after that. It leaves the shell that it runs in as it is.
     pub rest: Shell,
 }
 
-/// A line that a program prints about one thing. Asked about many, it prints one for each, in their order, and ends each of them with what it is about.
+/// A line that a program prints about a thing. Asked about many, it prints one for each, in their order, and ends each of them with the thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The program, and all that stands before what it is asked about.
+    /// The program, and all that stands before the things.
     pub program: Shell,
-    /// What it is asked about: one word, without the end of a line in it.
-    pub about: String,
-    /// What stands before that at the end of a line, where the program is asked about many.
+    /// What stands before the thing at the end of a line.
     pub separator: &'static str,
-    /// What holds, with nothing but the shell itself, where the program has a line about it.
+    /// What holds, with nothing but the shell itself, where the program has a line about the thing `"$1"`.
     pub given: Shell,
 }
 
@@ -227,10 +229,11 @@ impl Command {
         self
     }
 
-    /// The same command, which can be done in these parts as well.
-    pub fn in_parts(mut self, lines: Vec<Line>, rest: Shell) -> Self {
-        self.parts = lines.iter().all(Line::is_one).then_some(Parts { lines, rest });
-        self
+    /// A command that reads a fact about one thing.
+    pub fn in_parts(parts: Parts) -> Self {
+        let mut command = Self::new(crate::sh!("set -- {}\n{} && {}", parts.about, parts.first, parts.rest));
+        command.parts = parts.is_one_line().then_some(parts);
+        command
     }
 
     /// The same command, reading this file of the controller on its standard input.
@@ -246,10 +249,9 @@ impl Command {
     }
 }
 
-impl Line {
-    /// Whether it is one line, as it is. Programs escape a backslash in a name, each in its own way.
-    fn is_one(&self) -> bool {
-        // A `-` would be the standard input.
+impl Parts {
+    /// Whether the thing can be told at the end of a line. Programs escape a backslash in a name, each in its own way, and a `-` would be the standard input.
+    fn is_one_line(&self) -> bool {
         !matches!(self.about.as_str(), "" | "-") && !self.about.contains(['\n', '\r', '\0', '\\'])
     }
 }

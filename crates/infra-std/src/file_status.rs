@@ -3,7 +3,7 @@
 //! The command works alike with the `stat` of GNU coreutils and of busybox. It prints numbers first and names last, with a `:` between
 //! (no user or group has one in its name: passwd(5)), and never the path, so that no name of a file can be taken for an answer.
 
-use infra_core::command::{Command, Line, Shell};
+use infra_core::command::{Command, Line, Parts, Shell, ToShell};
 use infra_core::fact::ParseError;
 use infra_core::mode::Mode;
 use infra_core::output::Output;
@@ -153,54 +153,70 @@ pub enum Kind {
 pub const FIELDS: &str = "%f:%u:%g:%s:%X:%Y:%Z:%U:%G";
 
 /// Looks at what the path itself is.
-pub fn look(path: &str) -> Shell {
+fn look(path: &dyn ToShell) -> Shell {
     sh!("LC_ALL=C stat -c {} -- {}", FIELDS, path)
 }
 
 /// Looks at what the path leads to; at the link itself when it leads nowhere.
-pub fn look_through(path: &str) -> Shell {
+pub fn look_through(path: &dyn ToShell) -> Shell {
     sh!("{ LC_ALL=C stat -L -c {} -- {} || {}; }", FIELDS, path, look(path))
 }
 
-/// What prints the line of [`look`], where something is there.
-pub fn looked(path: &str) -> Line {
-    let program = sh!("LC_ALL=C stat -c {} --", format!("{FIELDS}:%n"));
-    Line { program, about: path.to_owned(), separator: ":", given: sh!("{ test -e {} || test -L {}; }", path, path) }
+/// A command that looks at what the path itself is, and then does the rest.
+pub fn looking_at(path: &str, rest: Shell) -> Command {
+    let line = Line {
+        program: sh!("LC_ALL=C stat -c {} --", format!("{FIELDS}:%n")),
+        separator: ":",
+        given: sh!("test -e \"$1\" || test -L \"$1\""),
+    };
+    about(path, vec![line], look(&it()), rest)
+}
+
+/// A command that looks at what the path leads to, and then does the rest.
+pub fn looking_through(path: &str, rest: Shell) -> Command {
+    about(path, vec![line_through()], look_through(&it()), rest)
+}
+
+/// A command that looks at what the path leads to, and digests the content where that is a file.
+pub fn digesting(path: &str) -> Command {
+    let digest = Line { program: sh!("sha256sum --"), separator: "  ", given: sh!("test -f \"$1\"") };
+    let first = sh!("{} && if test -f \"$1\"; then sha256sum <\"$1\"; fi", look_through(&it()));
+    about(path, vec![line_through(), digest], first, sh!(":"))
+}
+
+fn about(path: &str, lines: Vec<Line>, first: Shell, rest: Shell) -> Command {
+    // A `-` alone is something else to many programs.
+    let about = if path == "-" { "./-".to_owned() } else { path.to_owned() };
+    Command::in_parts(Parts { about, lines, first, rest })
 }
 
 /// What prints the line of [`look_through`], where something is there that is no link that leads nowhere.
-pub fn looked_through(path: &str) -> Line {
+fn line_through() -> Line {
     let program = sh!("LC_ALL=C stat -L -c {} --", format!("{FIELDS}:%n"));
-    Line { program, about: path.to_owned(), separator: ":", given: sh!("test -e {}", path) }
+    Line { program, separator: ":", given: sh!("test -e \"$1\"") }
 }
 
-/// Looks at what the path leads to, and then does the rest.
-pub fn look_through_and(path: &str, rest: Shell) -> Command {
-    Command::new(sh!("{} && {}", look_through(path), rest)).in_parts(vec![looked_through(path)], rest)
+/// The path that the parts of a command are about.
+fn it() -> Shell {
+    sh!("\"$1\"")
 }
 
-/// Prints where a path leads when it is a link, right after the line of [`look`] or [`look_through`].
-pub fn link_target(path: &str) -> Shell {
-    sh!("if test -L {}; then LC_ALL=C readlink -n -- {}; fi", path, path)
+/// Prints where the path leads when it is a link, right after the line about it.
+pub fn link_target() -> Shell {
+    sh!("if test -L \"$1\"; then LC_ALL=C readlink -n -- \"$1\"; fi")
 }
 
-/// Prints where a link leads in the end, through whatever other links, after a NUL and whatever was printed before.
-pub fn link_end(path: &str) -> Shell {
+/// Prints where the path leads when it is a link, and after a NUL where it leads in the end, through whatever other links.
+pub fn link_and_its_end() -> Shell {
     // One that leads into itself (`d -> d/e`) is followed by readlink(1) of GNU for as long as it has memory; the system gives up at once, in these words.
-    sh!(
-        "if test -L {}; then printf '\\000'; case $(LC_ALL=C stat -L -- {} 2>&1 >/dev/null) in *'oo many levels'*|*'ink loop'*) ;; \
-         *) LC_ALL=C readlink -f -- {} 2>/dev/null || :;; esac; fi",
-        path,
-        path,
-        path
-    )
+    sh!("if test -L \"$1\"; then LC_ALL=C readlink -n -- \"$1\" && printf '\\000' && \
+         case $(LC_ALL=C stat -L -- \"$1\" 2>&1 >/dev/null) in *'oo many levels'*|*'ink loop'*) ;; \
+         *) LC_ALL=C readlink -f -- \"$1\" 2>/dev/null || :;; esac; fi")
 }
 
 /// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.
-pub fn real_path(path: &str) -> Shell {
-    // A `-` alone would be the directory before this one.
-    let here = if path == "-" { "./-" } else { path };
-    sh!("{ (CDPATH= cd -P -- {} 2>/dev/null && test \"$PWD\" != {} && printf '\\000%s' \"$PWD\") || :; }", here, path)
+pub fn real_path() -> Shell {
+    sh!("{ (CDPATH= cd -P -- \"$1\" 2>/dev/null && test \"$PWD\" != \"$1\" && printf '\\000%s' \"$PWD\") || :; }")
 }
 
 /// Looks at what every path of a tree is, one line each.
@@ -218,7 +234,7 @@ pub fn tree_root(path: &str) -> String {
 /// What was looked at: the type, the status and what was printed after it. None where there is nothing.
 pub type Looked<'o> = Option<(Kind, Status, &'o [u8])>;
 
-/// Reads the line that [`look`] printed.
+/// Reads the line that a look printed.
 ///
 /// # Errors
 /// [`ParseError`] when it is not known what is there (permission denied, no `stat` on the host), or when a command after the look failed.
@@ -292,7 +308,7 @@ pub fn read_found(path: &str, wanted: Kind, output: &Output) -> Result<Found<Sta
     })
 }
 
-/// The links that the output of [`look_through`], [`link_target`] and [`real_path`] tells of, also of a link that leads nowhere or to something of another
+/// The links that the output of [`looking_through`], with [`link_target`] and [`real_path`], tells of, also of a link that leads nowhere or to something of another
 /// type: paths, and where each leads.
 pub fn read_links(path: &str, output: &Output) -> Vec<(String, String)> {
     let mut links = Vec::new();

@@ -117,19 +117,20 @@ impl Host {
 
     /// What a command prints in parts, its programs asked about several things as they are when they are shared; none where they have no lines about them.
     fn run_in_parts(&self, parts: &Parts) -> Option<Output> {
-        if !parts.lines.iter().all(|line| self.run(&line.given).status == 0) {
+        let about = |what: &Shell| self.run(&sh!("set -- {}\n{}", parts.about, what));
+        if !parts.lines.iter().all(|line| about(&line.given).status == 0) {
             return None;
         }
         let mut stdout = Vec::new();
-        for Line { program, about, separator, .. } in &parts.lines {
-            let told = self.run(&sh!("{} /etc/passwd {}", program, about)).stdout;
+        for Line { program, separator, .. } in &parts.lines {
+            let told = self.run(&sh!("{} /etc/passwd {}", program, parts.about)).stdout;
             let lines: Vec<&[u8]> = told.split(|byte| *byte == b'\n').collect();
-            let end = format!("{separator}{about}");
-            let [_, line, b""] = lines[..] else { panic!("{:?}: {program} {about:?}: {told:?}", self.tools) };
+            let end = format!("{separator}{}", parts.about);
+            let [_, line, b""] = lines[..] else { panic!("{:?}: {program} {}: {told:?}", self.tools, parts.about) };
             stdout.extend_from_slice(line.strip_suffix(end.as_bytes()).expect("a line ends with what it is about"));
             stdout.push(b'\n');
         }
-        let rest = self.run(&parts.rest);
+        let rest = about(&parts.rest);
         stdout.extend_from_slice(&rest.stdout);
         Some(Output { stdout, ..rest })
     }

@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_target, look_through_and, read_found, read_links, real_path};
+use crate::file_status::{Found, Kind, Status, link_target, looking_through, read_found, read_links, real_path};
 
 /// A directory, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ impl Fact for Directory {
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        look_through_and(&self.path, sh!("{} && {}", link_target(&self.path), real_path(&self.path)))
+        looking_through(&self.path, sh!("{} && {}", link_target(), real_path()))
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {

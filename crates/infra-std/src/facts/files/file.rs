@@ -6,11 +6,10 @@ use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
-use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, Status, link_end, link_target, look_through_and, read_found, read_links};
+use crate::file_status::{Found, Kind, Status, link_and_its_end, looking_through, read_found, read_links};
 
 /// A regular file, or what a link to one leads to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,7 +38,7 @@ impl Fact for File {
     type Value = Found<Status>;
 
     fn command(&self) -> Command {
-        look_through_and(&self.path, sh!("{} && {}", link_target(&self.path), link_end(&self.path)))
+        looking_through(&self.path, link_and_its_end())
     }
 
     fn parse(&self, output: &Output) -> Result<Found<Status>, ParseError> {

@@ -6,11 +6,10 @@ use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
-use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, link_target, look, looked, read};
+use crate::file_status::{Found, Kind, link_target, looking_at, read};
 
 /// A symbolic link itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -53,8 +52,7 @@ impl Fact for Link {
     type Value = Found<LinkStatus>;
 
     fn command(&self) -> Command {
-        let target = link_target(&self.path);
-        Command::new(sh!("{} && {}", look(&self.path), target)).in_parts(vec![looked(&self.path)], target)
+        looking_at(&self.path, link_target())
     }
 
     fn parse(&self, output: &Output) -> Result<Found<LinkStatus>, ParseError> {

@@ -1,16 +1,15 @@
 //! The fact `files.sha256`.
 
-use infra_core::command::{Command, Line};
+use infra_core::command::Command;
 use infra_core::example::FactExample;
 use infra_core::fact::{AtLink, Fact, ParseError};
 use infra_core::node::Node;
 use infra_core::output::Output;
 use infra_core::resources::Resources;
-use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, look_through, looked_through, read};
+use crate::file_status::{Found, Kind, digesting, read};
 
 /// The digest of a file's content.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,9 +38,7 @@ impl Fact for Sha256 {
 
     fn command(&self) -> Command {
         // Several gigabytes take minutes on a slow disk.
-        let script = sh!("{} && if test -f {}; then sha256sum < {}; fi", look_through(&self.path), self.path, self.path);
-        let digest = Line { program: sh!("sha256sum --"), about: self.path.clone(), separator: "  ", given: sh!("test -f {}", self.path) };
-        Command::new(script).taking_up_to(1800).in_parts(vec![looked_through(&self.path), digest], sh!(":"))
+        digesting(&self.path).taking_up_to(1800)
     }
 
     fn parse(&self, output: &Output) -> Result<Found<String>, ParseError> {

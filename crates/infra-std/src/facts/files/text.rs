@@ -10,7 +10,7 @@ use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file_status::{Found, Kind, look_through_and, read};
+use crate::file_status::{Found, Kind, looking_through, read};
 
 /// The most that is read of a file, in bytes: 16 MiB less 4 KiB, since the line about the file has to fit into the 16 MiB of a fact as
 /// well.
@@ -32,7 +32,7 @@ impl Text {
 
     /// Prints the content after the line about the file, and one byte more than the limit where there is more.
     pub(super) fn read_command(path: &str) -> Command {
-        look_through_and(path, sh!("if test -f {}; then head -c {} < {}; fi", path, TEXT_LIMIT + 1, path))
+        looking_through(path, sh!("if test -f \"$1\"; then head -c {} <\"$1\"; fi", TEXT_LIMIT + 1))
     }
 
     /// The content that [`read_command`](Self::read_command) printed.
