@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use infra_core::event::{Event, RunKind};
+use infra_core::event::{Event, Outcome, RunKind};
 use infra_core::run_state::RunState;
 
 use super::{Entry, Header, Line, seconds};
@@ -32,6 +32,8 @@ pub struct Recorder {
     /// How a word of the command line is written down.
     words_as: WordsAs,
     state: RunState,
+    /// Whether something happened on a host since the last time it was synced.
+    at_stake: bool,
 }
 
 /// How a word of the command line is written down.
@@ -48,6 +50,7 @@ impl Recorder {
             beginning: None,
             words_as: Box::new(str::to_owned),
             state: RunState::default(),
+            at_stake: false,
         }
     }
 
@@ -61,7 +64,7 @@ impl Recorder {
         self.paper.is_some()
     }
 
-    /// Writes the event down. It is synced when an operation ends and when the run does.
+    /// Writes the event down. It is synced when an operation ends that did something on a host, and when the run does.
     ///
     /// # Errors
     /// When the journal cannot be opened, written or synced; then it is to be given up, since it would have a hole.
@@ -103,8 +106,17 @@ impl Recorder {
             Some(paper) => {
                 // One write for each line, so that a line is whole or the last.
                 paper.write_all(&line)?;
-                if matches!(event, Event::OperationEnded { .. } | Event::RunEnded) {
+                // A failure of the machine may take along that there was nothing to do.
+                self.at_stake |= match event {
+                    Event::CommandStarted { .. } => true,
+                    Event::HostOperationEnded { result, .. } => {
+                        !matches!(result.outcome, Outcome::Unchanged { .. } | Outcome::Skipped { .. })
+                    }
+                    _ => false,
+                };
+                if matches!(event, Event::RunEnded) || (self.at_stake && matches!(event, Event::OperationEnded { .. })) {
                     paper.sync()?;
+                    self.at_stake = false;
                 }
             }
             None if self.open.is_some() => self.held.extend_from_slice(&line),

@@ -183,6 +183,28 @@ fn a_line_is_there_before_anything_follows_and_is_synced_when_an_operation_ends(
 }
 
 #[test]
+fn what_changed_nothing_is_synced_with_what_comes_next() {
+    let on = |hosts: [u32; 2]| hosts.map(|host| (host, change_text("content", "/etc/motd", "the old", "the new")));
+    let plan = vec![operation("Install nginx", 12, on([0, 1])), operation("Run nginx", 20, on([0, 1]))];
+    let run = Run::fleet(RunKind::Deploy, 2)
+        .connected_but(&[])
+        .planned(plan)
+        .then(Event::Executing)
+        .operation(0, [(0, unchanged("installed already")), (1, unchanged("installed already"))])
+        .operation(1, [(0, unchanged("runs already")), (1, changed("start", 1.0))])
+        .ended();
+    let (sheet, mut synced) = (Sheet::default(), Vec::new());
+    let mut recorder = recorder(&sheet);
+    for (at, event) in run.events.iter().enumerate() {
+        recorder.record(event, moment(at)).unwrap();
+        if matches!(event, Event::OperationEnded { .. } | Event::RunEnded) {
+            synced.push(sheet.0.lock().unwrap().synced);
+        }
+    }
+    assert_eq!(synced, [0, 1, 2]);
+}
+
+#[test]
 fn a_run_that_executes_nothing_leaves_none() {
     let sheet = written(
         &Run::fleet(RunKind::Deploy, 1)
