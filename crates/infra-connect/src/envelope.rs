@@ -63,6 +63,11 @@ impl Abilities {
         Self { setsid: number & 1 != 0, utf8: number & 2 != 0, serves: number & 4 != 0 }
     }
 
+    /// The number of the hello.
+    pub(crate) fn number(self) -> i64 {
+        i64::from(self.setsid) + 2 * i64::from(self.utf8) + 4 * i64::from(self.serves)
+    }
+
     /// The locale for what is parsed.
     pub(crate) fn locale(self) -> &'static str {
         if self.utf8 { "C.UTF-8" } else { "C" }
@@ -164,8 +169,11 @@ fn frame(tag: &Tag, after: bool, script: &str) -> String {
     format!("\n\n{}{condition}{}", tag.as_str(), load(script))
 }
 
-/// The first words of a host: what it can do.
-pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag) -> String {
+/// The first words of a host: what it can do, which may be known from an earlier run.
+pub(crate) fn hello(marks: &mut Marks<Mark>, tag: &Tag, known: Option<Abilities>) -> String {
+    if let Some(known) = known {
+        return frame(tag, false, &marks.add(Mark::Up).print(&known.number().to_string()));
+    }
     let up = marks.add(Mark::Up).print("$infra_c");
     // A tool that reads ahead takes what is meant for the next one: the loop would wait for ever.
     frame(

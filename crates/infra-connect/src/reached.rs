@@ -133,9 +133,19 @@ impl Reached {
     /// # Errors
     /// When it is no shell, with what it said instead, as a sentence fragment. There is no deadline here: the caller has one.
     pub async fn meet(settings: Arc<Settings>, spawner: Arc<dyn Spawn>, first: Process) -> Result<Self, String> {
+        Self::greet(settings, spawner, first, None).await
+    }
+
+    /// The same with a host of which it may be known from an earlier run what it can do.
+    pub(crate) async fn greet(
+        settings: Arc<Settings>,
+        spawner: Arc<dyn Spawn>,
+        first: Process,
+        known: Option<Abilities>,
+    ) -> Result<Self, String> {
         let mut marks = Marks::new();
         let tag = Tag::random();
-        let text = envelope::open(&mut marks, None, &tag, None) + &envelope::hello(&mut marks, &tag);
+        let text = envelope::open(&mut marks, None, &tag, None) + &envelope::hello(&mut marks, &tag, known);
         let mut exchange = Exchange::new(first, marks, vec![Part::script(text)], true);
         let mut hello = Hello { number: None, said: Vec::new(), closed: 0 };
         while hello.number.is_none() {
@@ -172,6 +182,11 @@ impl Reached {
             lock: Lock::default(),
         };
         Ok(Self { inner: Arc::new(inner), controller: OnceCell::new() })
+    }
+
+    /// What the host can do.
+    pub(crate) fn abilities(&self) -> Abilities {
+        self.inner.abilities
     }
 
     /// Has the passwords of this run for it, under the name of the host.

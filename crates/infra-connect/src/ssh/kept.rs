@@ -1,7 +1,7 @@
 //! Masters that stay between runs: where they are found again, and how they end.
 //!
 //! Each stands below the runtime folder under a digest of all that leads to it (`Options::digest`): its socket, its log, the name by which people know
-//! it, and a lock that one process holds while it looks or brings it up. ssh itself ends a master that nobody used for the time that was asked for.
+//! it, what the host can do, and a lock that one process holds while it looks or brings it up. ssh itself ends a master that nobody used for the time that was asked for.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -16,6 +16,7 @@ use tokio::process::Command;
 
 use super::failed;
 use super::folder::{LONGEST_SOCKET, Place, private};
+use crate::envelope::Abilities;
 
 /// How long a look at a lock that somebody else holds is put off.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -124,10 +125,16 @@ impl Seat {
         UnixStream::connect(self.file("s")).is_ok()
     }
 
-    /// Notes the name by which people know the host.
-    pub(crate) fn note(&self, name: &str) {
-        // Only the words of `infra disconnect` rest on it.
+    /// Notes the name by which people know the host, and what it can do.
+    pub(crate) fn note(&self, name: &str, abilities: Abilities) {
+        // Only the words of `infra disconnect` rest on the one, and what is not known of the other is asked again.
         let _ = std::fs::write(self.file("n"), name);
+        let _ = std::fs::write(self.file("a"), abilities.number().to_string());
+    }
+
+    /// What the host can do. As long as the master lives it is the same host.
+    pub(crate) fn abilities(&self) -> Option<Abilities> {
+        std::fs::read_to_string(self.file("a")).ok()?.parse().ok().map(Abilities::from_number)
     }
 
     /// The name by which people know the host.
@@ -157,14 +164,14 @@ impl Seat {
 
     /// Removes what stands there, without its lock last of all.
     fn remove(&self) {
-        for kind in ["s", "l", "n", "k"] {
+        for kind in ["s", "l", "n", "a", "k"] {
             let _ = std::fs::remove_file(self.file(kind));
         }
     }
 
     /// Removes what a dead master left, for the next one.
     pub(crate) fn clear(&self, _held: &Held) {
-        for kind in ["s", "l", "n"] {
+        for kind in ["s", "l", "n", "a"] {
             let _ = std::fs::remove_file(self.file(kind));
         }
     }
@@ -189,9 +196,12 @@ mod tests {
         let [living, dead, busy] = ["1".repeat(16), "2".repeat(16), "3".repeat(16)].map(|digest| kept.seat(digest));
         let _listener = UnixListener::bind(living.file("s")).unwrap();
         drop(UnixListener::bind(dead.file("s")).unwrap());
-        dead.note("web-02");
+        let abilities = Abilities { setsid: true, utf8: false, serves: true };
+        living.note("web-01", abilities);
+        dead.note("web-02", abilities);
         let held = busy.lock().await;
-        busy.note("web-03");
+        busy.note("web-03", abilities);
+        assert_eq!((living.abilities(), kept.seat("4".repeat(16)).abilities()), (Some(abilities), None));
         assert_eq!((living.listens(), dead.listens(), dead.name().as_str()), (true, false, "web-02"));
         let names = |kept: &Kept| kept.seats().into_iter().map(|seat| seat.digest).collect::<Vec<_>>();
         assert_eq!(names(&Kept::open(&runtime).unwrap()), [living.digest.clone(), busy.digest.clone()]);

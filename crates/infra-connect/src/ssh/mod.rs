@@ -165,7 +165,7 @@ impl Ssh {
         let brought_up = self.fresh(target, Some(&seat)).await;
         match brought_up {
             Ok((reached, _)) => {
-                seat.note(&target.options.spelling());
+                seat.note(&target.options.spelling(), reached.abilities());
                 Ok(reached)
             }
             Err(error) => {
@@ -186,7 +186,8 @@ impl Ssh {
             Ok(Err(SpawnError::Refused(_))) => return Ok(Joined::Full),
             Ok(Err(SpawnError::Lost(_))) | Err(_) => return Ok(Joined::Silent),
         };
-        match tokio::time::timeout(JOINING, Reached::meet(self.settings.clone(), masters.clone(), first)).await {
+        let greeting = Reached::greet(self.settings.clone(), masters.clone(), first, seat.abilities());
+        match tokio::time::timeout(JOINING, greeting).await {
             Ok(Ok(reached)) => {
                 masters.note_address();
                 Ok(Joined::Reached(Box::new(reached)))
