@@ -28,10 +28,8 @@ pub(crate) enum Mark {
     Group,
     /// The command begins: what was printed before is not its output.
     Begin,
-    /// The question with this place was answered; the exit status.
+    /// The question with this place was answered; the exit status, and what [`crate::together`] adds to it.
     Answer(usize),
-    /// What is printed to the question with this place is only the rest of its answer: see [`crate::together`].
-    Given(usize),
     /// The command ended; the exit status.
     End,
     /// The shell that serves is done with a frame, however that ended; which frame, from 1.

@@ -18,7 +18,7 @@ use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Kills, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
-use crate::together::{Open, Together};
+use crate::together::{GIVEN, Open, Together};
 use crate::{privilege, script};
 
 type Answer = Result<Output, String>;
@@ -82,11 +82,18 @@ impl Listener for Answers {
     fn hear(&mut self, stream: Stream, piece: Piece<'_, Mark>) {
         let side = usize::from(stream == Stream::Stderr);
         match piece {
-            Piece::Mark(Mark::Given(place), _) => self.given[place] = true,
             Piece::Mark(Mark::Answer(place), status) => {
-                self.current[side] = place + 1;
+                self.given[place] = status >= GIVEN;
+                let status = if self.given[place] { status - GIVEN } else { status };
                 self.partial[place].status = i32::try_from(status).unwrap_or(i32::MAX);
-                if self.current.iter().all(|current| *current > place) {
+                // What was said on standard error since the last mark there is of this one: all in between were said once.
+                if side == 1 && self.current[1] < place {
+                    let said = std::mem::take(&mut self.partial[self.current[1]].stderr);
+                    self.partial[place].stderr.extend(said);
+                }
+                self.current[side] = place + 1;
+                let once = self.given[place] && status == 0;
+                if self.current[0] > place && (once || self.current[1] > place) {
                     self.answered[place] = true;
                     self.since = Instant::now();
                 }

@@ -255,7 +255,7 @@ impl Listener for Ear {
             }
             // Without a receipt before it, the shell of the command was killed; those of earlier frames say nothing.
             Piece::Mark(Mark::Over, frame) => self.over[at] |= frame == self.frame,
-            Piece::Mark(Mark::Answer(_) | Mark::Given(_) | Mark::Asks | Mark::Next(_) | Mark::Open, _) => {}
+            Piece::Mark(Mark::Answer(_) | Mark::Asks | Mark::Next(_) | Mark::Open, _) => {}
         }
     }
 

@@ -44,10 +44,18 @@ impl Tag {
     }
 }
 
-/// A shell function of this name that prints a mark on both outputs, given its digits, with the value of `number`. It is done before any other command runs.
-pub(crate) fn function(name: &str, number: &str) -> String {
+/// A shell function of this name that prints a mark on both outputs, given its digits, with the exit status of what was before it. It is done before any other
+/// command runs.
+pub(crate) fn function(name: &str) -> String {
     let prefix = char::from(PREFIX);
-    format!("{name}() {{ infra_r={number};echo \"{prefix}$1:$infra_r\";echo \"{prefix}$1:$infra_r\" >&2; }}\n")
+    format!("{name}() {{ infra_r=$?;echo \"{prefix}$1:$infra_r\";echo \"{prefix}$1:$infra_r\" >&2; }}\n")
+}
+
+/// The same with so much more than the exit status, and on standard output alone where that is 0.
+pub(crate) fn function_once(name: &str, more: i64) -> String {
+    let prefix = char::from(PREFIX);
+    let say = format!("echo \"{prefix}$1:$infra_r\"");
+    format!("{name}() {{ infra_r=$(($?+{more}));{say};case $infra_r in {more});;*) {say} >&2;;esac; }}\n")
 }
 
 /// The marks of one conversation: which tag stands for what.

@@ -21,8 +21,13 @@ use crate::envelope::Mark;
 use crate::receipts::Marks;
 use crate::{receipts, script};
 
-/// The function that prints a mark.
+/// The function that says that a question is answered, and the one that says that its lines are given and the rest of it is answered.
 const SAY: &str = "infra_say";
+const SAY_REST: &str = "infra_rest";
+
+/// What is added to the exit status where the lines are given. All is said once: where nothing went wrong, nothing is on standard error that would have to be told
+/// apart.
+pub(crate) const GIVEN: i64 = 256;
 
 /// As many things as a program is asked about at a time, and as many bytes of them: what is handed to a program has its limits, which are far larger.
 const THINGS: usize = 200;
@@ -168,25 +173,27 @@ impl<'o> Together<'o> {
             let (given, program, answer) = (functions.name(&batch.line.given), &batch.line.program, marks.add(Mark::Answer(place)));
             let choose = sh!("set --\nfor infra_t in {}; do {} \"$infra_t\" && set -- \"$@\" \"$infra_t\"; done\n", batch.things, given);
             text.push_str(&format!(
-                "{choose}[ $# = 0 ] || {program} \"$@\" 2>/dev/null\nset --;unset infra_t\n{SAY} {}\n",
+                "{choose}[ $# = 0 ] || {program} \"$@\" 2>/dev/null\nset --;unset infra_t\n{SAY_REST} {}\n",
                 answer.as_str()
             ));
         }
         for (place, one) in (self.batches.len()..).zip(self.open) {
             let answer = marks.add(Mark::Answer(place));
-            let answer = format!("{SAY} {}", answer.as_str());
+            let answer = answer.as_str();
             let Some(Parts { about, lines, first, rest }) = &one.parts else {
-                text.push_str(&format!("( {} )\n{answer}\n", one.text));
+                text.push_str(&format!("( {} )\n{SAY} {answer}\n", one.text));
                 continue;
             };
             let given = lines.iter().map(|line| sh!("{} \"$1\"", functions.name(&line.given)));
             let given = Shell::join(" && ", given.collect::<Vec<_>>());
-            let (first, rest) = (functions.name(first), functions.name(rest));
-            let is_given = marks.add(Mark::Given(place)).print("0");
-            let about = sh!("set -- {}", about);
-            text.push_str(&format!("{about}\nif {given}; then {is_given}; else {first} \"$1\"; fi && {rest} \"$1\"\n{answer}\nset --\n"));
+            let (about, first, rest) = (sh!("set -- {}", about), functions.name(first), functions.name(rest));
+            let rest = format!("{rest} \"$1\"");
+            text.push_str(&format!(
+                "{about}\nif {given}; then {rest}; {SAY_REST} {answer}; else {first} \"$1\" && {rest}; {SAY} {answer}; fi\nset --\n"
+            ));
         }
-        format!("{}{}{text}", receipts::function(SAY, "$?"), functions.text)
+        let once = receipts::function_once(SAY_REST, GIVEN);
+        format!("{}{once}{}{text}", receipts::function(SAY), functions.text)
     }
 
     /// The answers to the questions, from those in the order of the script, of which those in `given` are without the lines before.

@@ -117,7 +117,8 @@ const SIZE: &str =
 fn size_of(path: &str) -> Question {
     let line = Line { program: sh!("size"), separator: " ", given: sh!("test -e \"$1\"") };
     let first = sh!("{ test -e \"$1\" || { echo nothing; false; }; } && wc -c <\"$1\"");
-    let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], first, rest: sh!("head -c 3 <\"$1\"") });
+    let rest = sh!("head -c 3 <\"$1\"; case $1 in *x) echo \"it is $1\" >&2; (exit 3);; esac");
+    let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], first, rest });
     Question { command, context: Context::default() }
 }
 
@@ -131,7 +132,8 @@ async fn what_many_questions_have_in_common_is_done_once_in_every_shell() {
             std::fs::write(at(file), "abcdefghijkl".split_at(count).0).unwrap();
         }
         let starts = || std::fs::read_to_string(at("size.log")).unwrap_or_default().lines().count();
-        let asked: Vec<Question> = files.iter().chain(["missing", "plain"].iter()).map(|file| size_of(&at(file))).collect();
+        let mut asked: Vec<Question> = files.iter().chain(["missing", "plain"].iter()).map(|file| size_of(&at(file))).collect();
+        asked.push(question("echo to stderr >&2; echo to stdout; exit 4"));
         let alone = |one: &Question| Question { command: Command { parts: None, ..one.command.clone() }, ..one.clone() };
         host.gather(vec![question(":")]).await.unwrap();
         let before = host.traffic().round_trips;

@@ -231,7 +231,7 @@ impl Command {
 
     /// A command that reads a fact about one thing.
     pub fn in_parts(parts: Parts) -> Self {
-        let mut command = Self::new(crate::sh!("set -- {}\n{} && {}", parts.about, parts.first, parts.rest));
+        let mut command = Self::new(crate::sh!("set -- {}\n{ {}\n} && { {}\n}", parts.about, parts.first, parts.rest));
         command.parts = parts.is_one_line().then_some(parts);
         command
     }
