@@ -53,26 +53,41 @@ infra_who() { printf '%s\\n' \"$hs\" \"$hr\" \"$hh\" \"$hw\" \"$hc\"; }
 ")
 }
 
-/// Sets `d` to the folder: the first place where there is one of this user's alone, and which is made there for `make`. Who only reads looks no further than
-/// where one could be made.
-fn place(make: bool) -> Shell {
-    let makes =
-        if make { sh!("mkdir -m 700 \"$d\" 2>/dev/null") } else { sh!("[ -e \"$d\" ] || { [ -d \"$p\" ] && [ -w \"$p\" ] && return 1; }") };
-    let usable = if make { sh!("[ -w \"$d\" ]") } else { sh!(":") };
+/// Where a lock may have its folder, the first that serves.
+const PLACES: &str = r#""${INFRA_LOCK_FOLDER:-}" /run/lock "${TMPDIR:-}" /tmp"#;
+
+/// Sets `d` to the folder: the first place where there is one of this user's alone, or one can be made, which it is.
+fn make_place() -> Shell {
     sh!(
         "infra_place() { u=$(id -u)
-for p in \"${INFRA_LOCK_FOLDER:-}\" /run/lock \"${TMPDIR:-}\" /tmp; do
+for p in {}; do
 case $p in /*) ;; *) continue;; esac
 d=${p%/}/infra-lock-$u
-{}
+mkdir -m 700 \"$d\" 2>/dev/null
 [ -d \"$d\" ] && [ ! -L \"$d\" ] || continue
 set -- $(LC_ALL=C ls -ldn \"$d\" 2>/dev/null)
 case ${1-}:${3-} in drwx------*:\"$u\") ;; *) continue;; esac
-{} && return 0
+[ -w \"$d\" ] && return 0
 done; return 1; }
 ",
-        makes,
-        usable
+        Shell::verbatim(PLACES)
+    )
+}
+
+/// Sets `d` to the folder, where there is one, for who only reads: no further than where one could be made, and without a process. Should the folder not be as
+/// safe as [`make_place`] demands, what is read there is not what is found when the lock is taken, and the facts are read again.
+fn find_place() -> Shell {
+    sh!(
+        "infra_place() { for p in {}; do
+case $p in /*) ;; *) continue;; esac
+for d in \"${p%/}\"/infra-lock-*; do
+case ${d##*/infra-lock-} in ''|*[!0-9]*) continue;; esac
+[ -d \"$d\" ] && [ ! -L \"$d\" ] && [ -O \"$d\" ] && return 0
+done
+[ -d \"$p\" ] && [ -w \"$p\" ] && return 1
+done; return 1; }
+",
+        Shell::verbatim(PLACES)
     )
 }
 
@@ -107,7 +122,7 @@ infra_place && infra_top
 printf '%s\\n' \"$b $e $st\"
 infra_end 0",
         reading(),
-        place(false)
+        find_place()
     ))
 }
 
@@ -158,7 +173,7 @@ q={}
 [ -z \"$q\" ] || [ \"$q\" = \"$b $o $st\" ] || infra_end {}
 infra_end {}",
         reading(),
-        place(true),
+        make_place(),
         writing(claim, key, temporary),
         NO_PLACE,
         NO_PLACE,
@@ -189,7 +204,7 @@ pub(crate) struct Place {
 fn held(claim: &Claim, key: &str, held: Option<&Place>, temporary: &str, otherwise: i64) -> Shell {
     let found = match held {
         Some(place) => sh!("d={}; m={}", place.folder, place.epoch),
-        None => sh!("{}infra_place && infra_top; m=$e", place(true)),
+        None => sh!("{}infra_place && infra_top; m=$e", make_place()),
     };
     sh!(
         "{}{}{}

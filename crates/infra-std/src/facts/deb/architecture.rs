@@ -5,9 +5,10 @@ use infra_core::example::FactExample;
 use infra_core::fact::{Fact, ParseError, Scope};
 use infra_core::output::Output;
 use infra_core::resources::{Resource, Resources};
-use infra_core::sh;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::packaging::{dpkg_query, native_architecture, read_packages};
 
 /// The architecture of the host's own packages.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -20,17 +21,13 @@ impl Fact for Architecture {
     type Value = Option<String>;
 
     fn command(&self) -> Command {
-        // The dpkg of busybox cannot say; and dpkg-query reads all that there is about packages to say it.
-        sh!(
-            "if command -v dpkg-query >/dev/null 2>&1; then dpkg --print-architecture 2>/dev/null || dpkg-query -W -f {} dpkg; fi",
-            "${Architecture}\\n"
-        )
-        .into()
+        // Whoever asks for it asks for the packages as well.
+        dpkg_query().into()
     }
 
     fn parse(&self, output: &Output) -> Result<Option<String>, ParseError> {
         let text = output.expect_success()?;
-        Ok(Some(text.trim()).filter(|name| !name.is_empty()).map(str::to_owned))
+        Ok(native_architecture(&read_packages(&text)?).map(str::to_owned))
     }
 
     fn rests_on(&self) -> Resources {
@@ -38,6 +35,9 @@ impl Fact for Architecture {
     }
 
     fn examples() -> Vec<FactExample> {
-        vec![FactExample::new(&Self {}, "amd64\n", Some("amd64".to_owned())), FactExample::new(&Self {}, "", None)]
+        vec![
+            FactExample::new(&Self {}, "install\tinstalled\tdpkg\tamd64\t1.21\t\n", Some("amd64".to_owned())),
+            FactExample::new(&Self {}, "", None),
+        ]
     }
 }
