@@ -216,7 +216,9 @@ pub fn link_and_its_end() -> Shell {
 
 /// Prints where a directory really is when that is not where it is spelt, after a NUL and whatever was printed before.
 pub fn real_path() -> Shell {
-    sh!("{ (CDPATH= cd -P -- \"$1\" 2>/dev/null && test \"$PWD\" != \"$1\" && printf '\\000%s' \"$PWD\") || :; }")
+    // A path without a link on its way is where it is spelt; only one with a link takes a shell that goes there.
+    sh!("infra_p=$1; case $1/ in [!/]*|*//*|*/./*|*/../*) ;; *) until [ -L \"$infra_p\" ]; do infra_p=${infra_p%/*}; [ -n \"$infra_p\" ] || break; done;; esac
+case $infra_p in '') ;; *) (CDPATH= cd -P -- \"$1\" 2>/dev/null && test \"$PWD\" != \"$1\" && printf '\\000%s' \"$PWD\") || :;; esac; unset infra_p")
 }
 
 /// Looks at what every path of a tree is, one line each.
