@@ -98,6 +98,13 @@ def write_inventories(folder, hosts):
         (pathlib.Path(folder) / f"{name}.lua").write_text(f'hosts = {{ {names}, data = {{ ssh_config_file = "{config}" }} }}\n')
 
 
+def ssh_alone(hosts, folder, way):
+    """A command that runs `true` on all hosts at once, each by an ssh of its own, with the configuration of `inventory.lua` or `curve25519.lua`."""
+    config = hosts.ssh_config if way == "inventory" else pathlib.Path(folder) / f"{way}_config"
+    each = f'ssh -F "{config}" -o BatchMode=yes "$host" true || touch "$failed" &'
+    return ["sh", "-c", f'failed=$(mktemp -u); for host; do {each} done; wait; ! rm "$failed" 2>/dev/null', "sh", *hosts.names]
+
+
 def table(head, rows):
     """Prints rows under a head, columns aligned."""
     rows = [[str(cell) for cell in row] for row in [head, *rows]]
