@@ -57,7 +57,7 @@ impl Open {
         if text.contains('\0') {
             return Err("a command cannot hold a NUL character".to_owned());
         }
-        let patience = command.patience.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        let patience = command.patience.map(seconds);
         Ok(Self { places: vec![place], text, patience, parts: command.parts.clone().filter(|_| before.is_empty()) })
     }
 
@@ -67,11 +67,14 @@ impl Open {
     }
 }
 
+fn seconds(patience: u32) -> Duration {
+    Duration::from_secs(u64::from(patience))
+}
+
 /// A program, and the things that it is asked about at a time.
 struct Batch<'o> {
     line: &'o Line,
     things: Vec<&'o str>,
-    patience: Option<Duration>,
 }
 
 impl Batch<'_> {
@@ -124,26 +127,22 @@ impl<'o> Together<'o> {
     pub(crate) fn new(open: &'o [Open]) -> Self {
         let mut batches: Vec<Batch<'o>> = Vec::new();
         let mut known = HashMap::new();
-        let mut place = |line: &'o Line, thing: &'o str, patience: Option<Duration>| {
+        let mut place = |line: &'o Line, thing: &'o str| {
             let place = known.entry((line.program.as_str(), thing));
             if let Entry::Occupied(known) = place {
                 return *known.get();
             }
             let batch = batches.iter().position(|batch| batch.takes(line, thing)).unwrap_or_else(|| {
-                batches.push(Batch { line, things: Vec::new(), patience: None });
+                batches.push(Batch { line, things: Vec::new() });
                 batches.len() - 1
             });
             batches[batch].things.push(thing);
-            // It may take as long as all of them one after the other.
-            if let Some(patience) = patience {
-                *batches[batch].patience.get_or_insert_default() += patience;
-            }
             *place.or_insert((batch, batches[batch].things.len() - 1))
         };
         let mut lines = Vec::new();
         for one in open {
             let of = one.parts.iter().flat_map(|parts| parts.lines.iter().map(|line| (line, parts.about.as_str())));
-            lines.push(of.map(|(line, thing)| place(line, thing, one.patience)).collect());
+            lines.push(of.map(|(line, thing)| place(line, thing)).collect());
         }
         Self { open, batches, lines }
     }
@@ -161,7 +160,8 @@ impl<'o> Together<'o> {
     /// How long an answer may take, where that is not as long as any other.
     pub(crate) fn patience(&self, place: usize) -> Option<Duration> {
         match self.batches.get(place) {
-            Some(batch) => batch.patience,
+            // Should all of them need longer than one may take, each is asked by itself.
+            Some(batch) => batch.line.patience.map(seconds),
             None => self.open.get(place - self.batches.len())?.patience,
         }
     }
@@ -221,5 +221,42 @@ impl<'o> Together<'o> {
                 answer.as_ref().and_then(|answer| if *is_given { whole(of, answer) } else { Some(answer.clone()) })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use infra_core::command::Command;
+    use infra_core::global_arguments::Context;
+
+    use super::*;
+
+    fn open(about: &str, patience: Option<u32>) -> Open {
+        let line = |program, patience| Line { program, separator: ":", given: sh!("test -e \"$1\""), patience };
+        let mut lines = vec![line(sh!("stat --"), None)];
+        if patience.is_some() {
+            lines.push(line(sh!("digest --"), patience));
+        }
+        let command = Command::in_parts(Parts { about: about.to_owned(), lines, first: sh!("stat --one \"$1\""), rest: sh!(":") });
+        Open::of(0, &Question { command, context: Context::default() }).expect("a question")
+    }
+
+    #[test]
+    fn programs_are_asked_about_all_things_and_wait_as_long_as_their_own_work_takes() {
+        let open = [open("/a", None), open("/b", Some(1800)), open("/a", None), open("/odd\nname", None), open("/c", None)];
+        let together = Together::new(&open);
+        assert_eq!((together.count(), together.questions()), (7, 5));
+        assert_eq!([0, 1].map(|batch| together.batches[batch].things.clone()), [vec!["/a", "/b", "/c"], vec!["/b"]]);
+        // That a file is large does not make a look at another one longer.
+        assert_eq!(
+            (0..7).map(|place| together.patience(place)).collect::<Vec<_>>(),
+            [None, Some(seconds(1800)), None, None, None, None, None]
+        );
+        let said = |text: &str| Some(Output::of(text));
+        let answers = vec![said("1:/a\n3:/c\n"), said("2:/b\n"), said("x"), said("y"), said(""), said("odd\n"), said("")];
+        let given = [true, true, true, true, true, false, true];
+        let read = together.read(answers, &given);
+        // There is no line about the second; the fourth was asked alone.
+        assert_eq!(read, [said("1\nx"), None, said("1\n"), said("odd\n"), said("3\n")]);
     }
 }

@@ -115,7 +115,7 @@ const SIZE: &str =
     "#!/bin/sh\necho started >>\"$0.log\"\nfor f; do [ -r \"$f\" ] || { echo no >&2; continue; }; echo \"$(wc -c <\"$f\") $f\"; done\n";
 
 fn size_of(path: &str) -> Question {
-    let line = Line { program: sh!("size"), separator: " ", given: sh!("test -e \"$1\"") };
+    let line = Line { program: sh!("size"), separator: " ", given: sh!("test -e \"$1\""), patience: None };
     let first = sh!("{ test -e \"$1\" || { echo nothing; false; }; } && wc -c <\"$1\"");
     let rest = sh!("head -c 3 <\"$1\"; case $1 in *x) echo \"it is $1\" >&2; (exit 3);; esac");
     let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], first, rest });

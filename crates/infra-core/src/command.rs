@@ -209,6 +209,8 @@ pub struct Line {
     pub separator: &'static str,
     /// What holds, with nothing but the shell itself, where the program has a line about the thing `"$1"`.
     pub given: Shell,
+    /// How long the program may take, in seconds, where it reads more than what stands about the thing.
+    pub patience: Option<u32>,
 }
 
 impl Command {

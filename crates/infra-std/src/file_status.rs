@@ -168,6 +168,7 @@ pub fn looking_at(path: &str, rest: Shell) -> Command {
         program: sh!("LC_ALL=C stat -c {} --", format!("{FIELDS}:%n")),
         separator: ":",
         given: sh!("test -e \"$1\" || test -L \"$1\""),
+        patience: None,
     };
     about(path, vec![line], look(&it()), rest)
 }
@@ -177,11 +178,14 @@ pub fn looking_through(path: &str, rest: Shell) -> Command {
     about(path, vec![line_through()], look_through(&it()), rest)
 }
 
+/// How long a file may take to be digested, in seconds: several gigabytes take minutes on a slow disk.
+const PATIENCE: u32 = 1800;
+
 /// A command that looks at what the path leads to, and digests the content where that is a file.
 pub fn digesting(path: &str) -> Command {
-    let digest = Line { program: sh!("sha256sum --"), separator: "  ", given: sh!("test -f \"$1\"") };
+    let digest = Line { program: sh!("sha256sum --"), separator: "  ", given: sh!("test -f \"$1\""), patience: Some(PATIENCE) };
     let first = sh!("{} && if test -f \"$1\"; then sha256sum <\"$1\"; fi", look_through(&it()));
-    about(path, vec![line_through(), digest], first, sh!(":"))
+    about(path, vec![line_through(), digest], first, sh!(":")).taking_up_to(PATIENCE)
 }
 
 fn about(path: &str, lines: Vec<Line>, first: Shell, rest: Shell) -> Command {
@@ -193,7 +197,7 @@ fn about(path: &str, lines: Vec<Line>, first: Shell, rest: Shell) -> Command {
 /// What prints the line of [`look_through`], where something is there that is no link that leads nowhere.
 fn line_through() -> Line {
     let program = sh!("LC_ALL=C stat -L -c {} --", format!("{FIELDS}:%n"));
-    Line { program, separator: ":", given: sh!("test -e \"$1\"") }
+    Line { program, separator: ":", given: sh!("test -e \"$1\""), patience: None }
 }
 
 /// The path that the parts of a command are about.
