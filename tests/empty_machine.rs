@@ -37,64 +37,47 @@ const CHANGE: &str = "change";
 
 const OWNER: &str = r#"user = "app", group = "app","#;
 
+/// The plain one.
+const PLAIN: Way = Way {
+    name: "as root",
+    ground: "true",
+    before: "",
+    home: "/srv/plain",
+    real: "/srv/plain",
+    owner: OWNER,
+    inside: "",
+    middle: "",
+    plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
+};
+
 const WAYS: &[Way] = &[
-    Way {
-        name: "as root",
-        ground: "true",
-        before: "",
-        home: "/srv/plain",
-        real: "/srv/plain",
-        owner: OWNER,
-        inside: "",
-        middle: "",
-        plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
-    },
+    PLAIN,
     Way {
         name: "as the new user, by sudo",
-        ground: "true",
-        before: "",
         home: "/srv/sudo",
         real: "/srv/sudo",
         owner: "",
         inside: r#"_sudo = true, _sudo_user = "app""#,
-        middle: "",
-        plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
+        ..PLAIN
     },
-    Way {
-        name: "as the new user, by su",
-        ground: "true",
-        before: "",
-        home: "/srv/su",
-        real: "/srv/su",
-        owner: "",
-        inside: r#"_su_user = "app""#,
-        middle: "",
-        plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
-    },
+    Way { name: "as the new user, by su", home: "/srv/su", real: "/srv/su", owner: "", inside: r#"_su_user = "app""#, ..PLAIN },
     Way {
         name: "through a link that is there",
         ground: "mkdir -p /data/old && ln -s /data/old /srv/linked",
-        before: "",
         home: "/srv/linked/app",
         real: "/data/old/app",
-        owner: OWNER,
-        inside: "",
-        middle: "",
-        plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
+        ..PLAIN
     },
     Way {
         name: "through a link that the deploy makes, to a directory that it makes",
-        ground: "true",
         before: r#"
             files.directory { name = "Disk", path = "/data/new" }
             files.link { name = "Link", path = "/srv/new", target = "/data/new" }
         "#,
         home: "/srv/new/app",
         real: "/data/new/app",
-        owner: OWNER,
-        inside: "",
-        middle: "",
         plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
+        ..PLAIN
     },
     Way {
         name: "as the new user, through a link that the deploy makes",
@@ -104,19 +87,16 @@ const WAYS: &[Way] = &[
         real: "/data/both/app",
         owner: "",
         inside: r#"_sudo = true, _sudo_user = "app""#,
-        middle: "",
         plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends"],
+        ..PLAIN
     },
     Way {
         name: "with a command in the middle",
-        ground: "true",
-        before: "",
         home: "/srv/middle",
         real: "/srv/middle",
-        owner: OWNER,
-        inside: "",
         middle: r#"server.shell { name = "Command", commands = { sh("echo middle >> {}", home .. "/etc/app.conf") } }"#,
         plan: &[CHANGE, CHANGE, CHANGE, CHANGE, CHANGE, "depends", "depends", "depends"],
+        ..PLAIN
     },
 ];
 

@@ -119,6 +119,19 @@ impl Stage {
         command
     }
 
+    /// Runs infra at a terminal, which asks for the vault password and a version. Gives the screen.
+    fn type_answers(&mut self, words: &[&str]) -> String {
+        let mut terminal = Terminal::start(self.command(words), Elsewhere::default());
+        terminal.wait_for("Vault password: ");
+        terminal.press(&format!("{OF_PROMPT}\r"));
+        terminal.wait_for("Which version: ");
+        terminal.press("2.0\r");
+        let ended = terminal.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.screen);
+        self.shown.push(("the terminal".to_owned(), ended.raw));
+        ended.screen
+    }
+
     /// Runs infra, and keeps what it showed for the search.
     fn run(&mut self, words: &[&str]) -> Ran {
         let ran = common::ran(&mut self.command(words));
@@ -382,16 +395,9 @@ local password, version = secret.prompt("Vault password"), ask("Which version", 
 server.shell { commands = { sh("echo {} of {}", password, version), sh("echo {} > made/typed", password) } }
 "#;
     fs::write(stage.path("asks.lua"), deploy).expect("a deploy");
-    let mut terminal = Terminal::start(stage.command(&["@local", "asks.lua", "--yes", "-v"]), Elsewhere::default());
-    terminal.wait_for("Vault password: ");
-    terminal.press(&format!("{OF_PROMPT}\r"));
-    terminal.wait_for("Which version: ");
-    terminal.press("2.0\r");
-    let ended = terminal.end();
-    assert_eq!(ended.code, Some(0), "{}", ended.screen);
-    assert!(ended.screen.contains("'***' of 2.0"), "{}", ended.screen);
+    let screen = stage.type_answers(&["@local", "asks.lua", "--yes", "-v"]);
+    assert!(screen.contains("'***' of 2.0"), "{screen}");
     assert_eq!(text(&stage.path("made/typed")), format!("{OF_PROMPT}\n"));
-    stage.shown.push(("the terminal".to_owned(), ended.raw));
 
     // Ctrl-C at the question ends the run, and the terminal shows again what is typed.
     let mut terminal = Terminal::start(stage.command(&["@local", "asks.lua", "--yes"]), Elsewhere::default());
@@ -522,14 +528,7 @@ local password, version = secret.prompt("Vault password"), ask("Which version", 
 files.put { content = password .. " of " .. version .. "\n", dest = "made/typed", mode = "600" }
 "#;
     fs::write(stage.path("asks.lua"), deploy).expect("a deploy");
-    let mut terminal = Terminal::start(stage.command(&["@local", "asks.lua", "--plan", "p.json"]), Elsewhere::default());
-    terminal.wait_for("Vault password: ");
-    terminal.press(&format!("{OF_PROMPT}\r"));
-    terminal.wait_for("Which version: ");
-    terminal.press("2.0\r");
-    let ended = terminal.end();
-    assert_eq!(ended.code, Some(0), "{}", ended.screen);
-    stage.shown.push(("the terminal".to_owned(), ended.raw));
+    stage.type_answers(&["@local", "asks.lua", "--plan", "p.json"]);
     stage.search_plan("p.json");
 
     let ran = stage.run(&["apply", "p.json", "--yes"]).expect(1);
