@@ -14,7 +14,7 @@ use infra_core::resources::{Aliases, Resources};
 #[derive(Debug, Default)]
 pub(crate) struct FactStore {
     answers: HashMap<String, Kept>,
-    aliases: Aliases,
+    aliases: Arc<Aliases>,
     /// How many requests are under way, and what was touched since the first of them began: their answers may be older than that.
     reading: usize,
     touched: Vec<Resources>,
@@ -109,7 +109,7 @@ impl FactStore {
     /// Notes the links that the output of a question tells of.
     pub(crate) fn note_links(&mut self, asked: &Asked, output: &Output) {
         for (path, leads) in asked.fact.links(output) {
-            self.aliases.add(&path, &leads);
+            Arc::make_mut(&mut self.aliases).add(&path, &leads);
         }
     }
 
@@ -123,7 +123,7 @@ impl FactStore {
     }
 
     /// The paths that were found to lead elsewhere.
-    pub(crate) fn aliases(&self) -> &Aliases {
+    pub(crate) fn aliases(&self) -> &Arc<Aliases> {
         &self.aliases
     }
 

@@ -213,10 +213,10 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>, as
         // Steps that change nothing, such as waiting, are done all the same; what they wait for may be true only then.
         (Some(change), _) if !change.changes && when.is_some() => {
             let known = if call.globals.ignores_errors() { Known { succeeded: None, ..Known::UNCHANGED } } else { Known::UNCHANGED };
-            Settled::new(before.outlook(&change), known, Some(Layer { from, touches, effects: change.effects.clone() }))
+            Settled::new(before.outlook(&change), known, Some(Layer::new(from, touches, change.effects.clone())))
         }
         (Some(change), _) if when.is_some() => {
-            let layer = Layer { from, touches, effects: change.effects.clone() };
+            let layer = Layer::new(from, touches, change.effects.clone());
             // Where the host goes on after a failure, someone may ask which it was.
             let ignored = call.globals.ignores_errors();
             let known = if ignored { Known { succeeded: None, ..Known::CHANGED } } else { Known::CHANGED };
@@ -225,7 +225,7 @@ pub(crate) fn judge(run: &HostRun, call: &OperationCall, before: &Prefix<'_>, as
         (agreed, depends) => {
             let would = agreed.as_ref().map(describe::summary).or_else(|| as_it_stands(run, &variants[0], &context));
             let on = depends.flatten().map(|on| on.name);
-            let layer = Layer { from, touches, effects: Vec::new() };
+            let layer = Layer::new(from, touches, Vec::new());
             Settled::new(Outlook::Depends { on, would }, Known::OPEN, Some(layer))
         }
     };
@@ -238,7 +238,7 @@ fn decided_late(run: &HostRun, call: &OperationCall, known: &impl Fn(CallIndex) 
     let open_flags = call.conditions.iter().any(|(_, condition)| condition.decide(known).is_none());
     let operation = if call.late.body.is_some() || open_flags { None } else { bound() };
     let touches = operation.map_or_else(Resources::everything, |operation| operation.touches());
-    let layer = Layer { from: DependsOn { call: call.call, name: call.title() }, touches, effects: Vec::new() };
+    let layer = Layer::new(DependsOn { call: call.call, name: call.title() }, touches, Vec::new());
     let settled = Settled::new(Outlook::Depends { on: None, would: None }, Known::OPEN, Some(layer));
     Settled { everywhere: call.late.body.is_some(), ..settled }
 }

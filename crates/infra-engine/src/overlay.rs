@@ -26,7 +26,12 @@ pub(crate) struct Layer {
     pub(crate) touches: Resources,
     /// What is known of it afterwards; what it touches without an effect is unknown.
     pub(crate) effects: Vec<Effect>,
+    /// What it touches by all names of its paths: every operation after it asks, and the links that are known are mostly the same.
+    by_all_names: Arc<Mutex<Option<Named>>>,
 }
+
+/// What is touched by all names of the paths, with these links.
+type Named = (Arc<Aliases>, Arc<Resources>);
 
 /// A question, with what is worked out of it once for all layers.
 struct Wanted<'a> {
@@ -52,9 +57,14 @@ enum Decided {
 }
 
 impl Layer {
+    /// What an operation touches, and what is known of that afterwards.
+    pub(crate) fn new(from: DependsOn, touches: Resources, effects: Vec<Effect>) -> Self {
+        Self { from, touches, effects, by_all_names: Arc::default() }
+    }
+
     /// The same with its paths as they really are, after the operations before it: later ones may turn the links on the way.
-    pub(crate) fn settled(mut self, before: &[Layer], aliases: &Aliases) -> Self {
-        let ways = Ways::new(before, Arc::new(aliases.clone()));
+    pub(crate) fn settled(mut self, before: &[Layer], aliases: &Arc<Aliases>) -> Self {
+        let ways = Ways::new(before, aliases.clone());
         let own = self.own_paths();
         self.touches = self.without_what_links_lead_to();
         self.touches = ways.reach(&self.touches, |path| !own.contains(&normal_path(path)));
@@ -74,7 +84,7 @@ impl Layer {
             }
         }
         self.effects.extend(more);
-        self
+        Self::new(self.from, self.touches, self.effects)
     }
 
     /// The paths of which it says what will stand there. If a link stood there, it is changed or replaced itself, and what it led to is left alone.
@@ -104,7 +114,7 @@ impl Layer {
     }
 
     /// What this operation makes of the question; none where it leaves it alone.
-    fn decide(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> Option<Decided> {
+    fn decide(&self, wanted: &Wanted<'_>, aliases: &Arc<Aliases>) -> Option<Decided> {
         let unknown = || Lookup::Unknown(self.from.clone());
         let known = |answer| Lookup::Known(Arc::new(answer));
         for effect in self.effects.iter().rev() {
@@ -140,13 +150,22 @@ impl Layer {
         self.may_change(wanted, aliases).then(|| Decided::Answer(unknown()))
     }
 
-    fn may_change(&self, wanted: &Wanted<'_>, aliases: &Aliases) -> bool {
-        if aliases.is_empty() {
-            return self.touches.overlaps(&wanted.rests_on);
+    fn may_change(&self, wanted: &Wanted<'_>, aliases: &Arc<Aliases>) -> bool {
+        if aliases.is_empty() { self.touches.overlaps(&wanted.rests_on) } else { self.by_all_names(aliases).overlaps(&wanted.rests_on) }
+    }
+
+    fn by_all_names(&self, aliases: &Arc<Aliases>) -> Arc<Resources> {
+        let mut known = self.by_all_names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, named)) = &*known
+            && Arc::ptr_eq(of, aliases)
+        {
+            return named.clone();
         }
         let own = self.own_paths();
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
-        self.touches.with_real_paths(&aliases.without(&own)).overlaps(&wanted.rests_on)
+        let named = Arc::new(self.touches.with_real_paths(&aliases.without(&own)));
+        *known = Some((aliases.clone(), named.clone()));
+        named
     }
 
     /// The node that says most of a path: at the path itself, else at the nearest directory above it.
@@ -228,7 +247,7 @@ pub(crate) struct Seen {
 impl<'a> View<'a> {
     pub(crate) fn new(store: &'a Mutex<FactStore>, locals: &'a LocalFiles, layers: &'a [Layer], context: &'a Context) -> Self {
         let aliases = store.lock().unwrap_or_else(PoisonError::into_inner).aliases().clone();
-        Self { store, locals, layers, context, ways: Ways::new(layers, Arc::new(aliases)), seen: RefCell::default() }
+        Self { store, locals, layers, context, ways: Ways::new(layers, aliases), seen: RefCell::default() }
     }
 
     /// What is known of a question, with the layers over it. `links` is how many links were followed to come to it.

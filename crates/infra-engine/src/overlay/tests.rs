@@ -141,7 +141,7 @@ fn an_answer_is_unknown_once_the_names_in_it_are_touched() {
 
 fn layer(call: u32, change: Change) -> Layer {
     let from = DependsOn { call, name: format!("call {call}") };
-    Layer { from, touches: change.touches.unwrap_or(Resources::Everything), effects: change.effects }
+    Layer::new(from, change.touches.unwrap_or(Resources::Everything), change.effects)
 }
 
 fn touching(call: u32, resources: Resources) -> Layer {
@@ -175,7 +175,7 @@ fn look(path: &str, layers: &[Layer]) -> String {
     let (store, locals, context) = (base("/a/b"), LocalFiles::default(), Context::default());
     let mut settled: Vec<Layer> = Vec::new();
     for layer in layers {
-        settled.push(layer.clone().settled(&settled, &Aliases::default()));
+        settled.push(layer.clone().settled(&settled, &Arc::new(Aliases::default())));
     }
     let view = View::new(&store, &locals, &settled, &context);
     match view.lookup(&erase(KindAt { path: path.to_owned() })) {
