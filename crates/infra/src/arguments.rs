@@ -39,8 +39,12 @@ Examples:
   infra db-01,db-02 exec --stdin=schema.sql -- psql app
   infra inventory.lua apt.packages packages=git packages=curl --sudo
 
-Exit codes: 0 all is well; 1 some host is not, or the run was stopped, declined or not proved; 2 something was written
-wrongly and nothing was executed; 3 there were changes (--detailed-exitcode); 130 interrupted.";
+Exit codes:
+  0    all is well
+  1    some host is not, or the run was stopped, declined or not proved
+  2    something was written wrongly, and nothing was executed
+  3    there were changes (--detailed-exitcode)
+  130  interrupted";
 
 /// Deploys to hosts over your own ssh: plans first, then changes only what differs.
 #[derive(Debug, Parser)]
