@@ -18,7 +18,7 @@ use crate::privilege::{Kind, Refused};
 use crate::reached::{Inner, Kills, Refusal, Request};
 use crate::receipts::{Marks, Piece};
 use crate::sessions::Use;
-use crate::together::{GIVEN, Open, Together};
+use crate::together::{How, Open, Together};
 use crate::{privilege, script};
 
 type Answer = Result<Output, String>;
@@ -32,8 +32,8 @@ pub(crate) struct Answers {
     current: [usize; 2],
     partial: Vec<Output>,
     answered: Vec<bool>,
-    /// Those of which only the rest was printed.
-    given: Vec<bool>,
+    /// How they were answered.
+    how: Vec<How>,
     /// When the last question was answered, or the first one asked.
     since: Instant,
 }
@@ -47,7 +47,7 @@ impl Answers {
             current: [0; 2],
             partial: vec![Output::default(); count],
             answered: vec![false; count],
-            given: vec![false; count],
+            how: vec![How::Whole; count],
             since: Instant::now(),
         }
     }
@@ -83,8 +83,8 @@ impl Listener for Answers {
         let side = usize::from(stream == Stream::Stderr);
         match piece {
             Piece::Mark(Mark::Answer(place), status) => {
-                self.given[place] = status >= GIVEN;
-                let status = if self.given[place] { status - GIVEN } else { status };
+                let (how, status) = How::of(status);
+                self.how[place] = how;
                 self.partial[place].status = i32::try_from(status).unwrap_or(i32::MAX);
                 // What was said on standard error since the last mark there is of this one: all in between were said once.
                 if side == 1 && self.current[1] < place {
@@ -92,7 +92,7 @@ impl Listener for Answers {
                     self.partial[place].stderr.extend(said);
                 }
                 self.current[side] = place + 1;
-                let once = self.given[place] && status == 0;
+                let once = how != How::Whole && status == 0;
                 if self.current[0] > place && (once || self.current[1] > place) {
                     self.answered[place] = true;
                     self.since = Instant::now();
@@ -325,7 +325,7 @@ impl Answers {
         let first_open = self.first_open();
         let ended = self.ear.end().unwrap_or_default();
         let limit = self.limit;
-        let (given, answered) = (std::mem::take(&mut self.given), std::mem::take(&mut self.answered));
+        let (how, answered) = (std::mem::take(&mut self.how), std::mem::take(&mut self.answered));
         let printed =
             std::mem::take(&mut self.partial).into_iter().zip(&answered).map(|(output, answered)| Some(output).filter(|_| *answered));
         let before = answered.len() - together.questions();
@@ -340,7 +340,7 @@ impl Answers {
             }
             None => None,
         };
-        let answers: Vec<_> = (before..).zip(together.read(printed.collect(), &given)).map(answer).collect();
+        let answers: Vec<_> = (before..).zip(together.read(printed.collect(), &how)).map(answer).collect();
         // Those whose lines were not understood are open as well.
         let apart = first_open.is_none_or(|open| open < before) || answers.iter().all(Option::is_none);
         Round { answers, apart }

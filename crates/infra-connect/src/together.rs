@@ -21,13 +21,37 @@ use crate::envelope::Mark;
 use crate::receipts::Marks;
 use crate::{receipts, script};
 
-/// The function that says that a question is answered, and the one that says that its lines are given and the rest of it is answered.
+/// The function that says that a question is answered; the one that says that its lines are given and the rest of it is answered; and the one that says that there
+/// is no such thing.
 const SAY: &str = "infra_say";
 const SAY_REST: &str = "infra_rest";
+const SAY_GONE: &str = "infra_gone";
 
-/// What is added to the exit status where the lines are given. All is said once: where nothing went wrong, nothing is on standard error that would have to be told
-/// apart.
-pub(crate) const GIVEN: i64 = 256;
+/// How a question was answered: with all that its command prints, with the rest, or with nothing as there is no such thing. The last two are said once: where
+/// nothing went wrong, nothing is on standard error that would have to be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Whole,
+    Rest,
+    Gone,
+}
+
+impl How {
+    /// What is added to the exit status.
+    fn more(self) -> i64 {
+        match self {
+            Self::Whole => 0,
+            Self::Rest => 256,
+            Self::Gone => 512,
+        }
+    }
+
+    /// From the number of a mark; and the exit status.
+    pub(crate) fn of(number: i64) -> (Self, i64) {
+        let how = [Self::Gone, Self::Rest].into_iter().find(|how| number >= how.more()).unwrap_or(Self::Whole);
+        (how, number - how.more())
+    }
+}
 
 /// As many things as a program is asked about at a time, and as many bytes of them: what is handed to a program has its limits, which are far larger.
 const THINGS: usize = 200;
@@ -74,13 +98,21 @@ fn seconds(patience: u32) -> Duration {
 /// A program, and the things that it is asked about at a time.
 struct Batch<'o> {
     line: &'o Line,
+    /// Where its line is the first of a command, what holds if there is no such thing.
+    gone: Option<&'o Shell>,
     things: Vec<&'o str>,
 }
 
 impl Batch<'_> {
-    fn takes(&self, line: &Line, thing: &str) -> bool {
+    fn takes(&self, line: &Line, gone: Option<&Shell>, thing: &str) -> bool {
         let bytes = self.things.iter().map(|thing| thing.len() + 1).sum::<usize>() + thing.len();
-        self.line == line && self.things.len() < THINGS && bytes < BYTES
+        self.line == line && self.gone == gone && self.things.len() < THINGS && bytes < BYTES
+    }
+
+    /// What it said about a thing for which it has no line.
+    fn reason<'p>(&self, thing: &str, said: &'p str) -> Option<&'p str> {
+        let names = [format!("'{thing}': "), format!(" {thing}: ")];
+        said.lines().find(|line| names.iter().any(|name| line.contains(name)))
     }
 
     /// The lines that it printed, without what they end with.
@@ -127,13 +159,13 @@ impl<'o> Together<'o> {
     pub(crate) fn new(open: &'o [Open]) -> Self {
         let mut batches: Vec<Batch<'o>> = Vec::new();
         let mut known = HashMap::new();
-        let mut place = |line: &'o Line, thing: &'o str| {
-            let place = known.entry((line.program.as_str(), thing));
+        let mut place = |line: &'o Line, gone: Option<&'o Shell>, thing: &'o str| {
+            let place = known.entry((line.program.as_str(), gone, thing));
             if let Entry::Occupied(known) = place {
                 return *known.get();
             }
-            let batch = batches.iter().position(|batch| batch.takes(line, thing)).unwrap_or_else(|| {
-                batches.push(Batch { line, things: Vec::new() });
+            let batch = batches.iter().position(|batch| batch.takes(line, gone, thing)).unwrap_or_else(|| {
+                batches.push(Batch { line, gone, things: Vec::new() });
                 batches.len() - 1
             });
             batches[batch].things.push(thing);
@@ -141,8 +173,9 @@ impl<'o> Together<'o> {
         };
         let mut lines = Vec::new();
         for one in open {
-            let of = one.parts.iter().flat_map(|parts| parts.lines.iter().map(|line| (line, parts.about.as_str())));
-            lines.push(of.map(|(line, thing)| place(line, thing)).collect());
+            let parts = one.parts.iter().flat_map(|parts| parts.lines.iter().enumerate().map(move |line| (parts, line)));
+            let of = parts.map(|(parts, (at, line))| place(line, (at == 0).then_some(&parts.gone), &parts.about));
+            lines.push(of.collect());
         }
         Self { open, batches, lines }
     }
@@ -171,56 +204,64 @@ impl<'o> Together<'o> {
         let (mut functions, mut text) = (Functions::default(), String::new());
         for (place, batch) in self.batches.iter().enumerate() {
             let (given, program, answer) = (functions.name(&batch.line.given), &batch.line.program, marks.add(Mark::Answer(place)));
-            let choose = sh!("set --\nfor infra_t in {}; do {} \"$infra_t\" && set -- \"$@\" \"$infra_t\"; done\n", batch.things, given);
-            text.push_str(&format!(
-                "{choose}[ $# = 0 ] || {program} \"$@\" 2>/dev/null\nset --;unset infra_t\n{SAY_REST} {}\n",
-                answer.as_str()
-            ));
+            // Of what is gone it says why.
+            let asked = match batch.gone {
+                Some(gone) => sh!("{ {} \"$infra_t\" || {} \"$infra_t\"; }", given, functions.name(gone)),
+                None => sh!("{} \"$infra_t\"", given),
+            };
+            let choose = sh!("set --\nfor infra_t in {}; do {} && set -- \"$@\" \"$infra_t\"; done\n", batch.things, asked);
+            text.push_str(&format!("{choose}[ $# = 0 ] || {program} \"$@\"\nset --;unset infra_t\n{SAY} {}\n", answer.as_str()));
         }
         for (place, one) in (self.batches.len()..).zip(self.open) {
             let answer = marks.add(Mark::Answer(place));
             let answer = answer.as_str();
-            let Some(Parts { about, lines, first, rest }) = &one.parts else {
+            let Some(Parts { about, lines, gone, first, rest }) = &one.parts else {
                 text.push_str(&format!("( {} )\n{SAY} {answer}\n", one.text));
                 continue;
             };
             let given = lines.iter().map(|line| sh!("{} \"$1\"", functions.name(&line.given)));
             let given = Shell::join(" && ", given.collect::<Vec<_>>());
-            let (about, first, rest) = (sh!("set -- {}", about), functions.name(first), functions.name(rest));
+            let (about, gone) = (sh!("set -- {}", about), functions.name(gone));
+            let (first, rest) = (functions.name(first), functions.name(rest));
             let rest = format!("{rest} \"$1\"");
             text.push_str(&format!(
-                "{about}\nif {given}; then {rest}; {SAY_REST} {answer}; else {first} \"$1\" && {rest}; {SAY} {answer}; fi\nset --\n"
+                "{about}\nif {given}; then {rest}; {SAY_REST} {answer}; elif {gone} \"$1\"; then {SAY_GONE} {answer}; \
+                 else {first} \"$1\" && {rest}; {SAY} {answer}; fi\nset --\n"
             ));
         }
-        let once = receipts::function_once(SAY_REST, GIVEN);
+        let once = [(SAY_REST, How::Rest), (SAY_GONE, How::Gone)];
+        let once: String = once.into_iter().map(|(name, how)| receipts::function_once(name, how.more())).collect();
         format!("{}{once}{}{text}", receipts::function(SAY), functions.text)
     }
 
-    /// The answers to the questions, from those in the order of the script, of which those in `given` are without the lines before.
-    /// None where there is no answer.
-    pub(crate) fn read(&self, answers: Vec<Option<Output>>, given: &[bool]) -> Vec<Option<Output>> {
-        let lines: Vec<Vec<Option<&[u8]>>> = self
-            .batches
-            .iter()
-            .zip(&answers)
-            .map(|(batch, answer)| batch.read(answer.as_ref().map_or(&[], |output| &output.stdout)))
-            .collect();
-        let whole = |of: &[(usize, usize)], rest: &Output| {
+    /// The answers to the questions, from those in the order of the script, each with how it was answered. None where there is no answer.
+    pub(crate) fn read(&self, answers: Vec<Option<Output>>, how: &[How]) -> Vec<Option<Output>> {
+        let (of_programs, of_questions) = answers.split_at(self.batches.len());
+        let said = |output: &Option<Output>| output.clone().unwrap_or_default();
+        let of_programs: Vec<Output> = of_programs.iter().map(said).collect();
+        let lines: Vec<_> = self.batches.iter().zip(&of_programs).map(|(batch, said)| batch.read(&said.stdout)).collect();
+        let reasons: Vec<_> = of_programs.iter().map(|said| String::from_utf8_lossy(&said.stderr)).collect();
+        let whole = |one: usize, rest: &Output| {
             let mut stdout = Vec::new();
-            for (batch, at) in of {
+            for (batch, at) in &self.lines[one] {
                 stdout.extend_from_slice(lines[*batch][*at]?);
                 stdout.push(b'\n');
             }
             stdout.extend_from_slice(&rest.stdout);
             Some(Output { stdout, ..rest.clone() })
         };
-        let of_questions = answers.iter().zip(given).skip(self.batches.len());
-        let questions = of_questions.zip(&self.lines);
-        questions
-            .map(|((answer, is_given), of)| {
-                answer.as_ref().and_then(|answer| if *is_given { whole(of, answer) } else { Some(answer.clone()) })
-            })
-            .collect()
+        let gone = |one: usize| {
+            let (batch, _) = self.lines[one].first()?;
+            let thing = &self.open[one].parts.as_ref()?.about;
+            let reason = self.batches[*batch].reason(thing, &reasons[*batch])?;
+            Some(Output { status: 1, stdout: Vec::new(), stderr: format!("{reason}\n").into_bytes() })
+        };
+        let read = |(one, (answer, how)): (usize, (&Option<Output>, &How))| match (answer.as_ref()?, how) {
+            (answer, How::Whole) => Some(answer.clone()),
+            (answer, How::Rest) => whole(one, answer),
+            (_, How::Gone) => gone(one),
+        };
+        of_questions.iter().zip(&how[self.batches.len()..]).enumerate().map(read).collect()
     }
 }
 
@@ -237,26 +278,29 @@ mod tests {
         if patience.is_some() {
             lines.push(line(sh!("digest --"), patience));
         }
-        let command = Command::in_parts(Parts { about: about.to_owned(), lines, first: sh!("stat --one \"$1\""), rest: sh!(":") });
+        let gone = sh!("! test -e \"$1\"");
+        let command = Command::in_parts(Parts { about: about.to_owned(), lines, gone, first: sh!("stat --one \"$1\""), rest: sh!(":") });
         Open::of(0, &Question { command, context: Context::default() }).expect("a question")
     }
 
     #[test]
     fn programs_are_asked_about_all_things_and_wait_as_long_as_their_own_work_takes() {
-        let open = [open("/a", None), open("/b", Some(1800)), open("/a", None), open("/odd\nname", None), open("/c", None)];
+        let open = [("/a", None), ("/b", Some(1800)), ("/a", None), ("/odd\nname", None), ("/c", None), ("/x/a", None), ("/y", None)];
+        let open = open.map(|(about, patience)| super::tests::open(about, patience));
         let together = Together::new(&open);
-        assert_eq!((together.count(), together.questions()), (7, 5));
-        assert_eq!([0, 1].map(|batch| together.batches[batch].things.clone()), [vec!["/a", "/b", "/c"], vec!["/b"]]);
+        assert_eq!((together.count(), together.questions()), (9, 7));
+        assert_eq!([0, 1].map(|batch| together.batches[batch].things.clone()), [vec!["/a", "/b", "/c", "/x/a", "/y"], vec!["/b"]]);
         // That a file is large does not make a look at another one longer.
-        assert_eq!(
-            (0..7).map(|place| together.patience(place)).collect::<Vec<_>>(),
-            [None, Some(seconds(1800)), None, None, None, None, None]
-        );
+        let patience: Vec<_> = (0..9).filter_map(|place| Some((place, together.patience(place)?))).collect();
+        assert_eq!(patience, [(1, seconds(1800))]);
         let said = |text: &str| Some(Output::of(text));
-        let answers = vec![said("1:/a\n3:/c\n"), said("2:/b\n"), said("x"), said("y"), said(""), said("odd\n"), said("")];
-        let given = [true, true, true, true, true, false, true];
-        let read = together.read(answers, &given);
-        // There is no line about the second; the fourth was asked alone.
-        assert_eq!(read, [said("1\nx"), None, said("1\n"), said("odd\n"), said("3\n")]);
+        let complaint = "stat: cannot stat '/x/a': No such file or directory\n";
+        let program = Some(Output { stderr: complaint.as_bytes().to_vec(), ..Output::of("1:/a\n3:/c\n") });
+        let answers = vec![program, said("2:/b\n"), said("x"), said("y"), said(""), said("odd\n"), said(""), said(""), said("")];
+        let how = [How::Whole, How::Whole, How::Rest, How::Rest, How::Rest, How::Whole, How::Rest, How::Gone, How::Gone];
+        let read = together.read(answers, &how);
+        let gone = Some(Output { status: 1, stdout: Vec::new(), stderr: complaint.as_bytes().to_vec() });
+        // There is no line about the second, and no word about the last; the fourth was asked alone.
+        assert_eq!(read, [said("1\nx"), None, said("1\n"), said("odd\n"), said("3\n"), gone, None]);
     }
 }

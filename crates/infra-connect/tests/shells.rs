@@ -111,14 +111,13 @@ fn arbitrary_bytes_pass_through_every_shell() {
 }
 
 /// A `size` that prints a line about each of its files, and notes that it was started.
-const SIZE: &str =
-    "#!/bin/sh\necho started >>\"$0.log\"\nfor f; do [ -r \"$f\" ] || { echo no >&2; continue; }; echo \"$(wc -c <\"$f\") $f\"; done\n";
+const SIZE: &str = "#!/bin/sh\necho started >>\"$0.log\"\nfor f; do [ -r \"$f\" ] || { echo \"size: '$f': No such file\" >&2; continue; }; echo \"$(wc -c <\"$f\") $f\"; done\n";
 
 fn size_of(path: &str) -> Question {
     let line = Line { program: sh!("size"), separator: " ", given: sh!("test -e \"$1\""), patience: None };
-    let first = sh!("{ test -e \"$1\" || { echo nothing; false; }; } && wc -c <\"$1\"");
+    let first = sh!("{ test -e \"$1\" || { echo \"size: '$1': No such file\" >&2; false; }; } && wc -c <\"$1\"");
     let rest = sh!("head -c 3 <\"$1\"; case $1 in *x) echo \"it is $1\" >&2; (exit 3);; esac");
-    let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], first, rest });
+    let command = Command::in_parts(Parts { about: path.to_owned(), lines: vec![line], gone: sh!("! test -e \"$1\""), first, rest });
     Question { command, context: Context::default() }
 }
 
@@ -144,7 +143,11 @@ async fn what_many_questions_have_in_common_is_done_once_in_every_shell() {
         assert_eq!(together, by_themselves, "{name}");
         assert_eq!((starts(), host.traffic().round_trips - between), (1, between - before), "{name}");
         let missing = together[files.len()].as_ref().unwrap();
-        assert_eq!((missing.status, missing.stdout.as_slice()), (1, b"nothing\n".as_slice()), "{name}");
+        assert_eq!(
+            (missing.status, String::from_utf8_lossy(&missing.stderr)),
+            (1, format!("size: '{}': No such file\n", at("missing")).into()),
+            "{name}"
+        );
         // As many as there are need some starts more.
         let many: Vec<Question> = (0..450).map(|number| size_of(&at(&format!("f{number}")))).collect();
         (0..450).for_each(|number| std::fs::write(at(&format!("f{number}")), "x".repeat(number)).unwrap());

@@ -194,6 +194,9 @@ pub struct Parts {
     pub about: String,
     /// The lines that come first, which a program can print about many things.
     pub lines: Vec<Line>,
+    /// What holds, with nothing but the shell itself, where there is no such thing. There the program of the first line says why it prints none, on standard
+    /// error, in a line that has the thing between quotes or spaces and a colon behind it; and that is the answer, with the exit status 1.
+    pub gone: Shell,
     /// What prints these lines by itself; where it does not end well, nothing more is done.
     pub first: Shell,
     /// What is done after that. It leaves the shell that it runs in as it is.

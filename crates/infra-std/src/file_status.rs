@@ -191,7 +191,7 @@ pub fn digesting(path: &str) -> Command {
 fn about(path: &str, lines: Vec<Line>, first: Shell, rest: Shell) -> Command {
     // A `-` alone is something else to many programs.
     let about = if path == "-" { "./-".to_owned() } else { path.to_owned() };
-    Command::in_parts(Parts { about, lines, first, rest })
+    Command::in_parts(Parts { about, lines, gone: sh!("! test -e \"$1\" && ! test -L \"$1\""), first, rest })
 }
 
 /// What prints the line of [`look_through`], where something is there that is no link that leads nowhere.
