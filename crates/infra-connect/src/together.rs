@@ -221,13 +221,20 @@ impl<'o> Together<'o> {
             };
             let given = lines.iter().map(|line| sh!("{} \"$1\"", functions.name(&line.given)));
             let given = Shell::join(" && ", given.collect::<Vec<_>>());
-            let (about, gone) = (sh!("set -- {}", about), functions.name(gone));
-            let (first, rest) = (functions.name(first), functions.name(rest));
-            let rest = format!("{rest} \"$1\"");
-            text.push_str(&format!(
-                "{about}\nif {given}; then {rest}; {SAY_REST} {answer}; elif {gone} \"$1\"; then {SAY_GONE} {answer}; \
-                 else {first} \"$1\" && {rest}; {SAY} {answer}; fi\nset --\n"
-            ));
+            let [gone, first, rest] = [gone, first, rest].map(|does| functions.name(does));
+            // Its own parameters are the thing and the digits of the mark, which no program is handed.
+            let ask = sh!(
+                "if {}; then {} \"$1\"; {} \"$2\"; elif {} \"$1\"; then {} \"$2\"; else {} \"$1\" && {} \"$1\"; {} \"$2\"; fi",
+                given,
+                rest,
+                SAY_REST,
+                gone,
+                SAY_GONE,
+                first,
+                rest,
+                SAY
+            );
+            text.push_str(sh!("{} {} {}\n", functions.name(&ask), about, answer).as_str());
         }
         let once = [(SAY_REST, How::Rest), (SAY_GONE, How::Gone)];
         let once: String = once.into_iter().map(|(name, how)| receipts::function_once(name, how.more())).collect();
