@@ -158,19 +158,7 @@ impl TreeCopy {
 
     fn will_stand(&mut self, path: &str, kind: EntryKind, after: &Permissions) -> &mut Entry {
         self.foretold &= after.known_user().is_some() && after.known_group().is_some();
-        let entry = Entry {
-            path: path.to_owned(),
-            kind,
-            mode: Mode::Bits(after.mode),
-            user: after.user.clone(),
-            group: after.group.clone(),
-            uid: after.uid,
-            gid: after.gid,
-            size: None,
-            sha256: None,
-            target: None,
-        };
-        self.after.insert(path.to_owned(), entry);
+        self.after.insert(path.to_owned(), Entry::new(path, kind, after));
         self.after.get_mut(path).expect("it was just put in")
     }
 

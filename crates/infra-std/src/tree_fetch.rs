@@ -122,21 +122,12 @@ fn stays_within(link: &Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ownership::Permissions;
 
     #[test]
     fn links_that_lead_out_are_told_from_others() {
-        let link = |path: &str, target: &str| Entry {
-            path: path.into(),
-            kind: EntryKind::Link,
-            mode: Mode::Bits(0o777),
-            user: "a".into(),
-            group: "a".into(),
-            uid: None,
-            gid: None,
-            size: None,
-            sha256: None,
-            target: Some(target.into()),
-        };
+        let of = Permissions { mode: 0o777, user: "a".into(), group: "a".into(), uid: None, gid: None };
+        let link = |path: &str, target: &str| Entry { target: Some(target.into()), ..Entry::new(path, EntryKind::Link, &of) };
         for (path, target, wanted) in [
             ("l", "a", true),
             ("l", "../a", false),

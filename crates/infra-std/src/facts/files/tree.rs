@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::file_status::{FIELDS, Found, Kind, Status, is_absence, last_reason, look_through, read, read_line, unreadable};
+use crate::ownership::Permissions;
 
 /// How long all files of a tree may take to be digested, in seconds.
 const PATIENCE: u32 = 1800;
@@ -74,6 +75,24 @@ pub struct Entry {
     /// Of a link: where it leads, as spelt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+}
+
+impl Entry {
+    /// A thing with this owner and mode, of which nothing is said besides.
+    pub fn new(path: impl Into<String>, kind: EntryKind, of: &Permissions) -> Self {
+        Self {
+            path: path.into(),
+            kind,
+            mode: infra_core::mode::Mode::Bits(of.mode),
+            user: of.user.clone(),
+            group: of.group.clone(),
+            uid: of.uid,
+            gid: of.gid,
+            size: None,
+            sha256: None,
+            target: None,
+        }
+    }
 }
 
 /// The type of a thing in a tree.
@@ -213,17 +232,8 @@ impl Fact for Tree {
             "41ed:0:0:4096:3:2:1:root:root\n41ed:7:8:4096:3:2:1:app:www:./a\n81a4:7:8:0:3:2:1:app:www:./a/b: c\n./x.log\n?\n\
              a1ff:0:0:3:3:2:1:root:root:./l\n>a/b: c\x01\n{digest}  ./a/b: c\n"
         );
-        let entry = |path: &str, kind, mode, user: &str, group: &str, uid, gid| Entry {
-            path: path.into(),
-            kind,
-            mode: infra_core::mode::Mode::Bits(mode),
-            user: user.into(),
-            group: group.into(),
-            uid: Some(uid),
-            gid: Some(gid),
-            size: None,
-            sha256: None,
-            target: None,
+        let entry = |path: &str, kind, mode, user: &str, group: &str, uid, gid| {
+            Entry::new(path, kind, &Permissions { mode, user: user.into(), group: group.into(), uid: Some(uid), gid: Some(gid) })
         };
         let root = Status { uid: Some(0), gid: Some(0), ..Status::foreseen(0o755, "root", "root", Some(4096)) };
         let root = Status { atime: Some(3), mtime: Some(2), ctime: Some(1), ..root };
@@ -312,18 +322,8 @@ fn parse_entry(line: &[u8], target: Option<&[u8]>) -> Result<Option<Entry>, Pars
         Kind::Link => EntryKind::Link,
         Kind::Special => EntryKind::Special,
     };
-    let mut entry = Entry {
-        path: path.to_owned(),
-        kind,
-        mode: status.mode,
-        user: status.user,
-        group: status.group,
-        uid: status.uid,
-        gid: status.gid,
-        size: status.size.filter(|_| kind == EntryKind::File),
-        sha256: None,
-        target: None,
-    };
+    let size = status.size.filter(|_| kind == EntryKind::File);
+    let mut entry = Entry { size, ..Entry::new(path, kind, &status.permissions()) };
     if kind == EntryKind::Link {
         let target = target.and_then(|target| std::str::from_utf8(&target[1..]).ok());
         // readlink(1) ends it with a line break.

@@ -3,7 +3,6 @@
 use infra_core::change::{Action, Change, Download};
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
-use infra_core::mode::Mode;
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, normal_path};
 use infra_core::tree::{LeftOut, TreeQuestion};
@@ -16,6 +15,7 @@ use crate::facts::files::sha256::Sha256;
 use crate::facts::files::tree::{Contents, Entry, EntryKind, Tree};
 use crate::file_content::digest_of;
 use crate::file_status::{Found, Status};
+use crate::ownership::Permissions;
 use crate::placement::check_path;
 use crate::tree_fetch::Fetch;
 
@@ -140,16 +140,9 @@ impl Operation for Get {
         };
         let tree = || {
             let entry = |path: &str, kind, content: Option<&str>| Entry {
-                path: path.into(),
-                kind,
-                mode: Mode::Bits(0o644),
-                user: "root".into(),
-                group: "root".into(),
-                uid: Some(0),
-                gid: Some(0),
                 size: content.map(|content| content.len() as u64),
                 sha256: content.map(digest_of),
-                target: None,
+                ..Entry::new(path, kind, &of_root())
             };
             let entries = vec![
                 entry("a", EntryKind::File, Some("new")),
@@ -184,6 +177,11 @@ impl Operation for Get {
                 .steps(["download /deploy/out a"]),
         ]
     }
+}
+
+/// Who has the things of the examples.
+fn of_root() -> Permissions {
+    Permissions { mode: 0o644, user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0) }
 }
 
 #[cfg(test)]
@@ -226,18 +224,7 @@ mod tests {
     #[test]
     fn what_is_left_out_of_a_tree_is_counted_with_its_reason() {
         let root = Status::foreseen(0o755, "root", "root", None);
-        let pipe = Entry {
-            path: "pipe".into(),
-            kind: EntryKind::Special,
-            mode: Mode::Bits(0o644),
-            user: "root".into(),
-            group: "root".into(),
-            uid: Some(0),
-            gid: Some(0),
-            size: None,
-            sha256: None,
-            target: None,
-        };
+        let pipe = Entry::new("pipe", EntryKind::Special, &of_root());
         let (pipes, names) = ("1 left out: links that lead out of it, and what is no file", "2 left out: names that are no line of UTF-8");
         for (entries, strange, wanted) in [
             (vec![pipe.clone()], 0, format!("({pipes})")),

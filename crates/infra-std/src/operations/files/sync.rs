@@ -3,7 +3,6 @@
 use infra_core::change::Change;
 use infra_core::example::Example;
 use infra_core::facts::{DiffError, Facts};
-use infra_core::mode::Mode;
 use infra_core::operation::{Misuse, Operation};
 use infra_core::resources::{Resources, link_leads_to, normal_path};
 use infra_core::tree::{LeftOut, TreeQuestion};
@@ -15,7 +14,7 @@ use crate::facts::files::tree::{Contents, Entry, EntryKind, Tree};
 use crate::facts::server::identity::{Identity, WhoAsks};
 use crate::file_content::{ModeWish, digest_of, with_parents};
 use crate::file_status::{Found, Status};
-use crate::ownership::Ownership;
+use crate::ownership::{Ownership, Permissions};
 use crate::placement::{Maker, Place, check_path, check_removable, may_touch_parents, parent, place};
 use crate::tree_copy::{TreeCopy, Wishes};
 
@@ -152,20 +151,9 @@ impl Operation for Sync {
 
     fn examples() -> Vec<Example> {
         let digest = || Some(digest_of("one\n"));
-        let entry = |path: &str, kind, mode| Entry {
-            path: path.into(),
-            kind,
-            mode: Mode::Bits(mode),
-            user: "root".into(),
-            group: "root".into(),
-            uid: Some(0),
-            gid: Some(0),
-            size: None,
-            sha256: None,
-            target: None,
-        };
-        let file = |path: &str, sha256: Option<String>| Entry { size: Some(4), sha256, ..entry(path, EntryKind::File, 0o644) };
         let root = || Status { uid: Some(0), gid: Some(0), ..Status::foreseen(0o755, "root", "root", Some(4096)) };
+        let entry = |path: &str, kind, mode| Entry::new(path, kind, &Permissions { mode, ..root().permissions() });
+        let file = |path: &str, sha256: Option<String>| Entry { size: Some(4), sha256, ..entry(path, EntryKind::File, 0o644) };
         let who = WhoAsks { user: "root".into(), group: "root".into(), uid: Some(0), gid: Some(0), umask: 0o022, home: "/root".into() };
         let tree = |entries| Found::Is(Contents { root: root(), entries, excluded: Vec::new(), strange: 0 });
         let on = |example: Example, found| {
