@@ -1,5 +1,7 @@
 //! Facts: many questions in one request.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use infra_core::connection::{Lost, Question};
@@ -184,11 +186,15 @@ impl Inner {
     async fn ask_all(self: &Arc<Self>, of: &As, questions: &[Question], places: Vec<usize>) -> Result<Vec<(usize, Answer)>, Lost> {
         let mut answered = Vec::new();
         let mut open: Vec<Open> = Vec::new();
+        let mut known: HashMap<_, usize> = HashMap::new();
         for place in places {
             match Open::of(place, &questions[place]) {
-                Ok(one) => match open.iter_mut().find(|known| known.is(&one)) {
-                    Some(known) => known.places.push(place),
-                    None => open.push(one),
+                Ok(one) => match known.entry((one.text.clone(), one.patience)) {
+                    Entry::Occupied(at) => open[*at.get()].places.push(place),
+                    Entry::Vacant(at) => {
+                        at.insert(open.len());
+                        open.push(one);
+                    }
                 },
                 Err(reason) => answered.push((place, Err(reason))),
             }

@@ -84,11 +84,6 @@ impl Open {
         let patience = command.patience.map(seconds);
         Ok(Self { places: vec![place], text, patience, parts: command.parts.clone().filter(|_| before.is_empty()) })
     }
-
-    /// Whether it is the same question.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        self.text == other.text && self.patience == other.patience
-    }
 }
 
 fn seconds(patience: u32) -> Duration {
@@ -105,8 +100,8 @@ struct Batch<'o> {
 
 impl Batch<'_> {
     fn takes(&self, line: &Line, gone: Option<&Shell>, thing: &str) -> bool {
-        let bytes = self.things.iter().map(|thing| thing.len() + 1).sum::<usize>() + thing.len();
-        self.line == line && self.gone == gone && self.things.len() < THINGS && bytes < BYTES
+        let bytes = || self.things.iter().map(|thing| thing.len() + 1).sum::<usize>() + thing.len();
+        self.things.len() < THINGS && self.line == line && self.gone == gone && bytes() < BYTES
     }
 
     /// What it said about a thing for which it has no line.
@@ -279,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    fn open(about: &str, patience: Option<u32>) -> Open {
+    fn asked((about, patience): (&str, Option<u32>)) -> Open {
         let line = |program, patience| Line { program, separator: ":", given: sh!("test -e \"$1\""), patience };
         let mut lines = vec![line(sh!("stat --"), None)];
         if patience.is_some() {
@@ -293,7 +288,7 @@ mod tests {
     #[test]
     fn programs_are_asked_about_all_things_and_wait_as_long_as_their_own_work_takes() {
         let open = [("/a", None), ("/b", Some(1800)), ("/a", None), ("/odd\nname", None), ("/c", None), ("/x/a", None), ("/y", None)];
-        let open = open.map(|(about, patience)| super::tests::open(about, patience));
+        let open = open.map(asked);
         let together = Together::new(&open);
         assert_eq!((together.count(), together.questions()), (9, 7));
         assert_eq!([0, 1].map(|batch| together.batches[batch].things.clone()), [vec!["/a", "/b", "/c", "/x/a", "/y"], vec!["/b"]]);
