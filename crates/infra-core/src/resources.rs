@@ -10,11 +10,6 @@ use serde::{Deserialize, Serialize};
 pub struct Aliases(BTreeMap<String, String>);
 
 impl Aliases {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Notes where a path leads; of `.`, the directory that a session is in. Sessions of different users may be in different ones: then it is not known any
     /// more which of them a relative path counts from.
     pub fn add(&mut self, path: &str, real: &str) {

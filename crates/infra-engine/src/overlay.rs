@@ -151,7 +151,7 @@ impl Layer {
     }
 
     fn may_change(&self, wanted: &Wanted<'_>, aliases: &Arc<Aliases>) -> bool {
-        if aliases.is_empty() { self.touches.overlaps(&wanted.rests_on) } else { self.by_all_names(aliases).overlaps(&wanted.rests_on) }
+        self.by_all_names(aliases).overlaps(&wanted.rests_on)
     }
 
     fn by_all_names(&self, aliases: &Arc<Aliases>) -> Arc<Resources> {
