@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use infra_test::process::wait_for;
 use infra_test::{Fleet, Sshd, SshdOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !started.success() {
         return Err(format!("ssh ended with {started}").into());
     }
+    // The session ends before the command that it leaves behind has become itself.
+    let is_there = || sshd.processes().iter().any(|process| process.command == "sleep 4321").then_some(());
+    wait_for(Duration::from_secs(20), is_there).ok_or("the command that was left behind did not start")?;
     let mut processes = vec![sshd.process_id()];
     processes.extend(sshd.processes().iter().map(|process| process.pid));
     let mut folders = vec![sshd.folder().display().to_string()];
